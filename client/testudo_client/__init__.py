@@ -1,0 +1,1 @@
+"""One data owner: its data, its local training under differential privacy, its Flower ClientApp."""

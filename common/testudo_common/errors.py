@@ -1,0 +1,100 @@
+"""The one tree of errors. A person sees what was wrong, where, and what to do; never a key, an update or data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TestudoError(Exception):
+    """Base of every error that a command reports in plain words.
+
+    Args:
+        problem: What was wrong, one sentence without a full stop at the end.
+        where: The file, key, column or client it was found in; empty when it has no place.
+        remedy: What to do about it.
+    """
+
+    __test__ = False  # its name begins like a test class
+
+    def __init__(self, problem: str, *, where: str = "", remedy: str = "") -> None:
+        self.problem = problem
+        self.where = where
+        self.remedy = remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f". {self.remedy}" if self.remedy else ""
+        return f"{place}{self.problem}{advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a plan.
+
+    Attributes:
+        key: Dotted key in the plan, such as ``inner.steps``; empty for the whole file.
+        problem: What was wrong.
+        remedy: What to write instead.
+    """
+
+    key: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key or '(whole file)'}: {self.problem}. {self.remedy}"
+
+
+class PlanError(TestudoError):
+    """A plan cannot be used; carries every fault found, not just the first."""
+
+    def __init__(self, faults: Sequence[Fault], *, source: str) -> None:
+        self.faults = tuple(faults)
+        self.source = source
+        count = len(self.faults)
+        super().__init__(f"{count} fault{'s' if count != 1 else ''} in the plan", where=source)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.where}: {self.problem}", *(f"  - {fault}" for fault in self.faults)])
+
+
+class DataError(TestudoError):
+    """The data cannot be used as the plan says."""
+
+
+class ModelError(TestudoError):
+    """The model named by the plan cannot be built, or does not fit the plan."""
+
+
+class PrivacyError(TestudoError):
+    """A privacy guarantee cannot be given as asked: training is refused before data is touched."""
+
+
+class CheckpointError(TestudoError):
+    """Saved state is missing, damaged, or belongs to another plan."""
+
+
+class WireError(TestudoError):
+    """A message is not of the agreed format."""
+
+
+class UsageError(TestudoError):
+    """A command was called with arguments that do not fit together."""
+
+
+class RoundError(TestudoError):
+    """A round cannot go on: too few clients answered, or too few may still take part."""
+
+
+class PeerError(TestudoError):
+    """A client sent something that cannot be used; blame is data.
+
+    Attributes:
+        client_id: Who sent it.
+    """
+
+    def __init__(self, client_id: str, problem: str, *, remedy: str = "") -> None:
+        self.client_id = client_id
+        super().__init__(problem, where=f"client {client_id}", remedy=remedy)

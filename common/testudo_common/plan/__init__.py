@@ -1,0 +1,61 @@
+"""The federation plan: the contract that every party approves. Its digest names it everywhere else.
+
+Sections are in sections.py, checks across them in checks.py, files in load.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Self
+
+import rfc8785
+from pydantic import Field, model_validator
+
+from testudo_common.errors import PlanError
+from testudo_common.plan.checks import cross_faults
+from testudo_common.plan.sections import (
+    DataPlan,
+    EvaluationPlan,
+    Identifier,
+    InnerPlan,
+    ModelPlan,
+    OuterPlan,
+    PrivacyPlan,
+    RoundsPlan,
+    Section,
+    TaskPlan,
+)
+
+
+class FederationPlan(Section):
+    """Everything a federation agrees on. Frozen; digest-able; wrong plans do not come into being."""
+
+    name: Identifier
+    seed: int = Field(0, ge=0, lt=2**32, description="for all that may be seeded; noise never is")
+    data: DataPlan
+    task: TaskPlan
+    model: ModelPlan = ModelPlan()
+    inner: InnerPlan = InnerPlan()
+    outer: OuterPlan = OuterPlan()
+    rounds: RoundsPlan = RoundsPlan()
+    privacy: PrivacyPlan = PrivacyPlan()
+    evaluation: EvaluationPlan = EvaluationPlan()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> Self:
+        if faults := cross_faults({name: getattr(self, name) for name in type(self).model_fields}):
+            raise PlanError(faults, source=self.name)
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan as RFC 8785 canonical JSON, in hex; keys left at their defaults count too."""
+        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+
+    @property
+    def private(self) -> bool:
+        """Whether training at the clients is differentially private."""
+        return self.privacy.unit != "none"
+
+
+__all__ = ["FederationPlan"]

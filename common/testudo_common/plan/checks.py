@@ -1,0 +1,181 @@
+"""Checks across the keys of a plan. Each yields faults; none raises, so that all of them are seen at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from testudo_common.errors import Fault
+from testudo_common.plan.sections import (
+    EvaluationPlan,
+    ModelPlan,
+    PrivacyPlan,
+    RoundsPlan,
+    Section,
+    TableData,
+    TaskPlan,
+)
+
+FEW_SHOT_FEDERATIONS = ("omniglot",)
+REGRESSION_FEDERATIONS = ("sine", "retail")
+CLASSIFICATION_FEDERATIONS = ("digits", "activity")
+
+
+def check_privacy(privacy: PrivacyPlan) -> Iterator[Fault]:
+    """A unit needs exactly one of a target epsilon and a noise multiplier; no unit needs neither."""
+    if privacy.unit == "none":
+        for key in ("epsilon", "noise_multiplier"):
+            if getattr(privacy, key) is not None:
+                yield Fault(
+                    f"privacy.{key}",
+                    f'{key} is set, but privacy.unit is "none" and nothing would be private',
+                    f'Write privacy.unit = "example", or take {key} out',
+                )
+    elif (privacy.epsilon is None) == (privacy.noise_multiplier is None):
+        yield Fault(
+            "privacy.epsilon",
+            "example-level privacy needs either a target epsilon or a noise multiplier, and not both",
+            "Keep one of privacy.epsilon and privacy.noise_multiplier",
+        )
+
+
+def check_rounds(rounds: RoundsPlan) -> Iterator[Fault]:
+    """The replies that a round needs must be possible."""
+    if rounds.min_replies > rounds.cohort_size:
+        yield Fault(
+            "rounds.min_replies",
+            f"{rounds.min_replies} replies are needed, but only {rounds.cohort_size} clients are asked",
+            "Lower rounds.min_replies or raise rounds.cohort_size",
+        )
+    if rounds.max_participations is not None and rounds.max_participations > rounds.count:
+        yield Fault(
+            "rounds.max_participations",
+            f"a client cannot take part in {rounds.max_participations} of {rounds.count} rounds",
+            "Lower it to rounds.count or less",
+        )
+
+
+def check_task(task: TaskPlan) -> Iterator[Fault]:
+    """Episodes need ways and shots; nothing else may have them."""
+    for key in ("ways", "shots"):
+        if task.kind == "few_shot" and getattr(task, key) is None:
+            yield Fault(f"task.{key}", f"few_shot tasks need {key}", f"Add task.{key}, for example 5")
+        if task.kind != "few_shot" and getattr(task, key) is not None:
+            yield Fault(f"task.{key}", f"{key} has a meaning for few_shot tasks only", f"Take task.{key} out")
+    if task.local_centring != "none" and task.kind != "regression":
+        yield Fault(
+            "task.local_centring",
+            "local centring subtracts means of numeric targets, and this task has classes",
+            'Write "none", or task.kind = "regression"',
+        )
+
+
+def check_task_under_privacy(task: TaskPlan, privacy: PrivacyPlan) -> Iterator[Fault]:
+    """What the example-level account does not cover is refused, not reported with a wrong epsilon."""
+    if privacy.unit == "none":
+        return
+    if task.local_centring != "none":
+        yield Fault(
+            "task.local_centring",
+            "local means make each gradient depend on all examples, which example-level accounting does not cover",
+            'Write task.local_centring = "none", or privacy.unit = "none"',
+        )
+    if task.kind == "few_shot":
+        yield Fault(
+            "task.kind",
+            "the support set of an episode is not a Poisson sample of the client's examples, "
+            "so its epsilon cannot be accounted",
+            'Write task.kind = "classification", or privacy.unit = "none"',
+        )
+
+
+def check_task_fits_data(task: TaskPlan, data: Section) -> Iterator[Fault]:
+    """Built-in federations have one kind of task each; a table says which columns it needs."""
+    name = getattr(data, "federation", "")
+    kinds = {
+        **dict.fromkeys(FEW_SHOT_FEDERATIONS, "few_shot"),
+        **dict.fromkeys(REGRESSION_FEDERATIONS, "regression"),
+        **dict.fromkeys(CLASSIFICATION_FEDERATIONS, "classification"),
+    }
+    if name in kinds and task.kind != kinds[name]:
+        yield Fault("task.kind", f"the {name} federation has {kinds[name]} tasks", f'Write "{kinds[name]}"')
+    if isinstance(data, TableData):
+        yield from _check_table(task, data)
+
+
+def _check_table(task: TaskPlan, data: TableData) -> Iterator[Fault]:
+    if task.kind == "few_shot":
+        yield Fault("task.kind", "a table has classification or regression tasks", 'Write "classification"')
+    if data.client == data.target:
+        yield Fault("data.target", "the client column cannot be the target", "Name another column")
+    names = [column.name for column in data.columns or ()]
+    for taken, key in ((data.client, "client"), (data.target, "target")):
+        if taken in names:
+            yield Fault("data.columns", f"{taken!r} is the {key} column and an input too", "Take it out of columns")
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Fault("data.columns", f"{name!r} stands there twice", "Keep one of them")
+    for column in data.columns or ():
+        if (column.kind == "category") != bool(column.categories):
+            yield Fault(
+                "data.columns",
+                f"{column.name!r} is a {column.kind} with {len(column.categories)} categories",
+                "A category column lists its categories, a number column has none",
+            )
+    if data.labels is not None and task.kind == "regression":
+        yield Fault("data.labels", "a regression target has no labels", "Take data.labels out")
+    if data.labels is not None and len(set(data.labels)) < max(2, len(data.labels)):
+        yield Fault("data.labels", "labels must be two or more, all different", "Correct the list")
+    if task.kind != "regression" and (data.target_center, data.target_scale) != (None, None):
+        yield Fault("data.target_center", "classes are not scaled", "Take target_center and target_scale out")
+
+
+def check_model_fits_task(model: ModelPlan, task: TaskPlan) -> Iterator[Fault]:
+    """Outputs are one for regression, ways for episodes, two or more for classes."""
+    expected = {"regression": 1, "few_shot": task.ways, "classification": None}[task.kind]
+    if model.outputs is None:
+        return
+    if expected is not None and model.outputs != expected:
+        yield Fault("model.outputs", f"{task.kind} needs {expected}", f"Write {expected}, or take it out")
+    if task.kind == "classification" and model.outputs < 2:
+        yield Fault("model.outputs", "classification needs two classes or more", "Correct it, or take it out")
+
+
+def check_model(model: ModelPlan) -> Iterator[Fault]:
+    """A conv net reads images: channels, height, width."""
+    if model.name == "conv" and model.inputs is not None:
+        if len(model.inputs) != 3:
+            yield Fault(
+                "model.inputs", "a conv net needs [channels, height, width]", 'Correct it, or write model.name = "mlp"'
+            )
+        elif min(model.inputs[1:]) < 2 ** (model.blocks - 1):
+            yield Fault("model.blocks", "every block halves the image, and it is too small", "Lower model.blocks")
+
+
+def check_evaluation(evaluation: EvaluationPlan) -> Iterator[Fault]:
+    """Shots in rising order make the tables and plots readable."""
+    if not evaluation.shots:
+        yield Fault("evaluation.shots", "no support size to evaluate", "Write, for example, [0, 1, 5, 10]")
+    elif list(evaluation.shots) != sorted(set(evaluation.shots)):
+        yield Fault("evaluation.shots", "support sizes must rise, each once", "Sort them")
+
+
+# (sections a check reads, the check); a check runs when all its sections are valid by themselves
+CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
+    (("privacy",), check_privacy),
+    (("rounds",), check_rounds),
+    (("task",), check_task),
+    (("task", "privacy"), check_task_under_privacy),
+    (("task", "data"), check_task_fits_data),
+    (("model", "task"), check_model_fits_task),
+    (("model",), check_model),
+    (("evaluation",), check_evaluation),
+)
+
+
+def cross_faults(sections: Mapping[str, object]) -> list[Fault]:
+    """Every fault across the sections given; a check whose sections are not all there is passed over."""
+    return [
+        fault
+        for names, check in CHECKS
+        if all(name in sections for name in names)
+        for fault in check(*(sections[name] for name in names))
+    ]

@@ -1,0 +1,188 @@
+"""The sections of a federation plan: fields, bounds and units. Holds no cross-checks (checks.py) and no files (load.py)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\- ]*$")]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DigitsData(Section):
+    """scikit-learn's digits; each client writes them in its own style. Simulated from ``seed``."""
+
+    federation: Literal["digits"] = "digits"
+    clients: int = Field(100, ge=2, le=100_000, description="clients that train")
+    unseen_clients: int = Field(20, ge=1, le=10_000, description="clients kept for evaluation only")
+    examples: int = Field(200, ge=10, le=1000, description="images a client")
+    side: int = Field(16, ge=8, le=64, description="pixels a side")
+    rotation_degrees: float = Field(60.0, ge=0, le=180, description="largest rotation of a client's style, degrees")
+    slant: float = Field(0.3, ge=0, le=1, description="largest shear of a client's style")
+    polarity: bool = Field(True, description="half of the clients write white on black")
+    stroke: bool = Field(True, description="clients write with thinner or thicker strokes")
+
+
+class SineData(Section):
+    """Sine waves, one a client: amplitude and phase are the client's own. Simulated from ``seed``."""
+
+    federation: Literal["sine"] = "sine"
+    clients: int = Field(200, ge=2, le=100_000, description="clients that train")
+    unseen_clients: int = Field(50, ge=1, le=10_000, description="clients kept for evaluation only")
+    examples: int = Field(20, ge=2, le=10_000, description="points a client")
+
+
+class OmniglotData(Section):
+    """Omniglot, an alphabet a client; from ``--data``: the ``.npz``, or the official zip files."""
+
+    federation: Literal["omniglot"] = "omniglot"
+    unseen_share: Fraction = Field(0.3, description="share of alphabets kept for evaluation only")
+    side: int = Field(14, ge=7, le=105, description="pixels a side after shrinking")
+
+
+class RetailData(Section):
+    """Weekly retail demand, a retailer a client; from ``--data``."""
+
+    federation: Literal["retail"] = "retail"
+    unseen_share: Fraction = Field(0.3, description="share of retailers kept for evaluation only")
+
+
+class ActivityData(Section):
+    """Activity recognition from an accelerometer, a person a client; from ``--data``."""
+
+    federation: Literal["activity"] = "activity"
+    unseen_share: Fraction = Field(0.3, description="share of people kept for evaluation only")
+
+
+class Column(Section):
+    """One input column of a table.
+
+    A number enters the model as ``(value - center) / scale``; a category as one input for each of
+    ``categories``. With ``missing`` an empty cell is allowed, and one more input says that it was empty.
+    """
+
+    name: str = Field(min_length=1)
+    kind: Literal["number", "category"] = "number"
+    center: float = 0.0
+    scale: PositiveFloat = 1.0
+    categories: tuple[str, ...] = ()
+    missing: bool = False
+
+
+class TableData(Section):
+    """Any CSV table with a client column and a target column; from ``--data``.
+
+    What is left out is filled in from the table by ``testudo-simulate``, which sees all of it; a plan for
+    real data owners states ``columns`` (and ``labels`` or ``target_center`` and ``target_scale``) itself.
+    """
+
+    federation: Literal["csv"] = "csv"
+    client: str = Field(min_length=1, description="column that says whose row it is")
+    target: str = Field(min_length=1, description="column to predict")
+    order: str | None = Field(None, description="column to sort a client's rows by, such as a date")
+    columns: tuple[Column, ...] | None = Field(None, description="input columns; none: all other columns")
+    labels: tuple[str, ...] | None = Field(None, description="classes of the target")
+    target_center: float | None = Field(None, description="regression: subtracted from the target")
+    target_scale: PositiveFloat | None = Field(None, description="regression: the target is divided by it")
+    unseen_share: Fraction = Field(0.3, description="share of clients kept for evaluation only")
+    min_rows: int = Field(8, ge=2, description="a client with fewer rows is left out, by name")
+
+
+DataPlan = Annotated[
+    DigitsData | SineData | OmniglotData | RetailData | ActivityData | TableData,
+    Field(discriminator="federation"),
+]
+
+
+class TaskPlan(Section):
+    """What a task is, and how many of them a client trains on in one round."""
+
+    kind: Literal["classification", "regression", "few_shot"]
+    ways: int | None = Field(None, ge=2, le=1000, description="few_shot: classes an episode")
+    shots: int | None = Field(None, ge=1, le=1000, description="few_shot: training examples a class in an episode")
+    tasks_per_client: int = Field(1, ge=1, le=100, description="tasks a client and round; their mean is the update")
+    local_centring: Literal["none", "targets", "inputs_and_targets"] = Field(
+        "none", description="regression: subtract the client's own support means before the inner loop"
+    )
+
+
+class ModelPlan(Section):
+    """The model, by name, or any ``torch.nn.Module`` factory as ``package.module:function``."""
+
+    name: str = Field("mlp", pattern=r"^(mlp|conv|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    inputs: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, description="shape of one input")
+    outputs: int | None = Field(None, ge=1, description="classes, or 1 for regression")
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((64, 64), description="mlp: widths")
+    activation: Literal["relu", "tanh"] = "relu"
+    channels: int = Field(16, ge=1, le=4096, description="conv: channels a layer")
+    blocks: int = Field(2, ge=1, le=8, description="conv: layers")
+    unshared_head: bool = Field(False, description="the last layer stays with the client, zeroed at each adaptation")
+
+
+class InnerPlan(Section):
+    """Reptile's inner loop: ``steps`` (K) of plain SGD from the meta-model on one task."""
+
+    steps: int = Field(
+        10, ge=2, le=10_000, description="K; one step would be joint training, not meta-learning: Nichol et al. 2018, section 5"
+    )
+    learning_rate: PositiveFloat = 0.1
+    sample_rate: float = Field(
+        0.1, gt=0, le=1, description="share of a task's examples a step; under DP each is drawn with this probability"
+    )
+
+
+class OuterPlan(Section):
+    """The outer step on the mean meta-update (Reddi et al. 2021 for Adam and Yogi)."""
+
+    optimizer: Literal["sgd", "adam", "yogi"] = "sgd"
+    step_size: PositiveFloat = Field(1.0, description="outer step size of the first round")
+    anneal: bool = Field(True, description="sgd: the step size falls linearly to 0 over the rounds")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    tau: PositiveFloat = Field(1e-3, description="adam, yogi: adaptivity, added to the root")
+    max_update_norm: PositiveFloat = Field(10.0, description="S: a client's meta-update is clipped to this L2 norm")
+
+
+class RoundsPlan(Section):
+    """How many rounds, and who is asked."""
+
+    count: int = Field(50, ge=1, le=1_000_000)
+    cohort_size: int = Field(20, ge=1, le=100_000, description="clients asked a round")
+    min_replies: int = Field(1, ge=1, description="fewer usable replies than this end the run")
+    max_participations: int | None = Field(
+        None, ge=1, description="rounds one client may take part in; none: spread evenly"
+    )
+    deadline_seconds: PositiveFloat = Field(600.0, description="a reply after this is not waited for")
+
+
+class PrivacyPlan(Section):
+    """Example-level differential privacy at every client, or none."""
+
+    unit: Literal["none", "example"] = "none"
+    epsilon: PositiveFloat | None = Field(None, le=100, description="ceiling for one client over all its rounds")
+    delta: float = Field(1e-5, gt=0, lt=0.5)
+    noise_multiplier: float | None = Field(None, ge=0, le=1000, description="sigma / max_grad_norm, instead of epsilon")
+    max_grad_norm: PositiveFloat = Field(1.0, description="C: one example's gradient is clipped to this L2 norm")
+    accountant: Literal["prv", "rdp"] = "prv"
+
+
+class EvaluationPlan(Section):
+    """Few-shot evaluation on clients that never trained."""
+
+    shots: tuple[Annotated[int, Field(ge=0, le=100_000)], ...] = Field(
+        (0, 1, 5, 10), description="support examples a class; for regression: a client"
+    )
+    steps: int = Field(30, ge=1, le=10_000, description="adaptation steps")
+    learning_rate: PositiveFloat | None = Field(None, description="none: inner.learning_rate")
+    scratch_steps: int = Field(100, ge=1, le=100_000, description="steps for a model trained from its initialisation")
+    every_rounds: int = Field(10, ge=1, description="how often the curve gets a point")
+    episodes: int = Field(50, ge=1, le=10_000, description="few_shot: episodes a client")
+    queries: int = Field(10, ge=1, le=1000, description="few_shot: query examples a class")

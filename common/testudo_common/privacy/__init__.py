@@ -1,0 +1,1 @@
+"""Privacy events and the accountant that composes them."""

@@ -1,0 +1,1 @@
+"""The coordinator of a federation: cohorts, aggregation, the outer step, its Flower ServerApp."""

@@ -1,0 +1,131 @@
+"""What a run found, as values that go into ``report.json`` and into both views of it. Nothing is computed here twice."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+
+
+class Result(BaseModel):
+    """Base: frozen, unknown keys refused, so that an old reader never misreads a new report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class ClientScore(Result):
+    """One unseen client under one arm; metric name -> value (accuracy in 0..1, RMSE in the target's unit)."""
+
+    client: str
+    metrics: dict[str, float]
+
+
+class Arm(Result):
+    """One way to get a model for unseen clients, at one support size.
+
+    Attributes:
+        name: Key of the arm: ``scratch``, ``meta`` (meta-initialisation, no step), ``adapted``, ``local_only``,
+            ``fedavg_finetuned``, or a baseline's own name such as ``local_ridge``.
+        label: What a reader sees.
+        family: ``meta`` for ours, ``federated`` for other federated ways, ``baseline`` for non-federated ones.
+        shots: Support examples (a class, or a client for regression); None: all of the support set.
+        private: Whether the adaptation itself was differentially private at the run's epsilon.
+        scores: One an unseen client.
+        share_hurt: Share of clients whose headline metric adaptation made worse than ``meta``; None where it has no meaning.
+    """
+
+    name: str
+    label: str
+    family: Literal["meta", "federated", "baseline"]
+    shots: int | None
+    private: bool
+    scores: list[ClientScore]
+    share_hurt: Annotated[float | None, Field(ge=0, le=1)] = None
+
+
+class RoundRecord(Result):
+    """One finished round. Names are simulated clients'; a norm of a single client is never in it."""
+
+    round: int
+    cohort: list[str]
+    survivors: list[str]
+    excluded: list[tuple[str, str]]
+    mean_update_norm: float
+    seconds: float
+
+
+class CurvePoint(Result):
+    """The headline metric on unseen clients after so many rounds, before and after adaptation."""
+
+    round: int
+    before: float
+    after: float
+
+
+class PrivacySummary(Result):
+    """What one client's account says at the end of the run; epsilon is the largest of all clients."""
+
+    unit: Literal["none", "example"]
+    epsilon: float | None
+    target_epsilon: float | None
+    delta: float | None
+    noise_multiplier: float | None
+    sample_rate: float | None
+    max_grad_norm: float | None
+    steps_per_client: int
+    accountant: str | None
+
+
+class Cost(Result):
+    """CPU and wall seconds of the run, payload bytes both ways over all rounds, peak resident memory."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    bytes_down: int
+    bytes_up: int
+    peak_memory_bytes: int
+
+
+class RunResult(Result):
+    """One training run: one plan, one seed, and everything measured with it.
+
+    Attributes:
+        setting: What a sweep changed, such as ``epsilon = 8``; empty outside a sweep.
+        metric: The headline metric: ``accuracy``, ``balanced_accuracy`` or ``rmse``.
+        higher_is_better: Direction of the headline metric.
+        parameters: Number of shared parameters d.
+        federation: Where the data comes from, one line.
+        excluded_clients: (client, reason) of clients left out of the federation.
+    """
+
+    name: str
+    setting: str
+    seed: int
+    plan_digest: str
+    plan: dict[str, object]
+    backend: str
+    model_digest: str
+    parameters: int
+    metric: str
+    higher_is_better: bool
+    federation: str
+    training_clients: int
+    unseen_clients: int
+    excluded_clients: list[tuple[str, str]]
+    privacy: PrivacySummary
+    rounds: list[RoundRecord]
+    curve: list[CurvePoint]
+    arms: list[Arm]
+    cost: Cost
+
+
+class Report(Result):
+    """One or several runs (seeds x settings) with the versions they ran on."""
+
+    version: Literal[1] = FORMAT_VERSION
+    title: str
+    created: str
+    versions: dict[str, str]
+    runs: list[RunResult]
