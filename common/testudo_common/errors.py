@@ -28,6 +28,18 @@ class TestudoError(Exception):
         advice = f". {self.remedy}" if self.remedy else ""
         return f"{place}{self.problem}{advice}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled by its attributes, so that a worker process can hand it to its parent whole."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[TestudoError], args: tuple[object, ...], attributes: dict[str, object]
+) -> TestudoError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

@@ -43,12 +43,15 @@ def read_tables(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_PLAN_BYTES:
             raise PlanError(
-                [Fault("", f"larger than {MAX_PLAN_BYTES} bytes", "Name a plan, not a data file")], source=str(path)
+                [Fault("", f"larger than {MAX_PLAN_BYTES} bytes", "Name a plan, not a data file")],
+                source=str(path),
             )
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise PlanError([Fault("", f"cannot be read: {reason}", "Check the path")], source=str(path)) from error
+        raise PlanError(
+            [Fault("", f"cannot be read: {reason}", "Check the path")], source=str(path)
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise PlanError([Fault("", f"not TOML: {error}", "Correct that line")], source=str(path)) from error
 
@@ -81,7 +84,11 @@ def parse_plan(tables: Mapping[str, Any], *, source: str, settings: Iterable[str
             sections[name] = adapter.validate_python(changed[name])
         except ValidationError as error:
             faults.extend(_fault(name, detail, changed[name]) for detail in error.errors())
-    faults.extend(_unknown(key, list(FederationPlan.model_fields), key) for key in changed if key not in FederationPlan.model_fields)
+    faults.extend(
+        _unknown(key, list(FederationPlan.model_fields), key)
+        for key in changed
+        if key not in FederationPlan.model_fields
+    )
     faults.extend(cross_faults(sections))
     if faults:
         raise PlanError(faults, source=source)
@@ -96,7 +103,9 @@ def apply_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[s
     Raises:
         UsageError: A setting has no ``=`` or no key.
     """
-    changed: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    changed: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
+    }
     for setting in settings:
         key, equals, text = setting.partition("=")
         *parents, leaf = key.strip().split(".")
@@ -106,7 +115,9 @@ def apply_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[s
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise UsageError(f"{parent!r} in {setting!r} is not a section", remedy="write it as section.key=value")
+                raise UsageError(
+                    f"{parent!r} in {setting!r} is not a section", remedy="write it as section.key=value"
+                )
         if text.strip() == "none":
             table.pop(leaf, None)
         else:
@@ -140,7 +151,11 @@ def _annotated(name: str) -> Any:
 
 
 def _fault(section: str, detail: ErrorDetails, given: Any) -> Fault:
-    tags = {name for member in get_args(get_args(DataPlan)[0]) for name in get_args(member.model_fields["federation"].annotation)}
+    tags = {
+        name
+        for member in get_args(get_args(DataPlan)[0])
+        for name in get_args(member.model_fields["federation"].annotation)
+    }
     place = [str(part) for part in detail["loc"] if str(part) not in tags]
     key = ".".join([section, *place])
     if detail["type"] == "extra_forbidden":
@@ -148,8 +163,14 @@ def _fault(section: str, detail: ErrorDetails, given: Any) -> Fault:
     if detail["type"] == "missing":
         return Fault(key, "missing", f"Add {key}")
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        return Fault(f"{section}.federation", "not a federation we know", f"Write one of {', '.join(sorted(tags))}")
-    shown = detail["input"] if isinstance(detail["input"], int | float | str | bool) else type(detail["input"]).__name__
+        return Fault(
+            f"{section}.federation", "not a federation we know", f"Write one of {', '.join(sorted(tags))}"
+        )
+    shown = (
+        detail["input"]
+        if isinstance(detail["input"], int | float | str | bool)
+        else type(detail["input"]).__name__
+    )
     return Fault(key, f"{shown!r} cannot be used", f"{detail['msg']}{_describe(key)}")
 
 

@@ -1,0 +1,110 @@
+"""Flower's ClientApp: decode, call the participant, encode. No decisions: those are the participant's.
+
+Flower forwards an exception's text to the server, so nothing that is raised here leaves: a refusal does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from testudo_common.flower_records import from_records, identity_records, to_records
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from testudo_client.data import load_owner_examples
+from testudo_client.participant import Participant
+from testudo_client.store import ClientStore
+from testudo_common.errors import TestudoError, UsageError, WireError
+from testudo_common.plan.load import load_plan
+from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
+
+_LOG = logging.getLogger("testudo.client")
+_NO_PLAN = "0" * 64
+
+ParticipantOf = Callable[[Context], Participant]
+
+
+def build_client_app(participant_of: ParticipantOf) -> ClientApp:
+    """A ClientApp that answers for the participant of its context."""
+    client_app = ClientApp()
+
+    @client_app.query("identify")
+    def identify(message: Message, context: Context) -> Message:
+        try:
+            return Message(identity_records(participant_of(context).client_id), reply_to=message)
+        except Exception as error:
+            _LOG.error("cannot start: %s", _safe(error))
+            return Message(RecordDict(), reply_to=message)
+
+    @client_app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(to_records(_answer(message, context, participant_of)), reply_to=message)
+
+    return client_app
+
+
+def _answer(message: Message, context: Context, participant_of: ParticipantOf) -> TrainReply | Refusal:
+    request = None
+    try:
+        request = from_records(message.content)
+        if not isinstance(request, TrainRequest):
+            raise WireError("not a training request")
+        return participant_of(context).train(request)
+    except Exception as error:
+        _LOG.error("a request was refused: %s", _safe(error))
+        if isinstance(request, TrainRequest):
+            return Refusal(request.plan_digest, request.round, request.attempt, RefusalReason.INTERNAL)
+        return Refusal(_NO_PLAN, 0, 0, RefusalReason.INTERNAL)
+
+
+def _safe(error: Exception) -> str:
+    """What may be written to the owner's own log: our sentences; of anything else, only its kind."""
+    return str(error) if isinstance(error, TestudoError) else type(error).__name__
+
+
+@lru_cache(maxsize=64)
+def _participant(client_id: str, plan: str, data: str, state: str) -> Participant:
+    torch.set_num_threads(1)
+    loaded = load_plan(Path(plan))
+    return Participant(client_id, loaded, load_owner_examples(loaded, Path(data)), ClientStore(Path(state)))
+
+
+def participant_from_context(context: Context) -> Participant:
+    """The owner's participant, from what the owner wrote into the node's configuration.
+
+    Under Flower's simulation a node has a partition instead, which the installed simulator answers for.
+
+    Raises:
+        UsageError: The configuration names no client id, plan, data or state.
+    """
+    if "partition-id" in context.node_config:
+        return simulated_participant(context)
+    keys = ("client-id", "plan", "data", "state")
+    missing = [key for key in keys if not context.node_config.get(key)]
+    if missing:
+        raise UsageError(
+            f"the node's configuration has no {', '.join(missing)}",
+            remedy='start it with --node-config \'client-id="..." plan="..." data="..." state="..."\'',
+        )
+    return _participant(*(str(context.node_config[key]) for key in keys))
+
+
+def simulated_participant(context: Context) -> Participant:
+    """The participant of a simulated partition, from the simulator installed beside this package.
+
+    Raises:
+        UsageError: No simulator is installed.
+    """
+    for entry in entry_points(group="testudo.simulated_owner"):
+        participant: Participant = entry.load()(context)
+        return participant
+    raise UsageError("a simulated partition needs the simulator", remedy="install testudo-fl whole")
+
+
+app = build_client_app(participant_from_context)

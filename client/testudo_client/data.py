@@ -1,0 +1,168 @@
+"""A data owner's rows as the inputs and targets that the plan states; table.py reads the file.
+
+Knows no network and no model. An owner and a simulation use the same code, so that a model meets the same
+encoding in both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from testudo_client.table import FLOAT32_MAX, CellFault, Table, order_rows, parse_number, read_table, refuse
+from testudo_common.errors import DataError, Fault, PlanError
+from testudo_common.learning.tasks import Examples
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.sections import Column, TableData
+
+
+def model_shape(data: TableData, task_kind: str) -> tuple[tuple[int], int]:
+    """Shape of one input, and the number of outputs, of a model for the table that ``data`` states.
+
+    Raises:
+        PlanError: ``data`` leaves its columns or its labels open.
+    """
+    columns, labels = _stated(data, task_kind)
+    width = sum((len(column.categories) or 1) + column.missing for column in columns)
+    return (width,), len(labels) or 1
+
+
+def examples_of_rows(data: TableData, task_kind: str, table: Table) -> Examples:
+    """Rows as examples, in their order.
+
+    Args:
+        data: With ``columns`` stated, and ``labels`` for classification.
+        task_kind: ``classification`` or ``regression``.
+        table: Rows; columns that ``data`` does not name are ignored.
+
+    Returns:
+        ``float32[n, width]`` inputs, columns in the plan's order: ``(value - center) / scale`` for a number,
+        one 0/1 input a category, and after either one more for "was empty" where ``missing`` is allowed (the
+        others are then 0). Targets ``int64[n]``, places in ``labels``; or ``float32[n]``, centred and scaled.
+
+    Raises:
+        PlanError: ``data`` leaves its columns or its labels open.
+        DataError: A column is missing, or cells cannot be used: the first few, and how many more.
+    """
+    columns, labels = _stated(data, task_kind)
+    table.require([data.target, *(column.name for column in columns)])
+    faults: list[CellFault] = []
+    inputs = np.concatenate([_inputs_of(column, table, faults) for column in columns], axis=1)  # [n, width]
+    targets: npt.NDArray[np.float32] | npt.NDArray[np.int64]
+    if task_kind == "regression":
+        center, scale = data.target_center or 0.0, data.target_scale or 1.0
+        targets = _inputs_of(Column(name=data.target, center=center, scale=scale), table, faults)[:, 0]
+    else:
+        targets = _class_numbers(data.target, labels, table, faults)
+    refuse(sorted(faults, key=_line_of), table.source)
+    return Examples(inputs, targets)
+
+
+def _inputs_of(column: Column, table: Table, faults: list[CellFault]) -> npt.NDArray[np.float32]:
+    """``float32[n, width of this column]``; adds to ``faults``, and the rows at fault are zeros."""
+    width = len(column.categories) or 1
+    block = np.zeros((len(table), width + column.missing), dtype=np.float32)
+    places = {category: place for place, category in enumerate(column.categories)}
+    for row, (line, cell) in enumerate(zip(table.lines, table.cells(column.name), strict=True)):
+        if not cell and column.missing:
+            block[row, width] = 1.0
+        elif not cell:
+            faults.append(CellFault(line, column.name, "empty"))
+        elif column.kind == "category":
+            if cell in places:
+                block[row, places[cell]] = 1.0
+            else:
+                faults.append(CellFault(line, column.name, "not one of the plan's categories"))
+        else:
+            value = parse_number(cell)
+            scaled = None if value is None else (value - column.center) / column.scale
+            if scaled is None or abs(scaled) > FLOAT32_MAX:
+                faults.append(CellFault(line, column.name, "not a finite number"))
+            else:
+                block[row, 0] = scaled
+    return block
+
+
+def _class_numbers(
+    column: str, labels: tuple[str, ...], table: Table, faults: list[CellFault]
+) -> npt.NDArray[np.int64]:
+    """``int64[n]``: places in ``labels``; adds to ``faults``, and the rows at fault are -1."""
+    places = {label: place for place, label in enumerate(labels)}
+    cells = table.cells(column)
+    faults += [
+        CellFault(line, column, "not one of the plan's labels" if cell else "empty")
+        for line, cell in zip(table.lines, cells, strict=True)
+        if cell not in places
+    ]
+    return np.array([places.get(cell, -1) for cell in cells], dtype=np.int64)
+
+
+def _line_of(fault: CellFault) -> int:
+    return fault.line
+
+
+def _stated(data: TableData, task_kind: str) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Columns and labels (none for regression) of a complete plan."""
+    columns, labels = data.columns or (), data.labels or ()
+    needed: dict[str, tuple[object, ...]] = {"data.columns": columns}
+    if task_kind != "regression":
+        needed["data.labels"] = labels
+    remedy = "State it in the plan; testudo-simulate writes a complete one"
+    if faults := [Fault(key, "left open", remedy) for key, value in needed.items() if not value]:
+        raise PlanError(faults, source="the plan")
+    return columns, labels
+
+
+def load_owner_examples(plan: FederationPlan, path: Path, client: str | None = None) -> Examples:
+    """One data owner's examples, sorted by ``data.order`` if the plan has it.
+
+    Args:
+        plan: With ``data.federation = "csv"``, complete.
+        path: The owner's file. It may hold only this owner's rows, and then needs no client column.
+        client: Take only the rows of this client.
+
+    Raises:
+        PlanError: The plan is for other data, or not complete, or its model does not fit its columns.
+        DataError: The file cannot be used, holds several clients and none was named, or too few rows.
+    """
+    if not isinstance(plan.data, TableData):
+        problem = f"{plan.data.federation!r} has no table of a data owner"
+        raise PlanError([Fault("data.federation", problem, 'Write "csv"')], source=plan.name)
+    data = plan.data
+    made = dict(zip(("inputs", "outputs"), model_shape(data, plan.task.kind), strict=True))
+    faults = [
+        Fault(f"model.{key}", f"{stated} is stated, but the data has {value}", "Correct it, or take it out")
+        for key, value in made.items()
+        if (stated := getattr(plan.model, key)) not in (None, value)
+    ]
+    if faults:
+        raise PlanError(faults, source=plan.name)
+    table = _rows_of(read_table(path), data.client, client)
+    if len(table) < data.min_rows:
+        raise DataError(
+            f"{len(table)} rows, and the plan asks for {data.min_rows} (data.min_rows)",
+            where=str(path),
+            remedy="Bring more rows, or stay out of this federation",
+        )
+    return examples_of_rows(data, plan.task.kind, order_rows(table, data.order) if data.order else table)
+
+
+def _rows_of(table: Table, column: str, client: str | None) -> Table:
+    if client is None:
+        if column in table.columns and len(set(table.cells(column))) > 1:
+            raise DataError(
+                f"column {column!r} names several clients",
+                where=table.source,
+                remedy="Keep the rows of one data owner in the file",
+            )
+        return table
+    rows = table.take([row for row, cell in enumerate(table.cells(column)) if cell == client])
+    if not rows:
+        problem = f"no row has {client!r} in column {column!r}"
+        raise DataError(problem, where=table.source, remedy="Check the spelling")
+    return rows
+
+
+__all__ = ["Table", "examples_of_rows", "load_owner_examples", "model_shape", "order_rows", "read_table"]

@@ -1,0 +1,115 @@
+"""What a client remembers between rounds: what it has spent, and its last reply. One file, replaced as a whole.
+
+It is what makes a retry of a round re-send the same bytes instead of spending twice. Not a ledger: it refuses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load, save
+
+from testudo_common.errors import CheckpointError
+from testudo_common.files import write_atomically
+from testudo_common.privacy.events import Events, SampledGaussian, compose
+from testudo_common.vectors import Vector
+
+_FORMAT = "testudo-client-1"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMemory:
+    """A client's memory of one plan.
+
+    Attributes:
+        events: Everything spent so far on this client's data under this plan, composed.
+        last_round: The last round replied to; 0 before the first.
+        last_model_digest: The model that reply was trained from.
+        last_update: ``float32[d]``, or None before the first.
+    """
+
+    events: Events = ()
+    last_round: int = 0
+    last_model_digest: str = ""
+    last_update: Vector | None = field(default=None, repr=False, compare=False)
+
+    def after(self, round_number: int, model_digest: str, update: Vector, spent: Events) -> ClientMemory:
+        """This memory with one more reply in it."""
+        return replace(
+            self,
+            events=compose([*self.events, *spent]),
+            last_round=round_number,
+            last_model_digest=model_digest,
+            last_update=update,
+        )
+
+
+class ClientStore:
+    """Keeps :class:`ClientMemory`, in a file or, for simulations that need no restart, in memory only.
+
+    Args:
+        folder: Holds one file a plan, or None to forget when the process ends.
+        durable: Whether to wait until the disk has it. A simulation need not survive a loss of power.
+    """
+
+    def __init__(self, folder: Path | None, *, durable: bool = True) -> None:
+        self._folder = folder
+        self._durable = durable
+        self._memory: dict[str, ClientMemory] = {}
+
+    def load(self, plan_digest: str) -> ClientMemory:
+        """The memory under this plan; empty if there is none.
+
+        Raises:
+            CheckpointError: The file is damaged. It is left as it is.
+        """
+        if plan_digest not in self._memory:
+            self._memory[plan_digest] = self._read(plan_digest)
+        return self._memory[plan_digest]
+
+    def save(self, plan_digest: str, memory: ClientMemory) -> None:
+        """Keep ``memory`` under this plan; when this returns, a killed process finds it again."""
+        if self._folder is not None:
+            update = memory.last_update if memory.last_update is not None else np.empty(0, dtype=np.float32)
+            metadata = {
+                "format": _FORMAT,
+                "plan_digest": plan_digest,
+                "last_round": str(memory.last_round),
+                "last_model_digest": memory.last_model_digest,
+                "events": json.dumps([[e.noise_multiplier, e.sample_rate, e.steps] for e in memory.events]),
+            }
+            write_atomically(
+                self._file(plan_digest), save({"last_update": update}, metadata), durable=self._durable
+            )
+        self._memory[plan_digest] = memory
+
+    def _file(self, plan_digest: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{plan_digest[:16]}.safetensors"
+
+    def _read(self, plan_digest: str) -> ClientMemory:
+        if self._folder is None or not self._file(plan_digest).exists():
+            return ClientMemory()
+        path = self._file(plan_digest)
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                metadata = file.metadata()
+            if metadata["format"] != _FORMAT or metadata["plan_digest"] != plan_digest:
+                raise ValueError("another format or plan")
+            events = tuple(SampledGaussian(*event) for event in json.loads(metadata["events"]))
+            return ClientMemory(
+                events,
+                int(metadata["last_round"]),
+                metadata["last_model_digest"],
+                load(path.read_bytes())["last_update"],
+            )
+        except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(
+                "the client's memory is damaged",
+                where=str(path),
+                remedy="restore it from a copy; without it the privacy spent so far is not known",
+            ) from error

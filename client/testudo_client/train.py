@@ -1,0 +1,117 @@
+"""The private inner loop: DP-SGD through Opacus on one client's examples. Holds no account and no message.
+
+Opacus is used in parts, not through its PrivacyEngine, which derives the sampling rate from a loader and forgets
+between rounds. Source: Abadi et al. 2016; LEARNING: Poisson sampling at q, expected batch size q * n, noise on every
+step, the empty one included. n, the number of the client's examples, is treated as public to the mechanism.
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+
+from testudo_common.errors import DataError, PrivacyError
+from testudo_common.learning.inner_loop import InnerLoop
+from testudo_common.learning.learner import Learner, as_tensors
+from testudo_common.learning.tasks import Examples
+from testudo_common.privacy.events import SampledGaussian
+
+_MT19937_WORDS = 624
+_MT19937_OFFSET = 24  # bytes before the words: the seed, two flags, the position
+
+
+def noise_generator() -> torch.Generator:
+    """A generator for noise whose whole state comes from the operating system.
+
+    ``Generator.manual_seed`` and ``Generator.seed`` keep 32 bits of what they are given: 2^32 streams in all, which
+    a server could try one by one, and of which two among 77,000 clients would be equal. So all 624 words of the
+    Mersenne Twister's state are drawn, and it is set to start over from them. It is still not a cryptographic
+    generator: see the threat model in docs/privacy.md.
+    """
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state().numpy()
+    words = np.frombuffer(secrets.token_bytes(4 * _MT19937_WORDS), dtype=np.uint32).astype(np.uint64)
+    state[_MT19937_OFFSET : _MT19937_OFFSET + 8 * _MT19937_WORDS] = words.view(np.uint8)
+    generator.set_state(torch.from_numpy(state))
+    return generator
+
+
+def sampling_generator() -> np.random.Generator:
+    """A generator for Poisson sampling, seeded with 256 bits from the operating system."""
+    return np.random.default_rng(secrets.randbits(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """DP-SGD with its sources of randomness.
+
+    Attributes:
+        noise_multiplier: sigma / C, 0 or more.
+        max_grad_norm: C, the L2 norm to which one example's gradient is clipped.
+        noise: Only ever from :func:`noise_generator` where noise_multiplier is above 0.
+        sampling: Only ever from :func:`sampling_generator` where noise_multiplier is above 0.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    noise: torch.Generator
+    sampling: np.random.Generator
+
+    @classmethod
+    def from_os(cls, noise_multiplier: float, max_grad_norm: float) -> Mechanism:
+        """With both generators fresh from the operating system."""
+        return cls(noise_multiplier, max_grad_norm, noise_generator(), sampling_generator())
+
+
+def run_private_inner_loop(
+    learner: Learner, examples: Examples, loop: InnerLoop, mechanism: Mechanism
+) -> SampledGaussian:
+    """Train ``learner`` in place with DP-SGD, from where it stands.
+
+    Returns:
+        What it cost. Every step is charged, also one whose Poisson sample was empty.
+
+    Raises:
+        DataError: There are no examples.
+        PrivacyError: The model has a layer for which Opacus has no per-example gradients.
+    """
+    if len(examples) == 0:
+        raise DataError("there are no examples to train on")
+    inputs, targets = as_tensors(examples)
+    module = _with_grad_samples(learner)
+    try:
+        optimizer = DPOptimizer(
+            torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
+            noise_multiplier=mechanism.noise_multiplier,
+            max_grad_norm=mechanism.max_grad_norm,
+            expected_batch_size=loop.sample_rate * len(examples),  # type: ignore[arg-type]  # it only divides by it
+            generator=mechanism.noise,
+        )
+        for _ in range(loop.steps):
+            rows = np.flatnonzero(mechanism.sampling.random(len(examples)) < loop.sample_rate)
+            optimizer.zero_grad()
+            # The mean loss of an empty sample is NaN and is never looked at: its gradient sum is zero, plus noise.
+            learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    finally:
+        module.to_standard_module()  # a second wrapping of a wrapped model raises
+    return SampledGaussian(mechanism.noise_multiplier, loop.sample_rate, loop.steps)
+
+
+def _with_grad_samples(learner: Learner) -> GradSampleModule:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return GradSampleModule(learner.model, strict=True)
+    except (NotImplementedError, ValueError) as error:
+        raise PrivacyError(
+            "the model has a layer that cannot be trained under differential privacy",
+            where="model.name",
+            remedy="use layers that Opacus supports: Linear, Conv, GroupNorm, LayerNorm, Embedding",
+        ) from error

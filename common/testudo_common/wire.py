@@ -1,0 +1,160 @@
+"""The messages of a training round, and their bytes. Knows no transport, no Flower and no torch.
+
+A message is a header and, for most, one vector that travels beside it. The header is, by example::
+
+    01 | 01 | 00 00 00 6f | {"attempt":0,"model_digest":"9f...","plan_digest":"c2...","round":3}
+
+one byte of version, one of kind, four of length (big-endian), and canonical JSON (RFC 8785) with no bytes left
+over. Only the fields below can travel: no loss, count or metric of a client has a place to stand in.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import rfc8785
+
+from testudo_common.errors import WireError
+from testudo_common.vectors import Vector
+
+WIRE_VERSION = 1
+MAX_HEADER_BYTES = 1 << 16
+_PREFIX = struct.Struct(">BBI")
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class RefusalReason(StrEnum):
+    """Why a client did not train. Fixed words: an exception's own text could carry data."""
+
+    OTHER_PLAN = "other_plan"
+    OTHER_MODEL = "other_model"
+    PRIVACY_SPENT = "privacy_spent"
+    DATA_UNUSABLE = "data_unusable"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """Server to client: train from this model in this round.
+
+    Attributes:
+        plan_digest: SHA-256 of the plan, hex.
+        round: 1 and up.
+        attempt: 0 and up; a round that is started again counts up.
+        model_digest: SHA-256 of ``model``, hex.
+        model: ``float32[d]``.
+    """
+
+    plan_digest: str
+    round: int
+    attempt: int
+    model_digest: str
+    model: Vector = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReply:
+    """Client to server: the clipped meta-update, for the request that it names."""
+
+    plan_digest: str
+    round: int
+    attempt: int
+    model_digest: str
+    update: Vector = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Client to server: no update, and one of the fixed reasons."""
+
+    plan_digest: str
+    round: int
+    attempt: int
+    reason: RefusalReason
+
+
+Message = TrainRequest | TrainReply | Refusal
+_KINDS: dict[int, type[TrainRequest] | type[TrainReply] | type[Refusal]] = {
+    1: TrainRequest,
+    2: TrainReply,
+    3: Refusal,
+}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_VECTOR_FIELDS = ("model", "update")
+
+
+def encode(message: Message) -> tuple[bytes, Vector | None]:
+    """The header of ``message``, and the vector that travels beside it, if it has one."""
+    content: dict[str, Any] = {}
+    vector: Vector | None = None
+    for item in fields(message):
+        value = getattr(message, item.name)
+        if item.name in _VECTOR_FIELDS:
+            vector = value
+        else:
+            content[item.name] = value
+    body = rfc8785.dumps(content)
+    return _PREFIX.pack(WIRE_VERSION, _NUMBERS[type(message)], len(body)) + body, vector
+
+
+def decode(header: bytes, vector: np.ndarray[Any, Any] | None) -> Message:
+    """The message of a header and its vector.
+
+    The vector's length is not known here; whoever knows d checks it.
+
+    Raises:
+        WireError: Anything is not exactly as encoded: version, kind, length, fields, types, or the vector's dtype.
+    """
+    if len(header) < _PREFIX.size or len(header) > MAX_HEADER_BYTES:
+        raise WireError(f"a header of {len(header)} bytes")
+    version, number, length = _PREFIX.unpack_from(header)
+    if version != WIRE_VERSION:
+        raise WireError(
+            f"wire version {version}", remedy=f"install a release that speaks version {WIRE_VERSION}"
+        )
+    if number not in _KINDS:
+        raise WireError(f"message kind {number} is not known")
+    if length != len(header) - _PREFIX.size:
+        raise WireError("the header's length does not match its body")
+    kind = _KINDS[number]
+    content = _content(header[_PREFIX.size :])
+    names = {item.name for item in fields(kind)}
+    vector_name = next((name for name in _VECTOR_FIELDS if name in names), None)
+    if set(content) != names - {vector_name}:
+        raise WireError(f"the fields of a {kind.__name__} are not as agreed")
+    if (vector is None) != (vector_name is None):
+        raise WireError(f"a {kind.__name__} {'needs' if vector_name else 'has no'} vector")
+    if vector is not None and (vector.dtype != np.float32 or vector.ndim != 1):
+        raise WireError("the vector is not float32[d]")
+    checked = {name: _checked(name, value) for name, value in content.items()}
+    return kind(**checked, **({vector_name: vector} if vector_name else {}))
+
+
+def _content(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+        canonical = rfc8785.dumps(content)
+    except (ValueError, RecursionError, rfc8785.CanonicalizationError) as error:
+        raise WireError("the header's body is not JSON") from error
+    if not isinstance(content, dict) or canonical != body:
+        raise WireError("the header's body is not canonical JSON")
+    return content
+
+
+def _checked(name: str, value: object) -> object:
+    if name in {"round", "attempt"}:
+        if type(value) is not int or not 0 <= value < 1 << 31:
+            raise WireError(f"{name} is not a small whole number")
+        return value
+    if name == "reason":
+        if not isinstance(value, str) or value not in set(RefusalReason):
+            raise WireError("the reason is not one of the agreed ones")
+        return RefusalReason(value)
+    if not isinstance(value, str) or len(value) != 64 or not set(value) <= _HEX_DIGITS:
+        raise WireError(f"{name} is not a SHA-256 in hex")
+    return value

@@ -1,0 +1,176 @@
+"""Flower's ServerApp: deliver, collect, keep deadlines. No decisions: those are the coordinator's.
+
+Own loop on ``push_messages`` and ``pull_messages``, because ``send_and_receive`` sleeps three seconds between polls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
+
+from flwr.app import Context, RecordDict
+from flwr.app import Message as FlowerMessage
+from flwr.serverapp import Grid, ServerApp
+
+from testudo_common.errors import RoundError, UsageError, WireError
+from testudo_common.learning.learner import initial_vector
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import load_plan
+from testudo_common.wire import Message
+from testudo_server.coordinator import Coordinator, OnRound
+from testudo_server.exchange import PlainExchange
+from testudo_server.store import RunState, RunStore
+
+_FIRST_PAUSE_SECONDS = 0.001
+_LONGEST_PAUSE_SECONDS = 0.5
+_IDENTIFY_DEADLINE_SECONDS = 120.0
+
+
+def exchange_messages(
+    grid: Grid, contents: Mapping[int, tuple[str, RecordDict]], *, deadline_seconds: float
+) -> dict[int, FlowerMessage]:
+    """Send every node its message and wait for the replies.
+
+    Args:
+        grid: Any of Flower's, or ours.
+        contents: Node id -> (message type, records).
+        deadline_seconds: Replies after this are not waited for.
+
+    Returns:
+        Node id -> reply. A reply is matched by the id of the message that it answers, since its sender's id is
+        claimed, and errors made on the way come from another node.
+    """
+    ends = time.monotonic() + deadline_seconds
+    waiting: dict[str, int] = {}
+    for node, (message_type, records) in contents.items():
+        message = FlowerMessage(records, node, message_type, ttl=deadline_seconds)
+        # One by one: a list of ids comes back without those that could not be sent.
+        for message_id in grid.push_messages([message]):
+            if message_id:
+                waiting[message_id] = node
+    replies: dict[int, FlowerMessage] = {}
+    pause = _FIRST_PAUSE_SECONDS
+    while waiting:
+        arrived = list(grid.pull_messages(list(waiting)))
+        for reply in arrived:
+            node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if node_of_reply is not None:
+                replies[node_of_reply] = reply
+        if not waiting or time.monotonic() >= ends:
+            break
+        pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        time.sleep(pause)
+    return replies
+
+
+class GridTransport:
+    """Carries our messages over a Flower Grid.
+
+    Args:
+        grid: The Grid.
+        nodes: Client id -> node id.
+    """
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
+        self._grid = grid
+        self._nodes = nodes
+
+    def deliver(
+        self, requests: Mapping[str, Message], *, deadline_seconds: float
+    ) -> dict[str, Message | str]:
+        """See :class:`testudo_server.exchange.Transport`."""
+        contents = {
+            self._nodes[client]: (TRAIN, to_records(request))
+            for client, request in requests.items()
+            if client in self._nodes
+        }
+        replies = exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds)
+        return {
+            client: _message_in(replies[self._nodes[client]])
+            for client in requests
+            if self._nodes.get(client) in replies
+        }
+
+
+def _message_in(reply: FlowerMessage) -> Message | str:
+    if reply.has_error():
+        # The reason is the peer's text, or a trace of its code: neither goes into a record.
+        return f"Flower error {reply.error.code}"
+    try:
+        return from_records(reply.content)
+    except WireError as error:
+        return f"reply not understood: {error.problem}"
+
+
+def identify_clients(grid: Grid, *, deadline_seconds: float = _IDENTIFY_DEADLINE_SECONDS) -> dict[str, int]:
+    """Ask every connected node for its client id.
+
+    Raises:
+        RoundError: No node answered, or two gave the same name.
+    """
+    question = {node: (IDENTIFY, RecordDict()) for node in grid.get_node_ids()}
+    nodes: dict[str, int] = {}
+    for node, reply in sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds).items()):
+        if reply.has_error():
+            continue
+        try:
+            client = client_id_in(reply.content)
+        except WireError:
+            continue
+        if client in nodes:
+            raise RoundError(
+                f"two nodes call themselves {client!r}", remedy="give every client a name of its own"
+            )
+        nodes[client] = node
+    if not nodes:
+        raise RoundError("no client answered", remedy="start the clients first, and look at their logs")
+    return nodes
+
+
+def run_federation(
+    grid: Grid,
+    plan: FederationPlan,
+    store: RunStore,
+    *,
+    resume: bool = False,
+    on_round: OnRound | None = None,
+) -> RunState:
+    """Run the plan's rounds over ``grid``, from the beginning or from where ``store`` stands.
+
+    Raises:
+        RoundError: Too few clients, or too few usable replies; every finished round is kept.
+        CheckpointError: See :meth:`RunStore.load`.
+    """
+    nodes = identify_clients(grid)
+    exchange = PlainExchange(GridTransport(grid, nodes), deadline_seconds=plan.rounds.deadline_seconds)
+    coordinator = Coordinator(plan, exchange, store, *([on_round] if on_round else []))
+    state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
+    return coordinator.run(state)
+
+
+def build_server_app(run: Callable[[Grid, Context], object]) -> ServerApp:
+    """A ServerApp whose main function is ``run``."""
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run(grid, context)
+
+    return server_app
+
+
+def _run_from_config(grid: Grid, context: Context) -> None:
+    """Entry point of ``flwr run``: plan and folder come from the run's configuration."""
+    plan_path, out = (str(context.run_config.get(key, "")) for key in ("plan", "out"))
+    if not plan_path or not out:
+        raise UsageError(
+            "the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\''
+        )
+    store = RunStore(Path(out))
+    run_federation(grid, load_plan(Path(plan_path)), store, resume=store.exists)
+
+
+app = build_server_app(_run_from_config)

@@ -1,0 +1,161 @@
+"""The server's state between rounds: one checkpoint, replaced as a whole, and one line a finished round.
+
+What must survive a restart is here, never in Flower's Context. No pickle: safetensors and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import safetensors
+from safetensors.numpy import load, save
+
+from testudo_common.errors import CheckpointError
+from testudo_common.files import write_atomically
+from testudo_common.vectors import Vector
+from testudo_server.outer_step import OuterState
+
+_FORMAT = "testudo-server-1"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One finished round; nothing of a single client beyond its name and why it was set aside.
+
+    Attributes:
+        round: 1 and up.
+        model_digest: Of the model after it.
+        cohort: Who was asked.
+        excluded: (client id, reason).
+        mean_update_norm: L2 norm of the aggregated update.
+        seconds: Wall time.
+        bytes_down: Payload bytes sent.
+        bytes_up: Payload bytes received.
+    """
+
+    round: int
+    model_digest: str
+    cohort: tuple[str, ...]
+    excluded: tuple[tuple[str, str], ...]
+    mean_update_norm: float
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Everything the next round depends on.
+
+    Attributes:
+        plan_digest: The plan it belongs to.
+        round: Rounds finished.
+        model: ``float32[d]``.
+        outer: State of the outer optimiser.
+        participations: Client id -> rounds it was asked in.
+    """
+
+    plan_digest: str
+    round: int
+    model: Vector = field(repr=False, compare=False)
+    outer: OuterState = field(repr=False, compare=False)
+    participations: Mapping[str, int]
+
+
+class RunStore:
+    """Keeps a run in a folder: ``checkpoint.safetensors`` and ``rounds.jsonl``.
+
+    Args:
+        folder: Made if missing.
+        durable: Whether to wait until the disk has each round.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._checkpoint = folder / "checkpoint.safetensors"
+        self._rounds = folder / "rounds.jsonl"
+        self._durable = durable
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self._checkpoint.exists()
+
+    def save(self, state: RunState, record: RoundRecord | None) -> None:
+        """Keep ``state``, and the round that led to it; a kill leaves the state before or after, whole."""
+        if record is None:
+            self._rounds.parent.mkdir(parents=True, exist_ok=True)
+            self._rounds.write_bytes(b"")
+        else:
+            with self._rounds.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record)) + "\n")
+        metadata = {
+            "format": _FORMAT,
+            "plan_digest": state.plan_digest,
+            "round": str(state.round),
+            "participations": json.dumps(dict(state.participations), sort_keys=True),
+        }
+        arrays = {"model": state.model, "first": state.outer.first, "second": state.outer.second}
+        write_atomically(self._checkpoint, save(arrays, metadata), durable=self._durable)
+
+    def load(self, plan_digest: str) -> RunState:
+        """The state to go on from.
+
+        Raises:
+            CheckpointError: There is none, it is damaged, or it belongs to another plan.
+        """
+        try:
+            with safetensors.safe_open(self._checkpoint, framework="numpy") as file:
+                metadata = file.metadata()
+            arrays = load(self._checkpoint.read_bytes())
+            if metadata["format"] != _FORMAT:
+                raise ValueError("another format")
+            state = RunState(
+                metadata["plan_digest"],
+                int(metadata["round"]),
+                arrays["model"],
+                OuterState(arrays["first"], arrays["second"]),
+                json.loads(metadata["participations"]),
+            )
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                "there is no run to go on with",
+                where=str(self._checkpoint),
+                remedy="start it without --resume",
+            ) from error
+        except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(
+                "the checkpoint is damaged", where=str(self._checkpoint), remedy="restore it from a copy"
+            ) from error
+        if state.plan_digest != plan_digest:
+            raise CheckpointError(
+                "the checkpoint belongs to another plan",
+                where=str(self._checkpoint),
+                remedy="resume with the plan it was begun with, or choose another --out",
+            )
+        self._forget_rounds_after(state.round)
+        return state
+
+    def records(self) -> tuple[RoundRecord, ...]:
+        """The finished rounds, oldest first."""
+        if not self._rounds.exists():
+            return ()
+        return tuple(_record(line) for line in self._rounds.read_text(encoding="utf-8").splitlines())
+
+    def _forget_rounds_after(self, last: int) -> None:
+        """A kill between the line and the checkpoint leaves a line, or half of one, too many."""
+        if not self._rounds.exists():
+            return
+        lines = self._rounds.read_text(encoding="utf-8").splitlines()
+        write_atomically(
+            self._rounds, "".join(f"{line}\n" for line in lines[:last]).encode(), durable=self._durable
+        )
+
+
+def _record(line: str) -> RoundRecord:
+    fields = json.loads(line)
+    fields["cohort"] = tuple(fields["cohort"])
+    fields["excluded"] = tuple((client, reason) for client, reason in fields["excluded"])
+    return RoundRecord(**fields)

@@ -1,0 +1,208 @@
+"""``testudo-simulate``: many clients on one machine. Reads the command line and draws; everything else is elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from testudo_common.commands import run_command
+from testudo_common.errors import UsageError
+
+if TYPE_CHECKING:
+    from testudo_simulations.progress import JobProgress
+    from testudo_simulations.results import Report, RunResult
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Train and judge a federation on one machine.\n\n"
+    "Example: [bold]testudo-simulate run digits --sweep epsilon=none,8 --seeds 3[/bold]",
+)
+
+_VERSIONS_OF = ("testudo-fl", "flwr", "torch", "opacus", "numpy", "scikit-learn")
+
+
+class Backend(StrEnum):
+    """Where the clients run."""
+
+    inline = "inline"
+    ray = "ray"
+
+
+PlanArgument = Annotated[
+    str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)
+]
+DataOption = Annotated[Path | None, typer.Option("--data", help="The federation's data.", show_default=False)]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the run; default runs/NAME-TIME.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the plan; repeat for more.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process.")]
+
+
+@app.command(
+    epilog="Example: testudo-simulate run csv --data shops.csv "
+    "--set data.client=shop --set data.target=sales --set task.kind=regression"
+)
+def run(
+    plan: PlanArgument,
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep", metavar="KEY=A,B,C", help="One run for each value, such as epsilon=none,8,2."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each value.")] = 1,
+    jobs: JobsOption = os.cpu_count() or 1,
+    backend: Annotated[
+        Backend, typer.Option(help="inline: in this process. ray: Flower's simulation.")
+    ] = Backend.inline,
+    comparisons: Annotated[
+        bool, typer.Option(help="Also run FedAvg and the non-federated baselines.")
+    ] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a federation and judge it on clients it never saw."""
+    from testudo_simulations.scenarios import find_plan
+    from testudo_simulations.sweep import make_jobs, run_jobs
+
+    tables, source = find_plan(plan)
+    planned = make_jobs(tables, source=source, settings=settings or [], sweeps=sweep or [], seeds=seeds)
+    if resume and out is None:
+        raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
+    folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    workers = 1 if backend is Backend.ray else jobs
+    with _progress([f"{job.setting or job.plan.name}, seed {job.plan.seed}" for job in planned]) as progress:
+        results = run_jobs(
+            planned,
+            data=data,
+            out=folder,
+            backend=backend.value,
+            comparisons=comparisons,
+            resume=resume,
+            workers=workers,
+            on_progress=progress.update,
+        )
+    _finish(_report(planned[0].plan.name, results), folder, as_json=as_json)
+
+
+@app.command(epilog="Example: testudo-simulate demo")
+def demo(out: OutOption = None, jobs: JobsOption = os.cpu_count() or 1, as_json: JsonOption = False) -> None:
+    """The main job in about a minute: digits in everybody's own hand, without privacy and at epsilon 8."""
+    run("demo", out=out, sweep=["epsilon=none,8"], jobs=jobs, as_json=as_json)
+
+
+@app.command(epilog="Example: testudo-simulate scenarios")
+def scenarios() -> None:
+    """List the plans that come with the simulator."""
+    from testudo_simulations.scenarios import scenario_about, scenario_names
+
+    for name in scenario_names():
+        typer.echo(f"{name:<10} {scenario_about(name)}")
+
+
+@app.command(epilog="Example: testudo-simulate plan digits --set privacy.epsilon=4 > my-plan.toml")
+def plan(plan: PlanArgument, settings: SetOption = None, data: DataOption = None) -> None:
+    """Check a plan and print it whole; with --data, also with what the data fills in."""
+    from testudo_common.plan.load import dump_plan, parse_plan
+    from testudo_simulations.scenarios import find_plan
+
+    tables, source = find_plan(plan)
+    checked = parse_plan(tables, source=source, settings=settings or [])
+    if data is not None:
+        from testudo_simulations.federations import load_federation
+        from testudo_simulations.run import complete
+
+        checked = complete(load_federation(checked, data)).plan
+    typer.echo(dump_plan(checked), nl=False)
+
+
+@app.command(epilog="Example: testudo-simulate report runs/digits-20260102-030405")
+def report(
+    path: Annotated[
+        Path, typer.Argument(help="A report.json, or the folder that holds it.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a report again, and draw its page anew."""
+    from testudo_simulations.report import read_report
+
+    folder = path if path.is_dir() else path.parent
+    _finish(read_report(path), folder, as_json=as_json)
+
+
+@app.command(epilog="Example: testudo-simulate bench exchange --json")
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark: exchange or training; all for both.")] = "all",
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Each figure is the median of so many.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure speed, always as a ratio against a peer or a limit in the same run."""
+    from testudo_simulations.benchmarks import run_benchmarks
+
+    run_benchmarks(name, repeats=repeats, as_json=as_json)
+
+
+def _progress(titles: list[str]) -> JobProgress:
+    from testudo_simulations.progress import JobProgress
+
+    return JobProgress(titles)
+
+
+def _report(title: str, results: list[RunResult]) -> Report:
+    from testudo_simulations.results import Report
+
+    return Report(
+        title=title,
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        versions={name: _version(name) for name in _VERSIONS_OF} | {"python": sys.version.split()[0]},
+        runs=results,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _finish(report: Report, folder: Path, *, as_json: bool) -> None:
+    from testudo_simulations.report import write_report
+
+    json_path, html_path = write_report(report, folder)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+        return
+    from rich.console import Console
+
+    from testudo_simulations.report.terminal import print_summary
+
+    print_summary(report, Console())
+    typer.echo(f"Report: {html_path}\nAs data: {json_path}")
+
+
+def main() -> None:
+    """Entry point of ``testudo-simulate``."""
+    run_command(
+        app,
+        on_interrupt="Interrupted. Finished rounds are kept: the same command with --resume and --out goes on",
+    )

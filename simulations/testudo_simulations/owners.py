@@ -1,0 +1,124 @@
+"""Simulated data owners: which participant answers for which partition, in this process or in a Ray worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context
+
+from testudo_client.participant import MechanismFactory, Participant, os_mechanism
+from testudo_client.store import ClientStore
+from testudo_client.train import Mechanism
+from testudo_common.errors import PrivacyError, UsageError
+from testudo_common.learning.learner import Learner
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import load_plan
+from testudo_simulations.federations import load_federation
+from testudo_simulations.federations.base import Federation
+
+
+def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
+    """A repeatable mechanism, for runs without noise only.
+
+    Raises:
+        PrivacyError: There is noise: repeatable noise can be subtracted.
+    """
+    if noise_multiplier > 0:
+        raise PrivacyError(
+            "seeded sampling is for a noise multiplier of 0 only", where="privacy.noise_multiplier"
+        )
+    return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
+
+
+class Owners:
+    """The participants of a federation in one process, made when first asked; they share one model.
+
+    Args:
+        federation: Its training clients, in order of their ids, are the partitions.
+        state: Folder of what each client remembers, or None for memory only.
+    """
+
+    def __init__(self, federation: Federation, state: Path | None) -> None:
+        torch.set_num_threads(1)
+        self._plan = federation.plan
+        self._federation = federation
+        self._clients = list(federation.training)
+        self._state = state
+        self._learner = Learner(federation.plan)
+        self._participants: dict[int, Participant] = {}
+        self._mechanism = _mechanism_of(federation.plan)
+
+    def __call__(self, context: Context) -> Participant:
+        """The participant of the context's partition.
+
+        Raises:
+            UsageError: There are fewer clients than partitions.
+        """
+        partition = int(context.node_config["partition-id"])
+        if partition >= len(self._clients):
+            raise UsageError(
+                f"partition {partition} of {len(self._clients)} training clients",
+                remedy=f"start the simulation with {len(self._clients)} nodes",
+            )
+        if partition not in self._participants:
+            self._participants[partition] = self._make(partition)
+        return self._participants[partition]
+
+    def _make(self, partition: int) -> Participant:
+        client = self._clients[partition]
+        folder = None if self._state is None else self._state / f"{partition:05d}"
+        return Participant(
+            client,
+            self._plan,
+            self._federation.training[client],
+            ClientStore(folder, durable=False),
+            self._learner,
+            self._mechanism,
+        )
+
+
+def _mechanism_of(plan: FederationPlan) -> MechanismFactory:
+    return seeded_mechanism if plan.privacy.noise_multiplier == 0 else os_mechanism
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersByFile:
+    """The same, for another process: says where plan, data and state are, and loads them there once.
+
+    Attributes:
+        plan: Path of a complete plan.
+        data: Path of the federation's data, empty where it simulates its own.
+        state: Folder of what each client remembers.
+    """
+
+    plan: str
+    data: str
+    state: str
+
+    def __call__(self, context: Context) -> Participant:
+        """The participant of the context's partition."""
+        return _owners_of(self)(context)
+
+
+@lru_cache(maxsize=2)
+def _owners_of(files: OwnersByFile) -> Owners:
+    federation = load_federation(load_plan(Path(files.plan)), Path(files.data) if files.data else None)
+    return Owners(federation, Path(files.state))
+
+
+def participant_of_partition(context: Context) -> Participant:
+    """Entry point for ``flwr run`` on a simulated federation: the run's configuration says where things are.
+
+    Raises:
+        UsageError: It names no plan or no folder.
+    """
+    plan, data, out = (str(context.run_config.get(key, "")) for key in ("plan", "data", "out"))
+    if not plan or not out:
+        raise UsageError(
+            "the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\''
+        )
+    return OwnersByFile(plan, data, str(Path(out) / "clients"))(context)

@@ -1,0 +1,165 @@
+"""The drawing surface of the report's figures: palette, panels, and SVG that may stand inline beside others.
+
+The same report gives the same bytes: a fixed salt for ids, no date, no settings of the person's own.
+Palette: Okabe and Ito 2008, "Color Universal Design", readable with the common colour blindnesses.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from testudo_simulations.report.markup import Markup
+from testudo_simulations.report.summaries import ArmSummary, SettingSummary
+from testudo_simulations.report.wording import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#1f2933", "#52606d", "#d9dee3"
+BETTER, WORSE = "#0072B2", "#D55E00"
+WIDTH_INCHES = 9.6
+LONGEST_LABEL = 34
+_KNOWN = {"scratch": ("#595959", "s"), "meta": ("#56B4E9", "D"), "adapted": ("#0072B2", "o")}
+_OTHERS = (
+    ("#E69F00", "^"),
+    ("#009E73", "v"),
+    ("#CC79A7", "P"),
+    ("#D55E00", "X"),
+    ("#000000", "<"),
+    ("#7a5c00", ">"),
+)
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "legend.frameon": False,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure for the page: the SVG, what it shows in words for who cannot see it, and how to read it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Colour, marker and label of an arm in every figure."""
+
+    color: str
+    marker: str
+    label: str
+
+
+def looks(settings: Sequence[SettingSummary]) -> dict[tuple[str, bool], Look]:
+    """The look of each arm, keyed by name and whether its adaptation was private; ours have their own."""
+    others = iter(_OTHERS * (1 + sum(len(setting.arms) for setting in settings)))
+    by_name: dict[str, tuple[str, str]] = {}
+    found: dict[tuple[str, bool], Look] = {}
+    for setting in settings:
+        for arm in setting.arms:
+            if arm.name not in by_name:
+                by_name[arm.name] = _KNOWN.get(arm.name) or next(others)
+            found.setdefault((arm.name, arm.private), Look(*by_name[arm.name], shorten(arm.label)))
+    return found
+
+
+def look_of(arm: ArmSummary, among: dict[tuple[str, bool], Look]) -> Look:
+    """The look of one arm."""
+    return among[arm.name, arm.private]
+
+
+def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
+    """A label that leaves room for the drawing."""
+    clean = printable(label)
+    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
+
+
+@contextmanager
+def style(key: str) -> Iterator[None]:
+    """The report's own matplotlib style, whatever the person has set; ``key`` salts the ids."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow, and only a page needs it
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        mpl.rcParams["svg.hashsalt"] = key
+        yield
+
+
+def panels(
+    count: int, height_inches: float, *, sharex: bool = False, sharey: bool = True, extra_inches: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel a setting, up to three in a row, none left empty.
+
+    Args:
+        count: Panels.
+        height_inches: Of one row.
+        sharex: Whether panels share the x axis.
+        sharey: Whether panels share the y axis.
+        extra_inches: Added once, for a legend.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    columns = count if count < 4 else 2 if count == 4 else 3
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(WIDTH_INCHES, rows * height_inches + extra_inches), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr, call-arg]
+    grid = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[count:]:
+        unused.set_visible(False)
+    return figure, axes[:count]
+
+
+def render(figure: Figure, key: str, description: str) -> Markup:
+    """The figure as an ``<svg>`` element for HTML.
+
+    Args:
+        figure: Drawn.
+        key: Put before every id, since two inline SVGs share one document's ids.
+        description: What a screen reader says.
+    """
+    buffer = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    written = buffer.getvalue()
+    root = re.search(r'<svg [^>]*viewBox="([0-9. -]+)"[^>]*>', written)
+    if root is None:
+        raise AssertionError("matplotlib wrote an SVG without a viewBox")
+    inner = re.sub(r"<[^>]*>", partial(_own_ids, key), written[root.end() :].rstrip())
+    label = escape(printable(description))
+    return Markup(f'<svg role="img" aria-label="{label}" viewBox="{root[1]}">{inner}')
+
+
+def _own_ids(key: str, element: re.Match[str]) -> str:
+    """One tag with its id, and what it refers to, under ``key``; in the page's font; text is left alone."""
+    prefixed = re.sub(r'(\bid="|url\(#|\bhref="#)', lambda found: f"{found[1]}{key}-", element[0])
+    return re.sub(r"font-family: [^;\"]*;? ?", "", prefixed)

@@ -1,0 +1,89 @@
+"""A Report as one offline HTML page: no script, nothing loaded. The same report gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from testudo_simulations.report import figures, sections
+from testudo_simulations.report.markup import Markup, join, tag
+from testudo_simulations.report.style import CSS
+from testudo_simulations.report.summaries import SettingSummary, summarise
+from testudo_simulations.report.wording import facts, notes
+from testudo_simulations.results import Report
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write the page in one step, so that no reader sees half of it.
+
+    Args:
+        report: Of one or several runs.
+        path: The file; replaced if it is there.
+    """
+    write_atomically(path, to_html(report))
+
+
+def to_html(report: Report) -> str:
+    """The page."""
+    settings = summarise(report)
+    header = tag(
+        "header",
+        tag("h1", report.title),
+        *(tag("p", line) for line in facts(report)),
+        tag("p", f"Made {report.created}"),
+    )
+    if not settings:
+        nothing = sections.section(
+            "What was found", tag("p", "No run was finished, so there is nothing to report.")
+        )
+        return sections.page(report.title, header, tag("main", nothing), css=CSS)
+    by_metric: dict[str, list[SettingSummary]] = {}
+    for setting in settings:
+        by_metric.setdefault(setting.metric, []).append(setting)
+    main = tag(
+        "main",
+        sections.found(settings),
+        *(_results(group, f"m{number}") for number, group in enumerate(by_metric.values())),
+        sections.privacy(settings),
+        sections.left_out(settings),
+        sections.cost(settings),
+        sections.small_print(report, settings),
+    )
+    footer = tag(
+        "footer", tag("p", "Made by Testudo from report.json beside it. This page loads and runs nothing.")
+    )
+    return sections.page(report.title, header, main, footer, css=CSS)
+
+
+def _results(settings: list[SettingSummary], key: str) -> Markup:
+    """Figures and tables of the settings that share a headline metric."""
+    reading = tag("p", " ".join(notes(tuple(settings))) + " Bold is best.", class_="note")
+    parts = [
+        sections.section(
+            "All ways side by side",
+            sections.figure(figures.arms(settings, f"{key}-arms")),
+            *(sections.arm_table(setting) for setting in settings),
+            reading,
+        )
+    ]
+    if (few_shot := figures.few_shot(settings, f"{key}-shots")) is not None:
+        tables = sections.shots_tables(settings)
+        parts.append(sections.section("With few examples", sections.figure(few_shot), tables))
+    if (rounds := figures.over_rounds(settings, f"{key}-rounds")) is not None:
+        parts.append(sections.section("Over the rounds", sections.figure(rounds)))
+    if (clients := figures.client_by_client(settings, f"{key}-clients")) is not None:
+        parts.append(sections.section("Client by client", sections.figure(clients)))
+    return join(*parts)
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write UTF-8 beside the file and move it into place."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,293 @@
+"""The sections of the page, from values to Markup: findings, tables, privacy in plain words, small print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from testudo_simulations.report import wording
+from testudo_simulations.report.comparisons import best
+from testudo_simulations.report.drawing import Drawing
+from testudo_simulations.report.headlines import headline
+from testudo_simulations.report.markup import Markup, block, join, table, tag, text
+from testudo_simulations.report.summaries import ArmSummary, SettingSummary, rows_by_shots
+from testudo_simulations.results import Report, RunResult
+
+Settings = Sequence[SettingSummary]
+SIGNS = {"better": "▲", "worse": "▼", "tie": "≈", None: "·"}
+
+GUARANTEE = (
+    "Differential privacy here protects one example of one client: whoever sees everything that client's "
+    "training sent out learns almost the same whether or not any single example was in its data. How much "
+    "“almost” is, epsilon and delta say; smaller is stricter."
+)
+NOT_COVERED = (
+    "The unit is one example. A client with many similar examples, or the fact that it took part at all, is "
+    "not hidden by this guarantee.",
+    "Only some clients are asked in a round. No smaller epsilon is claimed for that: each account charges "
+    "every round its client took part in.",
+    "Where an unseen client adapts “with DP”, its adaptation is charged as a run of its own at the same "
+    "epsilon. It spends nothing of the training clients' accounts, since it uses none of their data.",
+    "Arms marked “no DP” had no protection in their adaptation; they are bars to compare with.",
+    "The scores in this report were computed in simulation, without noise. They are not part of the "
+    "guarantee.",
+)
+UNPROTECTED = (
+    "No run of this report was differentially private. Updates and models can give away examples they were "
+    "trained on."
+)
+
+
+def found(settings: Settings) -> Markup:
+    """The headline sentences."""
+    items = []
+    for setting in settings:
+        lines = [
+            tag("p", tag("span", SIGNS[one.verdict], aria_hidden="true"), _unbroken(one.text),
+                class_=" ".join(filter(None, ["main" if i == 0 else "", one.verdict or ""])))
+            for i, one in enumerate(headline(setting).findings)
+        ]  # fmt: skip
+        items.append(tag("li", *lines))
+    return section("What was found", tag("ul", *items, class_="found"))
+
+
+def _unbroken(sentence: str) -> Markup:
+    """Escaped, and no line ends between a number and its percent sign."""
+    return Markup(text(sentence).replace(" %", "&nbsp;%"))
+
+
+def section(title: str, *content: str) -> Markup:
+    """One section with its title."""
+    return tag("section", tag("h2", title), *content)
+
+
+def figure(drawing: Drawing | None) -> Markup:
+    """A figure with its caption; nothing where there is nothing to draw."""
+    if drawing is None:
+        return Markup("")
+    return tag("figure", tag("div", drawing.svg, tabindex="0"), tag("figcaption", drawing.caption))
+
+
+def arm_table(setting: SettingSummary) -> Markup:
+    """Every arm at the headline support size."""
+    private = setting.privacy.unit != "none"
+    arms = setting.at(setting.headline_shots)
+    winner = best(arms, higher_is_better=setting.higher_is_better)
+    head = [
+        "",
+        *(["Adapted"] if private else []),
+        wording.metric_title(setting.metric),
+        "p10",
+        "p50",
+        "p90",
+        "Hurt",
+    ]
+    rows = []
+    for arm in arms:
+        value = wording.with_spread(setting.metric, arm.score)
+        label = tag("strong", arm.label) if arm is winner else arm.label
+        rows.append(
+            [
+                label,
+                *([wording.adaptation(arm)] if private else []),
+                tag("strong", value) if arm is winner else value,
+                *(wording.number(setting.metric, one) for one in arm.percentiles),
+                wording.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
+            ]
+        )
+    title = f"{wording.place(setting)}: {wording.support_title(setting.headline_shots).lower()}"
+    return table(head, rows, caption=title, numbers=range(2 if private else 1, len(head)))
+
+
+def shots_tables(settings: Settings) -> Markup:
+    """Arms by support size; of several settings, closed until asked for, since the figure says it first."""
+    tables = [_shots_table(setting) for setting in settings]
+    return _details("The same in numbers", *tables) if len(tables) > 1 else join(*tables)
+
+
+def _shots_table(setting: SettingSummary) -> Markup:
+    """Arms by support size."""
+    sizes = setting.shot_sizes
+    if len(sizes) < 2:
+        return Markup("")
+    winners = [best(setting.at(shots), higher_is_better=setting.higher_is_better) for shots in sizes]
+    rows = []
+    for row in rows_by_shots(setting):
+        first = next(arm for arm in row if arm is not None)
+        rows.append(
+            [first.label, *(_shots_cell(setting, arm, won) for arm, won in zip(row, winners, strict=True))]
+        )
+    title = f"{wording.place(setting)}: {wording.metric_title(setting.metric)}, by number of support examples"
+    return table(["", *map(wording.support, sizes)], rows, caption=title)
+
+
+def _shots_cell(setting: SettingSummary, arm: ArmSummary | None, won: ArmSummary | None) -> str:
+    if arm is None:
+        return wording.MISSING
+    value = wording.with_spread(setting.metric, arm.score)
+    return tag("strong", value) if arm is won else value
+
+
+def privacy(settings: Settings) -> Markup:
+    """The guarantee and its limits in plain words, and each setting's account."""
+    protected = [setting for setting in settings if setting.privacy.unit != "none"]
+    if not protected:
+        return section("Privacy", tag("p", UNPROTECTED))
+    columns = [_account(setting) for setting in settings]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    accounts = table(["", *map(wording.place, settings)], rows, caption="The largest account of any client")
+    return section(
+        "Privacy",
+        tag("p", GUARANTEE),
+        accounts,
+        tag("h3", "What is not covered"),
+        tag("ul", *(tag("li", sentence) for sentence in NOT_COVERED)),
+    )
+
+
+def _account(setting: SettingSummary) -> dict[str, str]:
+    """What one setting's account says, by name, in the order of the table."""
+    account, nothing = setting.privacy, wording.MISSING
+    private = account.unit != "none"
+
+    def shown(value: float | None) -> str:
+        return nothing if value is None else f"{value:.3g}"
+
+    return {
+        "Unit": f"one {account.unit} of one client" if private else "none",
+        "Epsilon spent": wording.epsilon(account.epsilon) if private else "without bound",
+        "Epsilon allowed": nothing if account.target_epsilon is None else f"{account.target_epsilon:g}",
+        "Delta": nothing if account.delta is None else wording.delta(account.delta),
+        "Accountant": (account.accountant or nothing).upper(),
+        "Noise multiplier": shown(account.noise_multiplier),
+        "Gradient of an example clipped at": shown(account.max_grad_norm),
+        "Share of examples drawn a step": shown(account.sample_rate),
+        "Steps a client": str(account.steps_per_client),
+    }
+
+
+def left_out(settings: Settings) -> Markup:
+    """Clients that never took part, and replies that were not used, by name and with the reason."""
+    never: dict[tuple[str, str], list[str]] = {}
+    refused: dict[tuple[str, str], list[str]] = {}
+    for setting in settings:
+        for one in setting.left_out:
+            never.setdefault((one.client, one.reason), []).append(wording.place(setting))
+        for one in setting.refused:
+            refused.setdefault((one.client, one.reason), []).append(f"{wording.place(setting)}: {one.times}")
+    if not never and not refused:
+        return section(
+            "Clients left out", tag("p", "None: every client took part, and every reply was used.")
+        )
+    everywhere = len(settings)
+    parts = []
+    if never:
+        rows = [[*who, "all" if len(at) == everywhere else "; ".join(at)] for who, at in never.items()]
+        parts.append(
+            table(["Client", "Reason", "Settings"], rows, caption="Not in the federation", numbers=range(0))
+        )
+    if refused:
+        rows = [[*who, "; ".join(at)] for who, at in refused.items()]
+        parts.append(
+            table(["Client", "Reason", "Rounds"], rows, caption="Replies not used", numbers=range(0))
+        )
+    return section("Clients left out", *parts)
+
+
+def cost(settings: Settings) -> Markup:
+    """What the runs of each setting took."""
+    rows = [
+        [
+            wording.place(setting),
+            str(len(setting.runs)),
+            wording.seconds(setting.cost.cpu_seconds),
+            wording.seconds(setting.cost.wall_seconds),
+            wording.size(setting.cost.bytes_down),
+            wording.size(setting.cost.bytes_up),
+            wording.size(setting.cost.peak_memory_bytes),
+        ]
+        for setting in settings
+    ]
+    head = ["", "Runs", "CPU", "Wall", "To clients", "From clients", "Peak memory"]
+    return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"))
+
+
+def small_print(report: Report, settings: Settings) -> Markup:
+    """Everything else, closed until asked for."""
+    parts = [_metrics_details(settings)]
+    parts += [_rounds_details(run) for run in report.runs]
+    parts += [_plan_details(run) for run in report.runs]
+    digests = [
+        [_run_name(run), run.backend, tag("code", run.plan_digest), tag("code", run.model_digest)]
+        for run in report.runs
+    ]
+    head = ["Run", "Backend", "Plan", "Model"]
+    parts.append(
+        _details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0)))
+    )
+    versions = [[name, version] for name, version in report.versions.items()]
+    parts.append(
+        _details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0)))
+    )
+    return section("In detail", *parts)
+
+
+def _details(title: str, *content: str) -> Markup:
+    return tag("details", tag("summary", title), *content)
+
+
+def _run_name(run: RunResult) -> str:
+    return ", ".join(part for part in (run.name, run.setting, f"seed {run.seed}") if part)
+
+
+def _metrics_details(settings: Settings) -> Markup:
+    tables = []
+    for setting in settings:
+        names = list(dict.fromkeys(name for arm in setting.arms for name in arm.metrics))
+        rows = [
+            [
+                f"{arm.label} ({wording.support(arm.shots)})",
+                *(wording.with_spread(name, arm.metrics[name]) if name in arm.metrics else wording.MISSING
+                  for name in names),
+            ]
+            for arm in setting.arms
+        ]  # fmt: skip
+        head = ["Arm (support examples)", *map(wording.metric_title, names)]
+        tables.append(table(head, rows, caption=wording.place(setting)))
+    return _details("Every metric of every arm", *tables)
+
+
+def _rounds_details(run: RunResult) -> Markup:
+    rows = [
+        [
+            str(record.round),
+            f"{len(record.survivors)} of {len(record.cohort)}",
+            f"{record.mean_update_norm:.3g}",
+            f"{record.seconds:.2f} s",
+            "; ".join(f"{client} ({reason})" for client, reason in record.excluded) or wording.MISSING,
+        ]
+        for record in run.rounds
+    ]
+    head = ["Round", "Replies used", "Mean update norm", "Time", "Not used"]
+    name = _run_name(run)
+    return _details(
+        f"Rounds: {name}", table(head, rows, caption=f"{len(rows)} rounds of {name}", numbers=range(1, 4))
+    )
+
+
+def _plan_details(run: RunResult) -> Markup:
+    plan = json.dumps(run.plan, indent=2, ensure_ascii=False, sort_keys=True)
+    return _details(f"Plan: {_run_name(run)}", tag("pre", tag("code", block(plan)), tabindex="0"))
+
+
+def page(title: str, *body: str, css: str) -> str:
+    """The whole document. The policy forbids the browser to load or run anything, whatever the page holds."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    head = join(
+        Markup('<meta charset="utf-8">'),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        tag("title", title),
+        tag("style", Markup(css)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', tag('head', head), tag('body', *body), lang='en')}\n"

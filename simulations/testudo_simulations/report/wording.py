@@ -1,0 +1,207 @@
+"""Numbers of a report as a reader sees them, for both views. Plain text: escaping is each view's business."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Decimal
+
+from testudo_simulations.report.summaries import ArmSummary, Exclusion, SettingSummary, Spread
+from testudo_simulations.results import Cost, PrivacySummary, Report, RunResult
+
+MISSING = "–"
+DIVERGED = "diverged"
+_PERCENT = frozenset({"accuracy", "balanced_accuracy", "precision", "recall", "f1"})
+_UPPER = frozenset({"rmse", "mse", "mae", "ece", "f1", "nll"})
+
+
+def printable(text: str) -> str:
+    """The text without control, bidirectional and other invisible characters, which names could carry."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric in 0..1 is shown in percent."""
+    return metric in _PERCENT
+
+
+def metric_name(metric: str) -> str:
+    """``balanced_accuracy`` -> ``balanced accuracy``; abbreviations in capitals."""
+    if metric == "brier":
+        return "Brier score"
+    return " ".join(word.upper() if word in _UPPER else word for word in printable(metric).split("_"))
+
+
+def number(metric: str, value: float) -> str:
+    """One value in the metric's own unit, without the unit sign."""
+    if not math.isfinite(value):
+        return DIVERGED
+    if is_percent(metric):
+        return f"{100 * value:.1f}"
+    return f"{value:.{1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3}f}"
+
+
+def with_spread(metric: str, spread: Spread) -> str:
+    """``77.1 ± 0.8``, or the mean alone where one run has no spread."""
+    mean = number(metric, spread.mean)
+    return mean if spread.std is None else f"{mean} ± {number(metric, spread.std)}"
+
+
+def place(setting: SettingSummary) -> str:
+    """The setting as a reader says it: what the sweep changed, or the privacy it ran under."""
+    if setting.privacy.unit == "none" and (not setting.setting or setting.setting.startswith("epsilon")):
+        return "Without differential privacy"
+    if setting.setting.startswith("epsilon"):
+        return f"At {printable(setting.setting).replace(' = ', ' ')}"
+    if setting.setting:
+        return f"With {printable(setting.setting)}"
+    target = setting.privacy.target_epsilon
+    return (
+        f"At epsilon {target:g}" if target is not None else f"At epsilon {epsilon(setting.privacy.epsilon)}"
+    )
+
+
+def support(shots: int | None) -> str:
+    """A support size as a column title."""
+    return "all" if shots is None else str(shots)
+
+
+def support_title(shots: int | None) -> str:
+    """A support size as a title."""
+    return (
+        "All of the support set" if shots is None else f"{shots} support example{'s' if shots != 1 else ''}"
+    )
+
+
+def sentence_case(text: str) -> str:
+    """With a capital at the start, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def metric_title(metric: str) -> str:
+    """A metric with its unit, as a column title or an axis label."""
+    return f"{metric_name(metric)}, %" if is_percent(metric) else metric_name(metric)
+
+
+def adaptation(arm: ArmSummary) -> str:
+    """Whether the adaptation was differentially private; nothing for the arm that takes no step."""
+    if arm.name == "meta":
+        return MISSING
+    return "with DP" if arm.private else "no DP"
+
+
+def gain(metric: str, value: float, *, signed: bool = True) -> str:
+    """A difference: ``+9.7 points``, or ``0.076`` in the metric's own unit; a true minus sign."""
+    if not math.isfinite(value):
+        return DIVERGED
+    shown = number(metric, abs(value))
+    sign = ("+" if value >= 0 else "−") if signed else ""
+    return f"{sign}{shown} points" if is_percent(metric) else f"{sign}{shown}"
+
+
+def epsilon(value: float | None) -> str:
+    """Epsilon rounded up at two decimals, so that what is shown never understates what was spent."""
+    if value is None or not math.isfinite(value):
+        return "without bound"
+    rounded = Decimal(repr(value)).quantize(Decimal("0.01"), rounding=ROUND_CEILING)
+    return f"{rounded:f}"
+
+
+def delta(value: float) -> str:
+    """``1e-5`` rather than ``1e-05``."""
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def privacy_line(privacy: PrivacySummary) -> str:
+    """Unit, epsilon, delta, accountant, noise and steps in one line."""
+    if privacy.unit == "none":
+        return "none; training is not differentially private"
+    spent = f"epsilon {epsilon(privacy.epsilon)}"
+    if privacy.target_epsilon is not None:
+        spent += f" of {privacy.target_epsilon:g}"
+    parts = [
+        f"unit: one {privacy.unit} of one client",
+        f"{spent} spent" + ("" if privacy.delta is None else f" at delta {delta(privacy.delta)}"),
+        f"accountant {printable(privacy.accountant or 'not named').upper()}",
+        *_named_number("noise multiplier", privacy.noise_multiplier),
+        *_named_number("sample rate", privacy.sample_rate),
+        *_named_number("clipped at", privacy.max_grad_norm),
+        f"{privacy.steps_per_client} steps a client",
+    ]
+    return "; ".join(parts)
+
+
+def _named_number(name: str, value: float | None) -> list[str]:
+    return [] if value is None else [f"{name} {value:.3g}"]
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units, three digits."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def seconds(value: float) -> str:
+    """Seconds; minutes and hours once they read better."""
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+def cost_line(cost: Cost) -> str:
+    """CPU, wall, bytes both ways, memory."""
+    return (
+        f"{seconds(cost.cpu_seconds)} CPU, {seconds(cost.wall_seconds)} wall; "
+        f"{size(cost.bytes_down)} down, {size(cost.bytes_up)} up; {size(cost.peak_memory_bytes)} memory"
+    )
+
+
+def exclusions(found: tuple[Exclusion, ...], unit: str, *, usual: int = 1, most: int | None = None) -> str:
+    """Clients by name with the reason.
+
+    Args:
+        found: Who, why, how often.
+        unit: What ``times`` counts.
+        usual: How often goes without saying.
+        most: Past this many clients only their number is given.
+    """
+    parts = []
+    for one in found[:most]:
+        times = (
+            "" if one.times == usual else f"; {one.times} {unit if one.times > 1 else unit.removesuffix('s')}"
+        )
+        parts.append(f"{printable(one.client)} ({printable(one.reason)}{times})")
+    more = len(found) - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def notes(settings: tuple[SettingSummary, ...]) -> list[str]:
+    """How to read the numbers, one sentence each."""
+    seeds = max((len(setting.runs) for setting in settings), default=0)
+    lower = [metric_name(setting.metric) for setting in settings if not setting.higher_is_better]
+    sentences = [
+        *(f"Lower {name} is better." for name in dict.fromkeys(lower)),
+        f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed: no spread is known.",
+        "Too close to call: the mean difference is within its own standard deviation over seeds."
+        * (seeds > 1),
+        "p10, p50, p90: a tenth, half, nine tenths of the unseen clients have a lower value.",
+        "Hurt: share of clients that adaptation made worse.",
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def facts(report: Report) -> list[str]:
+    """Where the data comes from and how many clients; a line for each that differs; then runs and seeds."""
+    lines = dict.fromkeys(_fact(run) for run in report.runs)
+    seeds = sorted({run.seed for run in report.runs})
+    ran = f"{len(report.runs)} run{'s' if len(report.runs) != 1 else ''}, "
+    ran += f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
+    return [*lines, ran] if seeds else []
+
+
+def _fact(run: RunResult) -> str:
+    return (
+        f"{printable(run.federation)} · {run.training_clients} clients trained, "
+        f"{run.unseen_clients} were never seen · {run.parameters:,} shared parameters"
+    )

@@ -1,0 +1,346 @@
+"""One run of a plan on one machine: federate, evaluate on unseen clients, compare. Prints nothing, draws nothing.
+
+Sweeps over settings and seeds are in sweep.py, what a person sees in cli.py and report/.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from testudo_client.app import build_client_app
+from testudo_common.errors import UsageError
+from testudo_common.files import write_atomically
+from testudo_common.learning.learner import initial_vector
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import dump_plan
+from testudo_common.privacy.accountant import epsilon_of
+from testudo_common.privacy.events import SampledGaussian
+from testudo_common.privacy.planned import participations_for, planned_event
+from testudo_common.vectors import Vector, vector_digest
+from testudo_server.app import run_federation
+from testudo_server.coordinator import OnRound
+from testudo_server.store import RoundRecord, RunState, RunStore
+from testudo_simulations.evaluation import Evaluator, headline_of, in_target_unit, make_splits
+from testudo_simulations.federations import load_federation
+from testudo_simulations.federations.base import Federation
+from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.owners import Owners
+from testudo_simulations.results import (
+    Arm,
+    ClientScore,
+    Cost,
+    CurvePoint,
+    PrivacySummary,
+    RunResult,
+)
+from testudo_simulations.results import RoundRecord as RoundResult
+
+Backend = Literal["inline", "ray"]
+OnProgress = Callable[[str, int, int], None]
+"""Told (what is being done, steps done, steps in all)."""
+
+CURVE_CLIENTS = 10
+_RESULT = "result.json"
+
+
+def _no_progress(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to run.
+
+    Attributes:
+        plan: May be incomplete where the data completes it.
+        data: Path of the federation's data, or None.
+        out: Folder of this run.
+        setting: What a sweep changed; empty outside one.
+        backend: ``inline`` in this process, ``ray`` on Flower's simulation runtime.
+        comparisons: Also run FedAvg with fine-tuning and the non-federated baselines.
+        resume: Go on with the run in ``out``; without, a run found there is an error.
+    """
+
+    plan: FederationPlan
+    data: Path | None
+    out: Path
+    setting: str = ""
+    backend: Backend = "inline"
+    comparisons: bool = True
+    resume: bool = False
+
+
+def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResult:
+    """Run a plan and measure it; the result is also kept as ``result.json`` in ``request.out``.
+
+    Raises:
+        UsageError: ``request.out`` holds a run already, or another plan's.
+        TestudoError: Plan, data, model or rounds cannot be used; finished rounds are kept.
+    """
+    started_wall, started_cpu = time.perf_counter(), time.process_time()
+    torch.set_num_threads(1)
+    federation = complete(load_federation(request.plan, request.data))
+    plan = federation.plan
+    if finished := _finished(request, plan):
+        return finished
+    store = _open(request, plan)
+    evaluator = Evaluator(federation, make_splits(federation))
+    curve = [_curve_point(evaluator, plan, 0, initial_vector(plan))]
+    if request.resume and store.exists:
+        curve = _curve_kept(request.out, store.load(plan.digest).round) or curve
+
+    def on_round(state: RunState, _record: RoundRecord) -> None:
+        if state.round % plan.evaluation.every_rounds == 0 or state.round == plan.rounds.count:
+            curve.append(_curve_point(evaluator, plan, state.round, state.model))
+            _keep_curve(request.out, curve)
+        on_progress("federated rounds", state.round, plan.rounds.count)
+
+    state = _federate(request, federation, store, on_round)
+    arms = _arms(evaluator, federation, state.model, on_progress)
+    if request.comparisons:
+        arms += _comparisons(evaluator, federation, on_progress)
+    records = store.records()
+    result = RunResult(
+        name=plan.name,
+        setting=request.setting,
+        seed=plan.seed,
+        plan_digest=plan.digest,
+        plan=plan.model_dump(mode="json"),
+        backend=request.backend,
+        model_digest=vector_digest(state.model),
+        parameters=len(state.model),
+        metric=headline_of(plan).metric,
+        higher_is_better=headline_of(plan).higher_is_better,
+        federation=federation.source,
+        training_clients=len(federation.training),
+        unseen_clients=len(federation.unseen),
+        excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
+        privacy=_privacy_summary(plan, state),
+        rounds=[_round_result(record) for record in records],
+        curve=curve,
+        arms=arms,
+        cost=Cost(
+            cpu_seconds=time.process_time() - started_cpu,
+            wall_seconds=time.perf_counter() - started_wall,
+            bytes_down=sum(record.bytes_down for record in records),
+            bytes_up=sum(record.bytes_up for record in records),
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        ),
+    )
+    write_atomically(request.out / _RESULT, result.model_dump_json(indent=1).encode(), durable=False)
+    return result
+
+
+def complete(federation: Federation) -> Federation:
+    """The federation with the plan's number of participations filled in from its number of clients.
+
+    Raises:
+        PlanError: The completed plan has a fault.
+    """
+    plan = federation.plan
+    if plan.rounds.max_participations is not None:
+        return federation
+    participations = participations_for(plan, len(federation.training))
+    rounds = plan.rounds.model_copy(update={"max_participations": participations})
+    completed = FederationPlan.model_validate({**dict(plan), "rounds": rounds})
+    return Federation(
+        completed, federation.training, federation.unseen, federation.excluded, federation.source
+    )
+
+
+def federate_in_process(
+    federation: Federation,
+    store: RunStore,
+    state: Path | None,
+    *,
+    resume: bool = False,
+    on_round: OnRound | None = None,
+) -> RunState:
+    """The plan's rounds with every client in this process.
+
+    Args:
+        federation: With a complete plan.
+        store: Of the server.
+        state: Folder of what each client remembers, or None for memory only.
+        resume: Go on where ``store`` stands.
+        on_round: Told of every finished round.
+    """
+    grid = InProcessGrid(build_client_app(Owners(federation, state)), len(federation.training))
+    return run_federation(grid, federation.plan, store, resume=resume, on_round=on_round)
+
+
+def _federate(request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound) -> RunState:
+    resume = request.resume and store.exists
+    if request.backend == "inline":
+        return federate_in_process(
+            federation, store, request.out / "clients", resume=resume, on_round=on_round
+        )
+    from testudo_simulations.ray_backend import federate_on_ray
+
+    return federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
+
+
+def _open(request: RunRequest, plan: FederationPlan) -> RunStore:
+    store = RunStore(request.out, durable=False)
+    if store.exists and not request.resume:
+        raise UsageError(
+            "there is a run here already, and it is not overwritten",
+            where=str(request.out),
+            remedy="go on with it by --resume, or choose another --out",
+        )
+    write_atomically(request.out / "plan.toml", dump_plan(plan).encode(), durable=False)
+    return store
+
+
+def _finished(request: RunRequest, plan: FederationPlan) -> RunResult | None:
+    path = request.out / _RESULT
+    if not request.resume or not path.exists():
+        return None
+    try:
+        result = RunResult.model_validate_json(path.read_bytes())
+    except ValueError:
+        return None  # damaged: it is computed again from the checkpoint
+    return result if result.plan_digest == plan.digest else None
+
+
+def _curve_point(evaluator: Evaluator, plan: FederationPlan, round_number: int, model: Vector) -> CurvePoint:
+    shots = plan.evaluation.shots[-1]
+    before = evaluator.scores(model, shots, 0, clients=CURVE_CLIENTS)
+    after = evaluator.scores(model, shots, plan.evaluation.steps, clients=CURVE_CLIENTS)
+    return CurvePoint(
+        round=round_number, before=evaluator.headline_mean(before), after=evaluator.headline_mean(after)
+    )
+
+
+def _keep_curve(out: Path, curve: list[CurvePoint]) -> None:
+    lines = "".join(f"{point.model_dump_json()}\n" for point in curve)
+    write_atomically(out / "curve.jsonl", lines.encode(), durable=False)
+
+
+def _curve_kept(out: Path, last_round: int) -> list[CurvePoint]:
+    path = out / "curve.jsonl"
+    if not path.exists():
+        return []
+    points = [CurvePoint.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [point for point in points if point.round <= last_round]
+
+
+def _arms(evaluator: Evaluator, federation: Federation, model: Vector, on_progress: OnProgress) -> list[Arm]:
+    """Scratch, meta-initialisation and adapted, at every support size."""
+    plan = federation.plan
+    sizes = list(make_splits(federation))
+    steps, scratch_steps = plan.evaluation.steps, plan.evaluation.scratch_steps
+    initial = initial_vector(plan)
+    arms: list[Arm] = []
+    for done, shots in enumerate(sizes):
+        on_progress("evaluation", done, len(sizes))
+        before = evaluator.arm("meta", "meta-initialisation, no step", model, shots, 0)
+        arms.append(before)
+        if shots == 0:
+            continue
+        arms.append(
+            evaluator.arm("scratch", f"local only, {scratch_steps} steps", initial, shots, scratch_steps)
+        )
+        adapted = evaluator.arm("adapted", f"meta-initialisation, {steps} steps", model, shots, steps)
+        hurt = evaluator.share_hurt(adapted.scores, before.scores)
+        arms.append(adapted.model_copy(update={"share_hurt": hurt}))
+    on_progress("evaluation", len(sizes), len(sizes))
+    return arms
+
+
+def _comparisons(evaluator: Evaluator, federation: Federation, on_progress: OnProgress) -> list[Arm]:
+    """FedAvg with fine-tuning, and what needs no federation."""
+    from testudo_simulations.baselines import run_baselines
+
+    model = federated_averaging(federation, on_progress)
+    steps = federation.plan.evaluation.steps
+    splits = make_splits(federation)
+    arms = [
+        evaluator.arm("fedavg_finetuned", f"FedAvg, {steps} steps", model, shots, steps, family="federated")
+        for shots in splits
+        if shots != 0
+    ]
+    on_progress("baselines", 0, 1)
+    rng = np.random.default_rng(federation.plan.seed)
+    for arm in run_baselines(federation, splits, rng):
+        scores = [
+            ClientScore(client=score.client, metrics=in_target_unit(federation.plan, score.metrics))
+            for score in arm.scores
+        ]
+        arms.append(arm.model_copy(update={"scores": scores}))
+    on_progress("baselines", 1, 1)
+    return arms
+
+
+def federated_averaging(federation: Federation, on_progress: OnProgress = _no_progress) -> Vector:
+    """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
+
+    Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here.
+    """
+    import tempfile
+
+    plan = federation.plan
+    outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
+    averaging = FederationPlan.model_validate({**dict(plan), "outer": outer})
+    changed = Federation(
+        averaging, federation.training, federation.unseen, federation.excluded, federation.source
+    )
+
+    def on_round(state: RunState, _record: RoundRecord) -> None:
+        on_progress("FedAvg for comparison", state.round, plan.rounds.count)
+
+    with tempfile.TemporaryDirectory(prefix="testudo-") as folder:
+        store = RunStore(Path(folder), durable=False)
+        return federate_in_process(changed, store, None, on_round=on_round).model
+
+
+def _privacy_summary(plan: FederationPlan, state: RunState) -> PrivacySummary:
+    """The account of the client that was asked most often; a round it was asked in counts, whatever became of it."""
+    event = planned_event(plan)
+    most = max(state.participations.values(), default=0)
+    if event is None:
+        steps = most * plan.inner.steps * plan.task.tasks_per_client
+        return PrivacySummary(
+            unit="none",
+            epsilon=None,
+            target_epsilon=None,
+            delta=None,
+            noise_multiplier=None,
+            sample_rate=None,
+            max_grad_norm=None,
+            steps_per_client=steps,
+            accountant=None,
+        )
+    spent = SampledGaussian(event.noise_multiplier, event.sample_rate, most * event.steps)
+    epsilon = epsilon_of([spent], plan.privacy.delta, plan.privacy.accountant)
+    return PrivacySummary(
+        unit="example",
+        epsilon=epsilon if np.isfinite(epsilon) else None,
+        target_epsilon=plan.privacy.epsilon,
+        delta=plan.privacy.delta,
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        max_grad_norm=plan.privacy.max_grad_norm,
+        steps_per_client=spent.steps,
+        accountant=plan.privacy.accountant,
+    )
+
+
+def _round_result(record: RoundRecord) -> RoundResult:
+    excluded: Mapping[str, str] = dict(record.excluded)
+    return RoundResult(
+        round=record.round,
+        cohort=list(record.cohort),
+        survivors=[client for client in record.cohort if client not in excluded],
+        excluded=list(record.excluded),
+        mean_update_norm=record.mean_update_norm,
+        seconds=record.seconds,
+    )

@@ -1,0 +1,177 @@
+"""Several runs of one plan: settings x seeds, side by side in worker processes. Decides what runs, not how it runs."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import queue
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testudo_common.errors import UsageError
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import parse_plan
+from testudo_simulations.results import RunResult
+
+OnJobProgress = Callable[[int, str, int, int], None]
+"""Told (number of the job, what is being done, steps done, steps in all)."""
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        plan: Of this run.
+        setting: What the sweep changed, such as ``epsilon = 8``.
+        folder: Of this run, below the sweep's; ``.`` when it is the only one.
+    """
+
+    plan: FederationPlan
+    setting: str
+    folder: str
+
+
+def parse_sweep(text: str) -> tuple[str, tuple[str, ...]]:
+    """Key and values of ``key=a,b,c``.
+
+    Raises:
+        UsageError: It is not of that form, or a value stands there twice.
+    """
+    key, equals, listed = text.partition("=")
+    values = tuple(value.strip() for value in listed.split(","))
+    if not key.strip() or not equals or not all(values) or len(set(values)) < len(values):
+        raise UsageError(f"{text!r} is not a sweep", remedy="write it as key=a,b,c with every value once")
+    return key.strip(), values
+
+
+def settings_for(key: str, value: str) -> list[str]:
+    """The plan's settings for one value of a sweep; ``epsilon`` switches privacy on, or with ``none`` off."""
+    if key != "epsilon":
+        return [f"{key}={value}"]
+    unit = "none" if value == "none" else "example"
+    return [f'privacy.unit="{unit}"', f"privacy.epsilon={value}", "privacy.noise_multiplier=none"]
+
+
+def make_jobs(
+    tables: Mapping[str, Any], *, source: str, settings: Iterable[str], sweeps: Iterable[str], seeds: int
+) -> list[Job]:
+    """Every combination of swept values, each with seeds ``seed``, ``seed + 1``, and so on.
+
+    Args:
+        tables: Of the plan, as tomllib reads them.
+        source: What to call the plan in an error.
+        settings: ``section.key=value`` for all runs.
+        sweeps: ``key=a,b,c`` each.
+        seeds: 1 or more.
+
+    Raises:
+        UsageError: A sweep is not of its form.
+        PlanError: A combination is not a valid plan.
+    """
+    common = list(settings)
+    axes = [[(key, value) for value in values] for key, values in map(parse_sweep, sweeps)]
+    jobs = []
+    for combination in itertools.product(*axes):
+        setting = ", ".join(f"{key} = {value}" for key, value in combination)
+        changed = [*common, *(line for key, value in combination for line in settings_for(key, value))]
+        first = parse_plan(tables, source=source, settings=changed)
+        for seed in range(first.seed, first.seed + seeds):
+            plan = parse_plan(tables, source=source, settings=[*changed, f"seed={seed}"])
+            parts = [f"{key}-{value}" for key, value in combination] + ([f"seed-{seed}"] if seeds > 1 else [])
+            jobs.append(Job(plan, setting, "/".join(_slug(part) for part in parts) or "."))
+    return jobs
+
+
+def run_jobs(
+    jobs: list[Job],
+    *,
+    data: Path | None,
+    out: Path,
+    backend: str,
+    comparisons: bool,
+    resume: bool,
+    workers: int,
+    on_progress: OnJobProgress,
+) -> list[RunResult]:
+    """All jobs, in ``workers`` processes at once; results in the order of the jobs.
+
+    Raises:
+        TestudoError: The first that any run raised; runs that were finished are kept in their folders.
+    """
+    arguments = [(job, data, out / job.folder, backend, comparisons, resume) for job in jobs]
+    if min(workers, len(jobs)) <= 1:
+        return [_run_job(*each, _Forward(number, on_progress)) for number, each in enumerate(arguments)]
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
+    ):
+        channel: queue.Queue[tuple[int, str, int, int]] = manager.Queue()
+        futures = [
+            pool.submit(_run_job, *each, _Forward(number, None, channel))
+            for number, each in enumerate(arguments)
+        ]
+        try:
+            for message in _messages(channel, futures):
+                on_progress(*message)
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    """Progress of one job to where it is drawn: a function here, or a queue to the parent process."""
+
+    number: int
+    function: OnJobProgress | None
+    channel: queue.Queue[tuple[int, str, int, int]] | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.function is not None:
+            self.function(self.number, what, done, total)
+        if self.channel is not None:
+            self.channel.put((self.number, what, done, total))
+
+
+def _run_job(
+    job: Job, data: Path | None, out: Path, backend: str, comparisons: bool, resume: bool, forward: _Forward
+) -> RunResult:
+    from testudo_simulations.run import RunRequest, run
+
+    request = RunRequest(
+        plan=job.plan,
+        data=data,
+        out=out,
+        setting=job.setting,
+        backend=backend,  # type: ignore[arg-type]  # the command line offers only the two
+        comparisons=comparisons,
+        resume=resume,
+    )
+    return run(request, forward)
+
+
+def _messages(
+    channel: queue.Queue[tuple[int, str, int, int]], futures: list[Future[RunResult]]
+) -> Iterator[tuple[int, str, int, int]]:
+    """Progress until all are done, or one has failed."""
+    while True:
+        try:
+            yield channel.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if any(future.done() and future.exception() for future in futures) or all(
+                f.done() for f in futures
+            ):
+                return
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)

@@ -1,0 +1,16 @@
+"""Fixtures that every test may use. Real data is read where it is there; its absence is a reason to skip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository; see its README for what is in it."""
+    folder = Path(__file__).resolve().parents[1] / "../shared/data"
+    if not folder.is_dir():
+        pytest.skip("no real data beside this repository (../shared/data)")
+    return folder

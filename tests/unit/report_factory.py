@@ -1,0 +1,178 @@
+"""Small reports for the tests of the report package, and how they are read. Holds no test."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+from rich.console import Console
+
+from testudo_simulations.report.html import to_html
+from testudo_simulations.report.terminal import print_summary
+from testudo_simulations.results import (
+    Arm,
+    ClientScore,
+    Cost,
+    CurvePoint,
+    PrivacySummary,
+    Report,
+    RoundRecord,
+    RunResult,
+)
+
+HOSTILE = '</svg><script>alert("1")</script>\x1b[2J\u202e$x_{[bold]'
+ACCURACIES = {
+    "scratch": (0.50, 0.60),
+    "meta": (0.62, 0.78),
+    "adapted": (0.70, 0.80),
+    "local_ridge": (0.55, 0.65),
+}
+FAMILIES = {"meta": "meta", "adapted": "meta", "fedavg_finetuned": "federated"}
+
+
+def arm(
+    name: str,
+    values: tuple[float, ...],
+    *,
+    metric: str = "accuracy",
+    label: str = "",
+    shots: int | None = None,
+    private: bool = False,
+    hurt: float | None = None,
+) -> Arm:
+    scores = [ClientScore(client=f"u{i}", metrics={metric: value}) for i, value in enumerate(values)]
+    family = FAMILIES.get(name, "baseline")
+    return Arm(
+        name=name,
+        label=label or name.replace("_", " "),
+        family=family,
+        shots=shots,
+        private=private,
+        scores=scores,
+        share_hurt=hurt,
+    )
+
+
+def run(
+    arms: list[Arm],
+    *,
+    seed: int = 0,
+    setting: str = "",
+    spent: float | None = None,
+    metric: str = "accuracy",
+    client: str = "c7",
+    name: str = "digits",
+) -> RunResult:
+    private = spent is not None
+    return RunResult(
+        name=name,
+        setting=setting,
+        seed=seed,
+        plan_digest="ab" * 32,
+        plan={"name": name, "note": client},
+        backend="inline",
+        model_digest="cd" * 32,
+        parameters=1234,
+        metric=metric,
+        higher_is_better=metric != "rmse",
+        federation="digits in styles",
+        training_clients=10,
+        unseen_clients=2,
+        excluded_clients=[(client, "too few rows")],
+        privacy=PrivacySummary(
+            unit="example" if private else "none",
+            epsilon=spent,
+            target_epsilon=8.0 if private else None,
+            delta=1e-5 if private else None,
+            noise_multiplier=1.25 if private else None,
+            sample_rate=0.1,
+            max_grad_norm=1.0 if private else None,
+            steps_per_client=100,
+            accountant="prv" if private else None,
+        ),
+        rounds=[
+            RoundRecord(
+                round=1,
+                cohort=["c1", client],
+                survivors=["c1"],
+                excluded=[(client, "no reply")],
+                mean_update_norm=0.5,
+                seconds=0.25,
+            )
+        ],
+        curve=[CurvePoint(round=0, before=0.1, after=0.5), CurvePoint(round=10, before=0.6, after=0.7)],
+        arms=arms,
+        cost=Cost(
+            cpu_seconds=10.0,
+            wall_seconds=5.0,
+            bytes_down=2_000_000,
+            bytes_up=1_000_000,
+            peak_memory_bytes=500_000_000,
+        ),
+    )
+
+
+def report(*runs: RunResult, title: str = "Digits") -> Report:
+    return Report(title=title, created="2025-01-01T00:00:00Z", versions={"testudo": "0.1.0"}, runs=list(runs))
+
+
+def two_seeds(spent: float | None = 7.981) -> Report:
+    """Two seeds at epsilon 8: the second run's accuracies are 0.02 above the first's."""
+    runs = []
+    for seed, lift in enumerate((0.0, 0.02)):
+        arms = [
+            arm(
+                name,
+                tuple(value + lift for value in values),
+                private=name in ("adapted", "scratch"),
+                hurt=0.25 + seed * 0.5 if name == "adapted" else None,
+            )
+            for name, values in ACCURACIES.items()
+        ]
+        arms += [
+            arm("adapted", (0.66 + lift, 0.68 + lift), shots=5, private=True),
+            arm("scratch", (0.40 + lift, 0.42 + lift), shots=5, private=True),
+        ]
+        runs.append(run(arms, seed=seed, setting="epsilon = 8", spent=spent))
+    return report(*runs)
+
+
+@cache
+def page_of_two_seeds() -> str:
+    return to_html(two_seeds())
+
+
+def terminal(found: Report, *, width: int = 80, encoding: str = "utf-8") -> str:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print_summary(found, Console(file=stream, width=width))
+    stream.flush()
+    return stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+def words(text: str) -> str:
+    """The text on one line, as it is read."""
+    return " ".join(text.replace("&nbsp;", " ").split())
+
+
+def hostile() -> Report:
+    """Every text that a plan, a client or a dependency could choose is an attack."""
+    arms = [arm(name, (0.5, 0.6), label=HOSTILE + name, hurt=0.5) for name in (*ACCURACIES, HOSTILE)]
+    arms += [arm("adapted", (0.5, 0.6), label=HOSTILE, shots=1)]
+    arms = [
+        one.model_copy(
+            update={"scores": [s.model_copy(update={"client": HOSTILE + s.client}) for s in one.scores]}
+        )
+        for one in arms
+    ]
+    attacked = run(arms, setting=HOSTILE, client=HOSTILE, name=HOSTILE, spent=3.0)
+    attacked = attacked.model_copy(
+        update={
+            "federation": HOSTILE,
+            "backend": HOSTILE,
+            "plan_digest": HOSTILE,
+            "plan": {HOSTILE: [HOSTILE]},
+        }
+    )
+    return report(attacked, title=HOSTILE).model_copy(
+        update={"created": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    )

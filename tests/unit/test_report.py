@@ -1,0 +1,211 @@
+"""What the report says: means and spreads against numbers done by hand, and honest words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from report_factory import (
+    arm,
+    report,
+    run,
+    terminal,
+    two_seeds,
+    words,
+)
+
+from testudo_simulations.report.comparisons import before_after, best_baseline, compare
+from testudo_simulations.report.headlines import headline
+from testudo_simulations.report.summaries import summarise
+from testudo_simulations.report.wording import epsilon, place, size
+from testudo_simulations.results import (
+    Report,
+)
+
+
+def test_means_and_spreads_are_over_seeds_and_percentiles_over_pooled_clients() -> None:
+    (setting,) = summarise(two_seeds())
+    adapted = setting.find("adapted", None)
+    assert adapted is not None
+    # runs: (0.70 + 0.80) / 2 = 0.75 and 0.77; their mean 0.76, their standard deviation 0.02 / sqrt(2)
+    assert adapted.score.mean == pytest.approx(0.76)
+    assert adapted.score.std == pytest.approx(0.02 / math.sqrt(2))
+    assert adapted.score.runs == 2
+    # pooled and sorted: 0.70, 0.72, 0.80, 0.82; position of p10 is 0.3, of p50 1.5, of p90 2.7
+    assert adapted.percentiles == pytest.approx((0.706, 0.76, 0.814))
+    assert adapted.clients == 4
+    assert adapted.share_hurt == pytest.approx(0.5)
+
+
+def test_one_seed_has_no_spread() -> None:
+    (setting,) = summarise(report(run([arm("adapted", (0.5, 0.7))])))
+    assert setting.arms[0].score.mean == pytest.approx(0.6)
+    assert setting.arms[0].score.std is None
+    assert "±" not in terminal(report(run([arm("adapted", (0.5, 0.7))])))
+
+
+def test_settings_keep_the_order_of_their_first_appearance_and_are_not_mixed() -> None:
+    found = summarise(
+        report(
+            *(
+                run([arm("adapted", (value,))], setting=setting)
+                for setting, value in (("b", 0.1), ("a", 0.2), ("b", 0.3))
+            )
+        )
+    )
+    assert [(setting.setting, setting.arms[0].score.mean) for setting in found] == [
+        ("b", pytest.approx(0.2)),
+        ("a", pytest.approx(0.2)),
+    ]
+    assert [setting.arms[0].score.runs for setting in found] == [2, 1]
+
+
+def test_costs_add_up_memory_does_not_and_the_largest_epsilon_counts() -> None:
+    arms = [arm("adapted", (0.5,))]
+    (setting,) = summarise(
+        report(run(arms, spent=7.0), run(arms, seed=1, spent=7.5), run(arms, seed=2, spent=6.0))
+    )
+    assert (setting.cost.cpu_seconds, setting.cost.bytes_down) == (30.0, 6_000_000)
+    assert setting.cost.peak_memory_bytes == 500_000_000
+    assert setting.privacy.epsilon == 7.5
+    assert [(one.client, one.times) for one in setting.refused] == [("c7", 3)]
+
+
+def test_a_client_that_diverged_is_not_averaged_away() -> None:
+    arms = [arm("adapted", (0.5, math.nan)), arm("scratch", (0.1, 0.1))]
+    (setting,) = summarise(report(run(arms)))
+    assert math.isnan(setting.arms[0].score.mean)
+    assert compare(*setting.arms, higher_is_better=True).verdict == "worse"
+    assert "diverged" in headline(setting).findings[0].text
+    assert "nan" not in words(terminal(report(run(arms)))).split()
+
+
+@pytest.mark.parametrize(
+    ("metric", "hurt"), [("accuracy", [True, False, False]), ("rmse", [False, False, True])]
+)
+def test_hurt_clients_follow_the_direction_of_the_metric(metric: str, hurt: list[bool]) -> None:
+    arms = [arm("meta", (0.5, 0.6, 0.6), metric=metric), arm("adapted", (0.4, 0.6, 0.7), metric=metric)]
+    (setting,) = summarise(report(run(arms, metric=metric)))
+    assert [pair.hurt for pair in before_after(setting)] == hurt
+
+
+def test_of_two_arms_of_one_name_the_headline_takes_the_private_one_where_the_setting_is_private() -> None:
+    arms = [
+        arm("adapted", (0.9,)),
+        arm("adapted", (0.6,), private=True),
+        arm("scratch", (0.5,), private=True),
+    ]
+    (private,) = summarise(report(run(arms, spent=7.0)))
+    (plain,) = summarise(report(run(arms)))
+    assert "60.0 %" in headline(private).findings[0].text
+    assert "90.0 %" in headline(plain).findings[0].text
+
+
+# --- sentences ---
+
+
+def test_headline_when_the_meta_model_wins() -> None:
+    (setting,) = summarise(two_seeds())
+    main, baseline = headline(setting).findings[:2]
+    assert main.text == (
+        "At epsilon 8, the adapted meta-model reaches 76.0 % accuracy on clients it never saw; "
+        "trained from scratch 56.0 %: +20.0 points."
+    )
+    assert main.verdict == "better"
+    assert baseline.text == (
+        "The best baseline without federation (local ridge; not private) has 61.0 %: "
+        "the meta-model wins by 15.0 points."
+    )
+
+
+def test_headline_says_that_the_loser_lost() -> None:
+    arms = [
+        arm("adapted", (0.60,)),
+        arm("meta", (0.65,)),
+        arm("scratch", (0.62,)),
+        arm("local_knn", (0.90,)),
+        arm("local_ridge", (0.7,)),
+        arm("fedavg_finetuned", (0.61,)),
+    ]
+    (setting,) = summarise(report(run(arms)))
+    found = headline(setting).findings
+    assert [one.verdict for one in found] == ["worse"] * 4
+    assert [one.text for one in found] == [
+        "Without differential privacy, the adapted meta-model reaches 60.0 % accuracy on clients it never "
+        "saw; trained from scratch 62.0 %, which is better: −2.0 points for the meta-model.",
+        "The best baseline without federation (local knn) has 90.0 %: it wins by 30.0 points.",
+        "The best other federated way (fedavg finetuned) has 61.0 %: it wins by 1.0 points.",
+        "Adapting made it worse: without a step the meta-model has 65.0 %.",
+    ]
+
+
+def test_lower_rmse_wins() -> None:
+    def errors(ours: float) -> Report:
+        values = {"adapted": ours, "scratch": 0.381, "local_ridge": 0.316, "mean": 0.5}
+        return report(run([arm(n, (v,), metric="rmse") for n, v in values.items()], metric="rmse"))
+
+    (winner,), (loser,) = summarise(errors(0.305)), summarise(errors(0.402))
+    assert (
+        "reaches RMSE 0.305 on clients it never saw; trained from scratch 0.381: −0.076 (lower is better)."
+        in (headline(winner).findings[0].text)
+    )
+    assert headline(winner).findings[0].verdict == "better"
+    assert (
+        "0.381, which is better: +0.021 (lower is better) for the meta-model."
+        in headline(loser).findings[0].text
+    )
+    assert headline(loser).findings[0].verdict == "worse"
+    best = best_baseline(winner)
+    assert best is not None and best.name == "local_ridge"
+
+
+def test_a_difference_within_its_spread_is_too_close_to_call() -> None:
+    runs = [
+        run([arm("adapted", (ours,)), arm("scratch", (0.70,))], seed=i) for i, ours in enumerate((0.69, 0.72))
+    ]
+    (setting,) = summarise(report(*runs))
+    # gains -0.01 and 0.02: mean 0.005, standard deviation 0.021
+    assert (
+        headline(setting)
+        .findings[0]
+        .text.endswith("trained from scratch 70.0 %: +0.5 points, too close to call.")
+    )
+
+
+def test_without_an_adapted_arm_nothing_is_claimed() -> None:
+    (setting,) = summarise(report(run([arm("scratch", (0.9,))])))
+    (only,) = headline(setting).findings
+    assert only.verdict is None
+    assert "no adapted meta-model was measured" in only.text
+
+
+def test_places() -> None:
+    arms = [arm("adapted", (0.5,))]
+    runs = [run(arms, setting="epsilon = none"), run(arms, setting="inner.steps = 5"), run(arms, spent=7.0)]
+    expected = ["Without differential privacy", "With inner.steps = 5", "At epsilon 8"]
+    assert [place(setting) for setting in summarise(report(*runs))] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (7.981, "7.99"),
+        (7.98, "7.98"),
+        (2.0, "2.00"),
+        (1e-9, "0.01"),
+        (None, "without bound"),
+        (math.inf, "without bound"),
+    ],
+)
+def test_epsilon_is_never_understated(value: float | None, shown: str) -> None:
+    assert epsilon(value) == shown
+
+
+def test_sizes() -> None:
+    assert [size(n) for n in (0, 999, 1000, 999_600, 14_900_000)] == [
+        "0 B",
+        "999 B",
+        "1 kB",
+        "1 MB",
+        "14.9 MB",
+    ]

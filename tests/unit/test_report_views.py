@@ -1,0 +1,189 @@
+"""The report in the terminal and as a page: same numbers, hostile names, nothing loaded, same bytes."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_factory import (
+    arm,
+    hostile,
+    page_of_two_seeds,
+    report,
+    run,
+    terminal,
+    two_seeds,
+    words,
+)
+
+from testudo_simulations.report.headlines import headline
+from testudo_simulations.report.html import to_html, write_html
+from testudo_simulations.report.summaries import summarise
+from testudo_simulations.report.wording import printable
+from testudo_simulations.results import (
+    Report,
+)
+
+
+def test_both_views_show_the_same_hand_computed_numbers() -> None:
+    shown, page = words(terminal(two_seeds())), words(page_of_two_seeds())
+    # adapted 76.0 with 0.02 / sqrt(2) = 0.0141; scratch (0.55 + 0.57) / 2; five shots (0.67 + 0.69) / 2
+    for number in ("76.0 ± 1.4", "56.0 ± 1.4", "70.6", "81.4", "50 %"):
+        assert number in shown
+        assert number in page
+    assert "68.0±1.4" in shown
+    assert "68.0 ± 1.4" in page
+    for sentence in (one.text for one in headline(summarise(two_seeds())[0]).findings):
+        assert sentence in shown
+        assert sentence in page
+
+
+def test_terminal_names_privacy_exclusions_and_cost() -> None:
+    shown = words(terminal(two_seeds()))
+    assert "unit: one example of one client; epsilon 7.99 of 8 spent at delta 1e-5; accountant PRV" in shown
+    assert "noise multiplier 1.25" in shown
+    assert "100 steps a client" in shown
+    assert "c7 (too few rows)" in shown
+    assert "c7 (no reply; 2 rounds)" in shown
+    assert "20 s CPU, 10 s wall; 4 MB down, 2 MB up; 500 MB memory (all 2 runs)" in shown
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_terminal_keeps_to_80_columns_and_to_the_encoding(encoding: str) -> None:
+    long = arm("local_knn", (0.5,), label="a very long label " * 5)
+    found = report(*two_seeds().runs, run([long, arm("adapted", (0.5,))], client="k" * 200), title="T" * 200)
+    assert max(map(len, terminal(found, encoding=encoding).splitlines())) <= 80
+
+
+def test_best_is_bold() -> None:
+    page = page_of_two_seeds()
+    assert re.findall(r"<strong>([^<]*)</strong>", page) == [
+        "adapted",
+        "76.0 ± 1.4",
+        "68.0 ± 1.4",
+        "76.0 ± 1.4",
+    ]
+
+
+def test_an_empty_report_says_so() -> None:
+    assert "No run was finished" in terminal(report())
+    assert "No run was finished" in to_html(report())
+
+
+# --- the page ---
+
+
+class Outline(HTMLParser):
+    """Tags left open, ids, and everything that could make a browser load or run something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self.unlabelled: list[str] = []
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in ("meta", "br", "hr"):
+            self.open.append(tag)
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value or "")
+            if key in ("src", "href", "xlink:href", "data", "action", "srcset"):
+                self.references.append(value or "")
+            if key.startswith("on"):
+                self.handlers.append(key)
+            self.references += (
+                re.findall(r"url\(([^)]*)\)", value or "") if key in ("style", "clip-path") else []
+            )
+        if tag == "svg" and not dict(attrs).get("aria-label"):
+            self.unlabelled.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    parser.close()
+    return parser
+
+
+@pytest.mark.parametrize("found", [two_seeds(), hostile()], ids=["plain", "hostile"])
+def test_the_page_loads_nothing_runs_nothing_and_is_well_formed(found: Report) -> None:
+    page = to_html(found)
+    seen = outline(page)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page.lower()
+    assert not seen.tags & {"script", "link", "iframe", "img", "image", "object", "embed", "base", "form"}
+    assert not seen.handlers
+    assert seen.references
+    assert all(reference.startswith("#") for reference in seen.references)
+    assert {reference[1:] for reference in seen.references} <= set(seen.ids)
+    assert len(seen.ids) == len(set(seen.ids))
+    assert not seen.open
+    assert not seen.unlabelled
+    assert page.count("<svg ") == 4
+    assert '<html lang="en">' in page
+
+
+def test_hostile_names_are_shown_escaped_and_without_control_characters() -> None:
+    page, shown = to_html(hostile()), terminal(hostile())
+    assert "&lt;script&gt;alert(" in page
+    for text in (page, shown):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "[bold]" in shown
+
+
+def test_printable_keeps_letters_of_all_scripts() -> None:
+    assert printable("Zoë 東京 é") == "Zoë 東京 é"
+    assert printable("a\x00b\u200b") == "a\ufffdb\ufffd"
+
+
+def test_the_privacy_section_says_what_is_not_covered_and_does_not_claim_what_was_not_done() -> None:
+    private, plain = page_of_two_seeds(), to_html(two_seeds(spent=None))
+    for said in (
+        "one example of one client",
+        "What is not covered",
+        "No smaller epsilon is claimed",
+        "charged as a run of its own at the same epsilon",
+        "7.99",
+        "1e-5",
+        "PRV",
+    ):
+        assert said in private
+    assert "No run of this report was differentially private" in plain
+    assert "protects one example" not in plain
+
+
+def test_same_report_same_bytes_whatever_the_persons_matplotlib_settings(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    write_html(two_seeds(), tmp_path / "one.html")
+    with mpl.rc_context({"font.size": 30.0, "axes.facecolor": "black", "svg.fonttype": "path"}):
+        write_html(two_seeds(), tmp_path / "two.html")
+        assert mpl.rcParams["font.size"] == 30.0
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    write_html(report(run([arm("adapted", (0.5,))])), tmp_path / "three.html")
+    assert (tmp_path / "one.html").read_bytes() != (tmp_path / "three.html").read_bytes()
+
+
+def test_settings_with_other_metrics_get_figures_of_their_own() -> None:
+    rmse = run(
+        [arm("adapted", (0.3, 0.4), metric="rmse"), arm("meta", (0.5, 0.2), metric="rmse")], metric="rmse"
+    )
+    page = to_html(report(*two_seeds().runs, rmse))
+    assert page.count("<svg ") == 4 + 3  # the second has no few-shot curve
+    assert len(outline(page).ids) == len(set(outline(page).ids))
