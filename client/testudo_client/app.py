@@ -11,8 +11,6 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from testudo_common.flower_records import from_records, identity_records, to_records
-
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -21,6 +19,7 @@ from testudo_client.data import load_owner_examples
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_common.errors import TestudoError, UsageError, WireError
+from testudo_common.flower_records import from_records, identity_records, to_records
 from testudo_common.plan.load import load_plan
 from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
 

@@ -45,9 +45,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    typer.echo(
-        f"{data} fits the plan {loaded.name!r}: {answer['rows']} rows, {answer['inputs']} inputs each."
-    )
+    typer.echo(f"{data} fits the plan {loaded.name!r}: {answer['rows']} rows, {answer['inputs']} inputs each.")
     typer.echo(f"Plan digest: {loaded.digest}")
 
 

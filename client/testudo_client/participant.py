@@ -105,9 +105,7 @@ class Participant:
         mean = (total / self.plan.task.tasks_per_client).astype(np.float32)
         if not np.isfinite(mean).all():
             raise DataError("training diverged")
-        return clip_to_norm(mean, self.plan.outer.max_update_norm), compose(
-            e for events in spent for e in events
-        )
+        return clip_to_norm(mean, self.plan.outer.max_update_norm), compose(e for events in spent for e in events)
 
     def _train_one(self, task: Examples, seeded: np.random.Generator) -> Events:
         inner = self.plan.inner

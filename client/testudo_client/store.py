@@ -82,9 +82,7 @@ class ClientStore:
                 "last_model_digest": memory.last_model_digest,
                 "events": json.dumps([[e.noise_multiplier, e.sample_rate, e.steps] for e in memory.events]),
             }
-            write_atomically(
-                self._file(plan_digest), save({"last_update": update}, metadata), durable=self._durable
-            )
+            write_atomically(self._file(plan_digest), save({"last_update": update}, metadata), durable=self._durable)
         self._memory[plan_digest] = memory
 
     def _file(self, plan_digest: str) -> Path:

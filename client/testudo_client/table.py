@@ -93,15 +93,13 @@ class Table:
         """
         values = [parse_number(cell) for cell in self.cells(column)]
         pairs = zip(self.lines, values, strict=True)
-        refuse(
-            [CellFault(line, column, _NOT_A_NUMBER) for line, value in pairs if value is None], self.source
-        )
+        refuse([CellFault(line, column, _NOT_A_NUMBER) for line, value in pairs if value is None], self.source)
         return np.array([value for value in values if value is not None], dtype=np.float64)
 
     def take(self, places: Sequence[int]) -> Table:
         """The rows at ``places``, in that order."""
-        lines, rows = (tuple(every[place] for place in places) for every in (self.lines, self.rows))
-        return Table(self.source, self.columns, lines, rows)  # type: ignore[arg-type]
+        lines = tuple(self.lines[place] for place in places)
+        return Table(self.source, self.columns, lines, tuple(self.rows[place] for place in places))
 
     def require(self, names: Iterable[str]) -> None:
         """Check that the table has the columns ``names``.

@@ -90,7 +90,7 @@ def run_private_inner_loop(
             torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
             noise_multiplier=mechanism.noise_multiplier,
             max_grad_norm=mechanism.max_grad_norm,
-            expected_batch_size=loop.sample_rate * len(examples),  # type: ignore[arg-type]  # it only divides by it
+            expected_batch_size=loop.sample_rate * len(examples),  # it only divides by it
             generator=mechanism.noise,
         )
         for _ in range(loop.steps):

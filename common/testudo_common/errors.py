@@ -33,9 +33,7 @@ class TestudoError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(
-    kind: type[TestudoError], args: tuple[object, ...], attributes: dict[str, object]
-) -> TestudoError:
+def _rebuild(kind: type[TestudoError], args: tuple[object, ...], attributes: dict[str, object]) -> TestudoError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(attributes)
     return error

@@ -6,6 +6,8 @@ a record are claimed by the sender, so they are checked here; the length of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -42,7 +44,7 @@ def from_records(records: RecordDict) -> Message:
     header = config.get(_HEADER)
     if set(config) != {_HEADER} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
-    vector: np.ndarray | None = None  # type: ignore[type-arg]  # unchecked until decode has seen it
+    vector: np.ndarray[Any, Any] | None = None
     if _VECTOR in records:
         try:
             (vector,) = records.array_records[_VECTOR].to_numpy_ndarrays()

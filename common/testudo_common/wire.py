@@ -114,9 +114,7 @@ def decode(header: bytes, vector: np.ndarray[Any, Any] | None) -> Message:
         raise WireError(f"a header of {len(header)} bytes")
     version, number, length = _PREFIX.unpack_from(header)
     if version != WIRE_VERSION:
-        raise WireError(
-            f"wire version {version}", remedy=f"install a release that speaks version {WIRE_VERSION}"
-        )
+        raise WireError(f"wire version {version}", remedy=f"install a release that speaks version {WIRE_VERSION}")
     if number not in _KINDS:
         raise WireError(f"message kind {number} is not known")
     if length != len(header) - _PREFIX.size:
@@ -131,8 +129,10 @@ def decode(header: bytes, vector: np.ndarray[Any, Any] | None) -> Message:
         raise WireError(f"a {kind.__name__} {'needs' if vector_name else 'has no'} vector")
     if vector is not None and (vector.dtype != np.float32 or vector.ndim != 1):
         raise WireError("the vector is not float32[d]")
-    checked = {name: _checked(name, value) for name, value in content.items()}
-    return kind(**checked, **({vector_name: vector} if vector_name else {}))
+    checked: dict[str, Any] = {name: _checked(name, value) for name, value in content.items()}
+    if vector_name is not None:
+        checked[vector_name] = vector
+    return kind(**checked)
 
 
 def _content(body: bytes) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
-
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.serverapp import Grid, ServerApp
 
 from testudo_common.errors import RoundError, UsageError, WireError
+from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
@@ -27,6 +26,7 @@ from testudo_server.store import RunState, RunStore
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.5
 _IDENTIFY_DEADLINE_SECONDS = 120.0
+_CONNECT_PAUSE_SECONDS = 0.05
 
 
 def exchange_messages(
@@ -78,9 +78,7 @@ class GridTransport:
         self._grid = grid
         self._nodes = nodes
 
-    def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
-    ) -> dict[str, Message | str]:
+    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> dict[str, Message | str]:
         """See :class:`testudo_server.exchange.Transport`."""
         contents = {
             self._nodes[client]: (TRAIN, to_records(request))
@@ -105,12 +103,25 @@ def _message_in(reply: FlowerMessage) -> Message | str:
         return f"reply not understood: {error.problem}"
 
 
-def identify_clients(grid: Grid, *, deadline_seconds: float = _IDENTIFY_DEADLINE_SECONDS) -> dict[str, int]:
-    """Ask every connected node for its client id.
+def identify_clients(
+    grid: Grid, *, expected: int = 1, deadline_seconds: float = _IDENTIFY_DEADLINE_SECONDS
+) -> dict[str, int]:
+    """Wait for nodes to connect, and ask every one for its client id.
+
+    Args:
+        grid: Any of Flower's, or ours.
+        expected: Nodes to wait for; with fewer it goes on once the deadline is over.
+        deadline_seconds: For connecting, and again for answering.
+
+    Returns:
+        Client id -> node id.
 
     Raises:
         RoundError: No node answered, or two gave the same name.
     """
+    ends = time.monotonic() + deadline_seconds
+    while len(list(grid.get_node_ids())) < expected and time.monotonic() < ends:
+        time.sleep(_CONNECT_PAUSE_SECONDS)
     question = {node: (IDENTIFY, RecordDict()) for node in grid.get_node_ids()}
     nodes: dict[str, int] = {}
     for node, reply in sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds).items()):
@@ -121,9 +132,7 @@ def identify_clients(grid: Grid, *, deadline_seconds: float = _IDENTIFY_DEADLINE
         except WireError:
             continue
         if client in nodes:
-            raise RoundError(
-                f"two nodes call themselves {client!r}", remedy="give every client a name of its own"
-            )
+            raise RoundError(f"two nodes call themselves {client!r}", remedy="give every client a name of its own")
         nodes[client] = node
     if not nodes:
         raise RoundError("no client answered", remedy="start the clients first, and look at their logs")
@@ -135,16 +144,25 @@ def run_federation(
     plan: FederationPlan,
     store: RunStore,
     *,
+    clients: int | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
 ) -> RunState:
     """Run the plan's rounds over ``grid``, from the beginning or from where ``store`` stands.
 
+    Args:
+        grid: Any of Flower's, or ours.
+        plan: Complete.
+        store: Keeps every round.
+        clients: How many to wait for before the first round; None: as many as one cohort.
+        resume: Go on where ``store`` stands.
+        on_round: Told of every finished round.
+
     Raises:
         RoundError: Too few clients, or too few usable replies; every finished round is kept.
         CheckpointError: See :meth:`RunStore.load`.
     """
-    nodes = identify_clients(grid)
+    nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
     exchange = PlainExchange(GridTransport(grid, nodes), deadline_seconds=plan.rounds.deadline_seconds)
     coordinator = Coordinator(plan, exchange, store, *([on_round] if on_round else []))
     state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
@@ -166,9 +184,7 @@ def _run_from_config(grid: Grid, context: Context) -> None:
     """Entry point of ``flwr run``: plan and folder come from the run's configuration."""
     plan_path, out = (str(context.run_config.get(key, "")) for key in ("plan", "out"))
     if not plan_path or not out:
-        raise UsageError(
-            "the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\''
-        )
+        raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
     store = RunStore(Path(out))
     run_federation(grid, load_plan(Path(plan_path)), store, resume=store.exists)
 

@@ -63,9 +63,7 @@ class Coordinator:
         """
         state = self._store.load(self._plan_digest)
         counts = {client: state.participations.get(client, 0) for client in clients}
-        return RunState(
-            state.plan_digest, state.round, state.model, state.outer, {**state.participations, **counts}
-        )
+        return RunState(state.plan_digest, state.round, state.model, state.outer, {**state.participations, **counts})
 
     def run(self, state: RunState) -> RunState:
         """All rounds that are left.

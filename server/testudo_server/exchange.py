@@ -42,9 +42,7 @@ class Collected:
 class Transport(Protocol):
     """Carries messages to clients and back; knows nothing of what they mean."""
 
-    def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
-    ) -> Mapping[str, Message | str]:
+    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Mapping[str, Message | str]:
         """Send each client its request; give back its reply, or in words why there is none."""
 
 
@@ -69,9 +67,7 @@ class PlainExchange:
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         """See :class:`Exchange`."""
-        replies = self._transport.deliver(
-            dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds
-        )
+        replies = self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds)
         groups: list[GroupMean] = []
         excluded: list[tuple[str, str]] = []
         for client in cohort:

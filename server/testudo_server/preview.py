@@ -24,19 +24,13 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
     participations = rounds.max_participations
     if participations is None and clients is not None:
         participations = participations_for(plan, clients)
-        plan = plan.model_copy(
-            update={"rounds": rounds.model_copy(update={"max_participations": participations})}
-        )
+        plan = plan.model_copy(update={"rounds": rounds.model_copy(update={"max_participations": participations})})
     modelled = plan.model.inputs is not None and plan.model.outputs is not None
     size = Learner(plan).size if modelled else None
-    noise_multiplier = (
-        planned_noise_multiplier(plan) if participations is not None else plan.privacy.noise_multiplier
-    )
+    noise_multiplier = planned_noise_multiplier(plan) if participations is not None else plan.privacy.noise_multiplier
     epsilon = None
     if noise_multiplier and participations is not None:
-        spent = SampledGaussian(
-            noise_multiplier, plan.inner.sample_rate, participations * steps_per_round(plan)
-        )
+        spent = SampledGaussian(noise_multiplier, plan.inner.sample_rate, participations * steps_per_round(plan))
         epsilon = round(epsilon_of([spent], plan.privacy.delta, plan.privacy.accountant), 4)
     return {
         "name": plan.name,

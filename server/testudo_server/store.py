@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import safetensors
 from safetensors.numpy import load, save
 
@@ -97,7 +99,11 @@ class RunStore:
             "round": str(state.round),
             "participations": json.dumps(dict(state.participations), sort_keys=True),
         }
-        arrays = {"model": state.model, "first": state.outer.first, "second": state.outer.second}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "model": state.model,
+            "first": state.outer.first,
+            "second": state.outer.second,
+        }
         write_atomically(self._checkpoint, save(arrays, metadata), durable=self._durable)
 
     def load(self, plan_digest: str) -> RunState:
@@ -149,9 +155,7 @@ class RunStore:
         if not self._rounds.exists():
             return
         lines = self._rounds.read_text(encoding="utf-8").splitlines()
-        write_atomically(
-            self._rounds, "".join(f"{line}\n" for line in lines[:last]).encode(), durable=self._durable
-        )
+        write_atomically(self._rounds, "".join(f"{line}\n" for line in lines[:last]).encode(), durable=self._durable)
 
 
 def _record(line: str) -> RoundRecord:

@@ -37,18 +37,14 @@ class Backend(StrEnum):
     ray = "ray"
 
 
-PlanArgument = Annotated[
-    str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)
-]
+PlanArgument = Annotated[str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The federation's data.", show_default=False)]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Folder for the run; default runs/NAME-TIME.", show_default=False)
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a key of the plan; repeat for more.", show_default=False
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the plan; repeat for more.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process.")]
@@ -65,18 +61,14 @@ def run(
     settings: SetOption = None,
     sweep: Annotated[
         list[str] | None,
-        typer.Option(
-            "--sweep", metavar="KEY=A,B,C", help="One run for each value, such as epsilon=none,8,2."
-        ),
+        typer.Option("--sweep", metavar="KEY=A,B,C", help="One run for each value, such as epsilon=none,8,2."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each value.")] = 1,
     jobs: JobsOption = os.cpu_count() or 1,
     backend: Annotated[
         Backend, typer.Option(help="inline: in this process. ray: Flower's simulation.")
     ] = Backend.inline,
-    comparisons: Annotated[
-        bool, typer.Option(help="Also run FedAvg and the non-federated baselines.")
-    ] = True,
+    comparisons: Annotated[bool, typer.Option(help="Also run FedAvg and the non-federated baselines.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,9 +129,7 @@ def plan(plan: PlanArgument, settings: SetOption = None, data: DataOption = None
 
 @app.command(epilog="Example: testudo-simulate report runs/digits-20260102-030405")
 def report(
-    path: Annotated[
-        Path, typer.Argument(help="A report.json, or the folder that holds it.", show_default=False)
-    ],
+    path: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
     """Show a report again, and draw its page anew."""

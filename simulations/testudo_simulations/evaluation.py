@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -45,9 +46,7 @@ def headline_of(plan: FederationPlan) -> Headline:
     """The customary metric of the plan's federation and task."""
     if plan.task.kind == "regression":
         return Headline("mse" if plan.data.federation == "sine" else "rmse", higher_is_better=False)
-    return Headline(
-        "balanced_accuracy" if plan.data.federation == "activity" else "accuracy", higher_is_better=True
-    )
+    return Headline("balanced_accuracy" if plan.data.federation == "activity" else "accuracy", higher_is_better=True)
 
 
 def make_splits(federation: Federation) -> Splits:
@@ -60,8 +59,7 @@ def make_splits(federation: Federation) -> Splits:
     if all(client.query is not None for client in federation.unseen.values()):
         sizes.append(None)
     return {
-        size: {name: _pairs(plan, name, client, size) for name, client in federation.unseen.items()}
-        for size in sizes
+        size: {name: _pairs(plan, name, client, size) for name, client in federation.unseen.items()} for size in sizes
     }
 
 
@@ -107,9 +105,7 @@ class Evaluator:
         self._headline = headline_of(federation.plan)
         self._on_client = on_client
 
-    def scores(
-        self, model: Vector, shots: int | None, steps: int, *, clients: int | None = None
-    ) -> list[ClientScore]:
+    def scores(self, model: Vector, shots: int | None, steps: int, *, clients: int | None = None) -> list[ClientScore]:
         """Scores after ``steps`` steps of adaptation from ``model``; 0 steps is no adaptation.
 
         Args:
@@ -120,21 +116,26 @@ class Evaluator:
         """
         results = []
         for name, pairs in list(self._splits[shots].items())[:clients]:
-            results.append(
-                ClientScore(client=name, metrics=self._score_client(model, name, pairs, shots, steps))
-            )
+            results.append(ClientScore(client=name, metrics=self._score_client(model, name, pairs, shots, steps)))
             if self._on_client is not None:
                 self._on_client()
         return results
 
     def arm(
-        self, name: str, label: str, model: Vector, shots: int | None, steps: int, *, family: str = "meta"
+        self,
+        name: str,
+        label: str,
+        model: Vector,
+        shots: int | None,
+        steps: int,
+        *,
+        family: Literal["meta", "federated"] = "meta",
     ) -> Arm:
         """The scores as an arm of the report."""
         return Arm(
             name=name,
             label=label,
-            family=family,  # type: ignore[arg-type]  # pydantic checks it
+            family=family,
             shots=shots,
             private=self._private(shots) and steps > 0,
             scores=self.scores(model, shots, steps),
@@ -149,16 +150,12 @@ class Evaluator:
         sign = 1 if self._headline.higher_is_better else -1
         metric = self._headline.metric
         pairs = zip(adapted, before, strict=True)
-        return float(
-            np.mean([sign * after.metrics[metric] < sign * start.metrics[metric] for after, start in pairs])
-        )
+        return float(np.mean([sign * after.metrics[metric] < sign * start.metrics[metric] for after, start in pairs]))
 
     def _private(self, shots: int | None) -> bool:
         return self._plan.private and shots is None
 
-    def _score_client(
-        self, model: Vector, name: str, pairs: Pairs, shots: int | None, steps: int
-    ) -> dict[str, float]:
+    def _score_client(self, model: Vector, name: str, pairs: Pairs, shots: int | None, steps: int) -> dict[str, float]:
         label = f"{self._plan.seed}|adaptation|{name}|{shots}".encode()
         seeded = np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
         sums: ClassificationSums | RegressionSums | None = None
@@ -181,9 +178,10 @@ class Evaluator:
         if steps:
             self._adapt(centre.subtract(support), shots, steps, seeded)
         inputs = centre.subtract(query).inputs
+        outputs = self._learner.outputs(inputs)
         if self._plan.task.kind != "regression":
-            return ClassificationSums.of(self._learner.outputs(inputs), query.targets)  # type: ignore[arg-type]
-        return RegressionSums.of(self._learner.outputs(inputs) + np.float32(centre.target), query.targets)
+            return ClassificationSums.of(outputs, query.targets.astype(np.int64))
+        return RegressionSums.of(outputs + np.float32(centre.target), query.targets.astype(np.float32))
 
     def _adapt(self, support: Examples, shots: int | None, steps: int, seeded: np.random.Generator) -> None:
         rate = self._plan.evaluation.learning_rate or self._plan.inner.learning_rate

@@ -28,9 +28,7 @@ def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.r
         PrivacyError: There is noise: repeatable noise can be subtracted.
     """
     if noise_multiplier > 0:
-        raise PrivacyError(
-            "seeded sampling is for a noise multiplier of 0 only", where="privacy.noise_multiplier"
-        )
+        raise PrivacyError("seeded sampling is for a noise multiplier of 0 only", where="privacy.noise_multiplier")
     return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
 
 
@@ -118,7 +116,5 @@ def participant_of_partition(context: Context) -> Participant:
     """
     plan, data, out = (str(context.run_config.get(key, "")) for key in ("plan", "data", "out"))
     if not plan or not out:
-        raise UsageError(
-            "the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\''
-        )
+        raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
     return OwnersByFile(plan, data, str(Path(out) / "clients"))(context)

@@ -42,9 +42,7 @@ class JobProgress:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._tasks = [
-            self._progress.add_task("", title=title, what="waiting", total=None) for title in titles
-        ]
+        self._tasks = [self._progress.add_task("", title=title, what="waiting", total=None) for title in titles]
         self._doing = ["" for _ in titles]
 
     def __enter__(self) -> JobProgress:

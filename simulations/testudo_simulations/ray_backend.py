@@ -51,7 +51,8 @@ def federate_on_ray(
     final: list[RunState] = []
 
     def serve(grid: Grid, _context: Context) -> None:
-        final.append(run_federation(grid, federation.plan, store, resume=resume, on_round=on_round))
+        clients = len(federation.training)
+        final.append(run_federation(grid, federation.plan, store, clients=clients, resume=resume, on_round=on_round))
 
     run_simulation(
         build_server_app(serve),

@@ -1,12 +1,12 @@
-"""What a run found, as values that go into ``report.json`` and into both views of it. Nothing is computed here twice."""
+"""What a run found: the values of ``report.json``, from which both views of it are drawn."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 
 
 class Result(BaseModel):
@@ -33,7 +33,8 @@ class Arm(Result):
         shots: Support examples (a class, or a client for regression); None: all of the support set.
         private: Whether the adaptation itself was differentially private at the run's epsilon.
         scores: One an unseen client.
-        share_hurt: Share of clients whose headline metric adaptation made worse than ``meta``; None where it has no meaning.
+        share_hurt: Share of clients whose headline metric adaptation made worse than ``meta``; None where it has
+            no meaning.
     """
 
     name: str

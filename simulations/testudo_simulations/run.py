@@ -151,9 +151,7 @@ def complete(federation: Federation) -> Federation:
     participations = participations_for(plan, len(federation.training))
     rounds = plan.rounds.model_copy(update={"max_participations": participations})
     completed = FederationPlan.model_validate({**dict(plan), "rounds": rounds})
-    return Federation(
-        completed, federation.training, federation.unseen, federation.excluded, federation.source
-    )
+    return Federation(completed, federation.training, federation.unseen, federation.excluded, federation.source)
 
 
 def federate_in_process(
@@ -173,16 +171,15 @@ def federate_in_process(
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
     """
-    grid = InProcessGrid(build_client_app(Owners(federation, state)), len(federation.training))
-    return run_federation(grid, federation.plan, store, resume=resume, on_round=on_round)
+    clients = len(federation.training)
+    grid = InProcessGrid(build_client_app(Owners(federation, state)), clients)
+    return run_federation(grid, federation.plan, store, clients=clients, resume=resume, on_round=on_round)
 
 
 def _federate(request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound) -> RunState:
     resume = request.resume and store.exists
     if request.backend == "inline":
-        return federate_in_process(
-            federation, store, request.out / "clients", resume=resume, on_round=on_round
-        )
+        return federate_in_process(federation, store, request.out / "clients", resume=resume, on_round=on_round)
     from testudo_simulations.ray_backend import federate_on_ray
 
     return federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
@@ -215,9 +212,7 @@ def _curve_point(evaluator: Evaluator, plan: FederationPlan, round_number: int, 
     shots = plan.evaluation.shots[-1]
     before = evaluator.scores(model, shots, 0, clients=CURVE_CLIENTS)
     after = evaluator.scores(model, shots, plan.evaluation.steps, clients=CURVE_CLIENTS)
-    return CurvePoint(
-        round=round_number, before=evaluator.headline_mean(before), after=evaluator.headline_mean(after)
-    )
+    return CurvePoint(round=round_number, before=evaluator.headline_mean(before), after=evaluator.headline_mean(after))
 
 
 def _keep_curve(out: Path, curve: list[CurvePoint]) -> None:
@@ -246,9 +241,7 @@ def _arms(evaluator: Evaluator, federation: Federation, model: Vector, on_progre
         arms.append(before)
         if shots == 0:
             continue
-        arms.append(
-            evaluator.arm("scratch", f"local only, {scratch_steps} steps", initial, shots, scratch_steps)
-        )
+        arms.append(evaluator.arm("scratch", f"local only, {scratch_steps} steps", initial, shots, scratch_steps))
         adapted = evaluator.arm("adapted", f"meta-initialisation, {steps} steps", model, shots, steps)
         hurt = evaluator.share_hurt(adapted.scores, before.scores)
         arms.append(adapted.model_copy(update={"share_hurt": hurt}))
@@ -290,9 +283,7 @@ def federated_averaging(federation: Federation, on_progress: OnProgress = _no_pr
     plan = federation.plan
     outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
     averaging = FederationPlan.model_validate({**dict(plan), "outer": outer})
-    changed = Federation(
-        averaging, federation.training, federation.unseen, federation.excluded, federation.source
-    )
+    changed = Federation(averaging, federation.training, federation.unseen, federation.excluded, federation.source)
 
     def on_round(state: RunState, _record: RoundRecord) -> None:
         on_progress("FedAvg for comparison", state.round, plan.rounds.count)

@@ -115,8 +115,7 @@ def run_jobs(
     ):
         channel: queue.Queue[tuple[int, str, int, int]] = manager.Queue()
         futures = [
-            pool.submit(_run_job, *each, _Forward(number, None, channel))
-            for number, each in enumerate(arguments)
+            pool.submit(_run_job, *each, _Forward(number, None, channel)) for number, each in enumerate(arguments)
         ]
         try:
             for message in _messages(channel, futures):
@@ -167,9 +166,7 @@ def _messages(
         try:
             yield channel.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            if any(future.done() and future.exception() for future in futures) or all(
-                f.done() for f in futures
-            ):
+            if any(future.done() and future.exception() for future in futures) or all(f.done() for f in futures):
                 return
 
 

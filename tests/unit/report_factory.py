@@ -159,9 +159,7 @@ def hostile() -> Report:
     arms = [arm(name, (0.5, 0.6), label=HOSTILE + name, hurt=0.5) for name in (*ACCURACIES, HOSTILE)]
     arms += [arm("adapted", (0.5, 0.6), label=HOSTILE, shots=1)]
     arms = [
-        one.model_copy(
-            update={"scores": [s.model_copy(update={"client": HOSTILE + s.client}) for s in one.scores]}
-        )
+        one.model_copy(update={"scores": [s.model_copy(update={"client": HOSTILE + s.client}) for s in one.scores]})
         for one in arms
     ]
     attacked = run(arms, setting=HOSTILE, client=HOSTILE, name=HOSTILE, spent=3.0)
@@ -173,6 +171,4 @@ def hostile() -> Report:
             "plan": {HOSTILE: [HOSTILE]},
         }
     )
-    return report(attacked, title=HOSTILE).model_copy(
-        update={"created": HOSTILE, "versions": {HOSTILE: HOSTILE}}
-    )
+    return report(attacked, title=HOSTILE).model_copy(update={"created": HOSTILE, "versions": {HOSTILE: HOSTILE}})

@@ -57,9 +57,7 @@ def assert_same(left: Examples, right: Examples) -> None:
     share=st.floats(0.01, 0.99),
     data=st.data(),
 )
-def test_the_split_does_not_depend_on_the_order_of_ids(
-    ids: list[str], share: float, data: st.DataObject
-) -> None:
+def test_the_split_does_not_depend_on_the_order_of_ids(ids: list[str], share: float, data: st.DataObject) -> None:
     unseen = split_unseen(ids, share)
     assert unseen == split_unseen(data.draw(st.permutations(ids)), share)
     assert len(unseen) == min(max(1, round(share * len(ids))), len(ids) - 1)
@@ -149,8 +147,7 @@ def test_sine_waves_are_sine_waves() -> None:
         np.testing.assert_allclose(client.query.inputs[:, 0], np.linspace(-5, 5, 100), rtol=1e-6)
         # a wave fitted to the support predicts the query: a sin(x) + b cos(x)
         waves = [
-            np.stack([np.sin(x), np.cos(x)], axis=1)
-            for x in (client.support.inputs[:, 0], client.query.inputs[:, 0])
+            np.stack([np.sin(x), np.cos(x)], axis=1) for x in (client.support.inputs[:, 0], client.query.inputs[:, 0])
         ]
         coefficients = np.linalg.lstsq(waves[0], client.support.targets, rcond=None)[0]
         assert 0.1 <= np.hypot(*coefficients) <= 5
@@ -236,9 +233,7 @@ def test_ink_is_one_and_shrinks_by_area() -> None:
     quarter = np.array([[[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]], dtype=np.float32)
     np.testing.assert_array_equal(area_average(quarter, 2), [[[0.25, 0], [0, 1]]])
     # 3 -> 2: the middle column counts half in both
-    np.testing.assert_allclose(
-        area_average(np.array([[[0, 3, 0]] * 3], np.float32), 2), np.ones((1, 2, 2)), rtol=1e-6
-    )
+    np.testing.assert_allclose(area_average(np.array([[[0, 3, 0]] * 3], np.float32), 2), np.ones((1, 2, 2)), rtol=1e-6)
 
 
 def test_omniglot_files_that_cannot_be_used(tmp_path: Path) -> None:
@@ -260,17 +255,13 @@ def test_omniglot_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_alphabets_too_small_for_an_episode_are_left_out_by_name(tmp_path: Path) -> None:
-    path = write_npz(
-        tmp_path / "o.npz", alphabet_id=np.array([0] * 7 + [1] * 1 + [2] * 4 + [3] * 4, np.uint8)
-    )
+    path = write_npz(tmp_path / "o.npz", alphabet_id=np.array([0] * 7 + [1] * 1 + [2] * 4 + [3] * 4, np.uint8))
     federation = load_federation(plan("omniglot"), path)
     reasons = {one.client: one.reason for one in federation.excluded}
     assert list(reasons) == ["A1"]
     assert reasons["A1"].startswith("1 characters with")
     with pytest.raises(DataError, match="left out: client 'A0': 4 characters with 5 drawings"):
-        load_federation(
-            plan("omniglot", more={"task": {"kind": "few_shot", "ways": 5, "shots": 5}}), write_npz(path)
-        )
+        load_federation(plan("omniglot", more={"task": {"kind": "few_shot", "ways": 5, "shots": 5}}), write_npz(path))
 
 
 # ---- tables
@@ -319,10 +310,7 @@ def test_a_tables_plan_is_completed_from_it(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.csv", good_rows())
     federation = load_federation(table_plan(order="day"), path)
     data = federation.plan.data.model_dump()
-    found = {
-        column["name"]: (column["kind"], column["categories"], column["missing"])
-        for column in data["columns"]
-    }
+    found = {column["name"]: (column["kind"], column["categories"], column["missing"]) for column in data["columns"]}
     # in the table's order; the constant column and the order are no inputs
     assert found == {
         "age": ("number", (), False),
@@ -344,9 +332,7 @@ def test_a_table_completes_to_one_digest_and_a_complete_plan_is_left_alone(tmp_p
     rows = good_rows()
     first = load_federation(table_plan(), write_table(tmp_path / "t.csv", rows)).plan
     again = load_federation(table_plan(), write_table(tmp_path / "t.csv", rows)).plan
-    interleaved = load_federation(
-        table_plan(), write_table(tmp_path / "t.csv", sorted(rows, key=rows_key))
-    ).plan
+    interleaved = load_federation(table_plan(), write_table(tmp_path / "t.csv", sorted(rows, key=rows_key))).plan
     assert first.digest == again.digest == interleaved.digest
     assert load_federation(first, tmp_path / "t.csv").plan.digest == first.digest
     rows[0] = rows[0].replace(",7,", ",8,")
@@ -419,21 +405,15 @@ def test_too_few_clients_are_told_with_the_reasons(tmp_path: Path) -> None:
         load_federation(table_plan(), write_table(path, rows))
     assert f"client 'c1': line {line}: the value of column 'age' is not a finite number" in str(caught.value)
     assert str(caught.value).startswith(str(path))
-    with pytest.raises(
-        DataError, match=r"2 clients have rows enough.*client 'c2': 3 rows, and 8 are the least"
-    ):
+    with pytest.raises(DataError, match=r"2 clients have rows enough.*client 'c2': 3 rows, and 8 are the least"):
         load_federation(table_plan(), write_table(path, [*rows_of("c0"), *rows_of("c1"), *rows_of("c2", 3)]))
     with pytest.raises(DataError, match="0 clients can train and 0 can be evaluated"):
         load_federation(table_plan("regression"), write_table(path, good_rows()))
 
 
 def test_columns_that_cannot_be_inputs_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    path = write_table(
-        tmp_path / "t.csv", [f"{row},note {n}" for n, row in enumerate(good_rows())], HEADER + ",note"
-    )
-    with pytest.raises(
-        DataError, match="column 'note' is not a number for most clients, and 160 categories"
-    ) as caught:
+    path = write_table(tmp_path / "t.csv", [f"{row},note {n}" for n, row in enumerate(good_rows())], HEADER + ",note")
+    with pytest.raises(DataError, match="column 'note' is not a number for most clients, and 160 categories") as caught:
         load_federation(table_plan(), path)
     assert "data.columns" in caught.value.remedy
     listed = load_federation(table_plan(columns=[{"name": "age", "center": 50, "scale": 10}]), path)
@@ -443,9 +423,7 @@ def test_columns_that_cannot_be_inputs_are_refused_with_a_way_out(tmp_path: Path
     with pytest.raises(DataError, match="no column 'whom' and no column 'z'"):
         load_federation(table_plan(client="whom", target="z"), path)
     with pytest.raises(DataError, match="no input column has two different values"):
-        load_federation(
-            table_plan(), write_table(path, [f"{n},{m % 2},1" for n in "abc" for m in range(9)], "who,y,x")
-        )
+        load_federation(table_plan(), write_table(path, [f"{n},{m % 2},1" for n in "abc" for m in range(9)], "who,y,x"))
 
 
 def test_numeric_labels_sort_as_numbers(tmp_path: Path) -> None:
@@ -466,9 +444,7 @@ def test_a_regression_table_is_in_time_order_and_scaled(tmp_path: Path) -> None:
     unsorted = load_federation(table_plan("regression", columns=[{"name": "x"}]), path)
     assert (np.diff(next(iter(unsorted.unseen.values())).support.targets) < 0).all()
     more = {"evaluation": {"shots": [0, 12]}}
-    with pytest.raises(
-        DataError, match=r"12 rows, and the largest of evaluation.shots, 12, leaves none to score"
-    ):
+    with pytest.raises(DataError, match=r"12 rows, and the largest of evaluation.shots, 12, leaves none to score"):
         load_federation(plan("csv", client="who", target="y", more=more), path)
 
 
@@ -486,16 +462,12 @@ def test_retail_sorts_weeks_and_leaves_out_who_has_no_price(tmp_path: Path) -> N
         scaled = [0.5 / 0.2, (np.log(2.5) - 1) / 0.2]
         np.testing.assert_allclose(examples.inputs, np.tile(scaled, (12, 1)), rtol=1e-6)
     with pytest.raises(DataError, match=r"no column 'display'. Did you mean 'displayed'"):
-        load_federation(
-            plan("retail"), write_table(tmp_path / "r.csv", rows, RETAIL.replace("display", "displayed"))
-        )
+        load_federation(plan("retail"), write_table(tmp_path / "r.csv", rows, RETAIL.replace("display", "displayed")))
 
 
 def test_activity_scales_by_those_who_train_and_tells_missing_peaks(tmp_path: Path) -> None:
     unseen = split_unseen(NAMES, 0.3)
-    windows = [
-        (name, label, window) for name in NAMES for label in ("Sitting", "Walking") for window in range(16)
-    ]
+    windows = [(name, label, window) for name in NAMES for label in ("Sitting", "Walking") for window in range(16)]
     rows = []
     for name, label, window in windows:
         value = (1000 if name in unseen else 0) + window
@@ -504,9 +476,7 @@ def test_activity_scales_by_those_who_train_and_tells_missing_peaks(tmp_path: Pa
     header = ",".join(["UNIQUE_ID", "user", "XAVG", *FEATURES, "class"])
     rows.append(rows[0].replace(",c0,", ",once,"))
     federation = load_federation(plan("activity"), write_table(tmp_path / "a.csv", rows, header))
-    assert [(one.client, one.reason) for one in federation.excluded] == [
-        ("once", "1 rows, and 2 are the least")
-    ]
+    assert [(one.client, one.reason) for one in federation.excluded] == [("once", "1 rows, and 2 are the least")]
     assert set(federation.unseen) == unseen
     inputs = np.concatenate([examples.inputs for examples in federation.training.values()])
     assert inputs.shape == (len(federation.training) * 32, 45)

@@ -40,13 +40,9 @@ print("loaded:", *sorted(set({slow}) & set(sys.modules)))
 def test_help_imports_nothing_slow(module: str, tmp_path: Path) -> None:
     """A new interpreter, since this one may have loaded torch for other tests."""
     probe = HELP_PROBE.format(paths=[str(ROOT / top) for top in PACKAGES], module=module, slow=SLOW)
-    ran = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1].split() == ["loaded:"], (
-        f"{module} --help imports what is slow: {ran.stdout}"
-    )
+    assert ran.stdout.splitlines()[-1].split() == ["loaded:"], f"{module} --help imports what is slow: {ran.stdout}"
 
 
 # Spelled in parts, so that this file does not find itself.
@@ -81,9 +77,7 @@ def test_a_machines_name_is_found(text: str) -> None:
     assert names_a_machine(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["docs/" + "home/page.md", "make" + "work/", "the pypi name", "~/" + "work/"]
-)
+@pytest.mark.parametrize("text", ["docs/" + "home/page.md", "make" + "work/", "the pypi name", "~/" + "work/"])
 def test_other_text_is_left_alone(text: str) -> None:
     assert not names_a_machine(text)
 
@@ -111,9 +105,7 @@ def test_no_file_names_a_machine() -> None:
     files = [ROOT / name for name in listed if name.endswith((".md", ".py", ".toml", "Makefile", ".ci/run"))]
     assert ROOT / "pyproject.toml" in files
     read = {file: file.read_text(encoding="utf-8") for file in files if file.is_file()}
-    assert not {
-        str(file.relative_to(ROOT)): found for file, text in read.items() if (found := names_a_machine(text))
-    }
+    assert not {str(file.relative_to(ROOT)): found for file, text in read.items() if (found := names_a_machine(text))}
 
 
 def test_the_wheel_holds_the_four_packages() -> None:

@@ -62,9 +62,7 @@ def test_settings_keep_the_order_of_their_first_appearance_and_are_not_mixed() -
 
 def test_costs_add_up_memory_does_not_and_the_largest_epsilon_counts() -> None:
     arms = [arm("adapted", (0.5,))]
-    (setting,) = summarise(
-        report(run(arms, spent=7.0), run(arms, seed=1, spent=7.5), run(arms, seed=2, spent=6.0))
-    )
+    (setting,) = summarise(report(run(arms, spent=7.0), run(arms, seed=1, spent=7.5), run(arms, seed=2, spent=6.0)))
     assert (setting.cost.cpu_seconds, setting.cost.bytes_down) == (30.0, 6_000_000)
     assert setting.cost.peak_memory_bytes == 500_000_000
     assert setting.privacy.epsilon == 7.5
@@ -80,9 +78,7 @@ def test_a_client_that_diverged_is_not_averaged_away() -> None:
     assert "nan" not in words(terminal(report(run(arms)))).split()
 
 
-@pytest.mark.parametrize(
-    ("metric", "hurt"), [("accuracy", [True, False, False]), ("rmse", [False, False, True])]
-)
+@pytest.mark.parametrize(("metric", "hurt"), [("accuracy", [True, False, False]), ("rmse", [False, False, True])])
 def test_hurt_clients_follow_the_direction_of_the_metric(metric: str, hurt: list[bool]) -> None:
     arms = [arm("meta", (0.5, 0.6, 0.6), metric=metric), arm("adapted", (0.4, 0.6, 0.7), metric=metric)]
     (setting,) = summarise(report(run(arms, metric=metric)))
@@ -145,31 +141,21 @@ def test_lower_rmse_wins() -> None:
         return report(run([arm(n, (v,), metric="rmse") for n, v in values.items()], metric="rmse"))
 
     (winner,), (loser,) = summarise(errors(0.305)), summarise(errors(0.402))
-    assert (
-        "reaches RMSE 0.305 on clients it never saw; trained from scratch 0.381: −0.076 (lower is better)."
-        in (headline(winner).findings[0].text)
+    assert "reaches RMSE 0.305 on clients it never saw; trained from scratch 0.381: −0.076 (lower is better)." in (
+        headline(winner).findings[0].text
     )
     assert headline(winner).findings[0].verdict == "better"
-    assert (
-        "0.381, which is better: +0.021 (lower is better) for the meta-model."
-        in headline(loser).findings[0].text
-    )
+    assert "0.381, which is better: +0.021 (lower is better) for the meta-model." in headline(loser).findings[0].text
     assert headline(loser).findings[0].verdict == "worse"
     best = best_baseline(winner)
     assert best is not None and best.name == "local_ridge"
 
 
 def test_a_difference_within_its_spread_is_too_close_to_call() -> None:
-    runs = [
-        run([arm("adapted", (ours,)), arm("scratch", (0.70,))], seed=i) for i, ours in enumerate((0.69, 0.72))
-    ]
+    runs = [run([arm("adapted", (ours,)), arm("scratch", (0.70,))], seed=i) for i, ours in enumerate((0.69, 0.72))]
     (setting,) = summarise(report(*runs))
     # gains -0.01 and 0.02: mean 0.005, standard deviation 0.021
-    assert (
-        headline(setting)
-        .findings[0]
-        .text.endswith("trained from scratch 70.0 %: +0.5 points, too close to call.")
-    )
+    assert headline(setting).findings[0].text.endswith("trained from scratch 70.0 %: +0.5 points, too close to call.")
 
 
 def test_without_an_adapted_arm_nothing_is_claimed() -> None:

@@ -97,9 +97,7 @@ def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
         write_report(two_seeds(), tmp_path / "taken")
 
 
-def test_a_write_that_fails_leaves_the_old_report_and_no_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_report_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     json_path, _ = write_report(two_seeds(), tmp_path)
     before = json_path.read_bytes()
 
@@ -121,7 +119,5 @@ def test_reading_a_report_needs_neither_matplotlib_nor_torch() -> None:
         "import sys, testudo_simulations.report, testudo_simulations.report.terminal; "
         "print(sorted({'matplotlib', 'torch', 'flwr', 'opacus'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -98,9 +98,7 @@ class Outline(HTMLParser):
                 self.references.append(value or "")
             if key.startswith("on"):
                 self.handlers.append(key)
-            self.references += (
-                re.findall(r"url\(([^)]*)\)", value or "") if key in ("style", "clip-path") else []
-            )
+            self.references += re.findall(r"url\(([^)]*)\)", value or "") if key in ("style", "clip-path") else []
         if tag == "svg" and not dict(attrs).get("aria-label"):
             self.unlabelled.append(tag)
 
@@ -181,9 +179,7 @@ def test_same_report_same_bytes_whatever_the_persons_matplotlib_settings(tmp_pat
 
 
 def test_settings_with_other_metrics_get_figures_of_their_own() -> None:
-    rmse = run(
-        [arm("adapted", (0.3, 0.4), metric="rmse"), arm("meta", (0.5, 0.2), metric="rmse")], metric="rmse"
-    )
+    rmse = run([arm("adapted", (0.3, 0.4), metric="rmse"), arm("meta", (0.5, 0.2), metric="rmse")], metric="rmse")
     page = to_html(report(*two_seeds().runs, rmse))
     assert page.count("<svg ") == 4 + 3  # the second has no few-shot curve
     assert len(outline(page).ids) == len(set(outline(page).ids))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,19 @@ def test_a_missing_column_is_told_with_the_likeliest_slip() -> None:
         ("2024-01-01T00:30+01:00", "2023-12-31T23:00", "2023-12-31T22:00+00:00"),
     ],
 )
-def test_rows_are_ordered_as_time_and_not_as_text(cells: tuple[str, ...]) -> None:
-    assert order_rows(table("when", *cells), "when").cells("when") == list(reversed(cells))
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_rows_are_ordered_as_time_and_not_as_text(
+    cells: tuple[str, ...], zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time without a zone is UTC, wherever the machine stands."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        ordered = order_rows(table("when", *cells), "when").cells("when")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert ordered == list(reversed(cells))
 
 
 @pytest.mark.parametrize("cells", [("1/2/2024", "3/1/2024"), ("1", "2024-01-01"), ("1", "")])

@@ -64,6 +64,4 @@ class LocalCentre:
         """``examples`` around this centre; classes (int targets) are left as they are."""
         if examples.targets.dtype != np.float32:
             return examples
-        return Examples(
-            examples.inputs - self.inputs, (examples.targets - np.float32(self.target)).astype(np.float32)
-        )
+        return Examples(examples.inputs - self.inputs, (examples.targets - np.float32(self.target)).astype(np.float32))

@@ -82,9 +82,7 @@ class Learner:
             ModelError: ``vector`` is not a finite ``float32[d]``.
         """
         if fault := fault_of_vector(vector, self.size):
-            raise ModelError(
-                f"the meta-model received is {fault}", remedy="check that plan and model belong together"
-            )
+            raise ModelError(f"the meta-model received is {fault}", remedy="check that plan and model belong together")
         write_parameters(self._shared, vector)
         with torch.no_grad():
             for parameter in self._head:
@@ -100,9 +98,7 @@ class Learner:
         """Class probabilities ``float32[n, classes]``, or predictions ``float32[n]`` for regression."""
         with torch.no_grad():
             raw = self.model(torch.from_numpy(np.ascontiguousarray(inputs)))
-            result: npt.NDArray[np.float32] = (
-                raw.squeeze(-1) if self.regression else raw.softmax(-1)
-            ).numpy()
+            result: npt.NDArray[np.float32] = (raw.squeeze(-1) if self.regression else raw.softmax(-1)).numpy()
         return result
 
 
@@ -119,9 +115,7 @@ def as_tensors(examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def batches(
-    count: int, sample_rate: float, steps: int, rng: np.random.Generator
-) -> Iterator[npt.NDArray[np.intp]]:
+def batches(count: int, sample_rate: float, steps: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """Rows of ``steps`` batches of ``round(sample_rate * count)`` examples, without replacement until all were seen.
 
     Args:

@@ -70,9 +70,7 @@ class ClassificationSums:
         return cls(
             confusion=confusion.reshape(classes, classes).astype(np.int64),
             bin_count=np.bincount(bins, minlength=CONFIDENCE_BINS).astype(np.int64),
-            bin_confidence=np.bincount(bins, weights=confidence, minlength=CONFIDENCE_BINS).astype(
-                np.float64
-            ),
+            bin_confidence=np.bincount(bins, weights=confidence, minlength=CONFIDENCE_BINS).astype(np.float64),
             bin_correct=np.bincount(bins[correct], minlength=CONFIDENCE_BINS).astype(np.int64),
             brier_sum=float(np.square(exact - np.eye(classes)[targets]).sum()),
         )
@@ -84,9 +82,7 @@ class ClassificationSums:
             DataError: They are about different numbers of classes.
         """
         if self.confusion.shape != other.confusion.shape:
-            raise DataError(
-                f"sums over {len(self.confusion)} and {len(other.confusion)} classes cannot be added"
-            )
+            raise DataError(f"sums over {len(self.confusion)} and {len(other.confusion)} classes cannot be added")
         return ClassificationSums(
             confusion=self.confusion + other.confusion,
             bin_count=self.bin_count + other.bin_count,
@@ -162,9 +158,7 @@ class RegressionSums:
             ModelError: A prediction is not finite, for example because training diverged.
         """
         if predictions.shape != targets.shape or targets.ndim != 1:
-            raise DataError(
-                f"predictions {predictions.shape} and targets {targets.shape} are not two vectors alike"
-            )
+            raise DataError(f"predictions {predictions.shape} and targets {targets.shape} are not two vectors alike")
         if not np.isfinite(targets).all():
             raise DataError("a target is not a finite number")
         if not np.isfinite(predictions).all():
@@ -199,15 +193,11 @@ class RegressionSums:
 
 def _check_classes(probabilities: Floats, targets: Counts) -> None:
     if probabilities.ndim != 2 or probabilities.shape[1] == 0 or targets.shape != probabilities.shape[:1]:
-        raise DataError(
-            f"probabilities {probabilities.shape} and targets {targets.shape} are not [n, classes] and [n]"
-        )
+        raise DataError(f"probabilities {probabilities.shape} and targets {targets.shape} are not [n, classes] and [n]")
     if targets.size and not 0 <= targets.min() <= targets.max() < probabilities.shape[1]:
         raise DataError(f"a target is not one of the classes 0..{probabilities.shape[1] - 1}")
     sums = probabilities.sum(axis=1, dtype=np.float64)
-    if not (
-        np.all(np.abs(sums - 1) <= 100 * ROUNDING) and np.all(probabilities >= -ROUNDING)
-    ):  # NaN fails too
+    if not (np.all(np.abs(sums - 1) <= 100 * ROUNDING) and np.all(probabilities >= -ROUNDING)):  # NaN fails too
         raise ModelError(
             "the model's outputs are not probabilities",
             remedy="Apply a softmax to logits; where training diverged, lower the learning rate",

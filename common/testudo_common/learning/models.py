@@ -123,9 +123,7 @@ def _check_fits(model: nn.Module, name: str, inputs: Sequence[int], outputs: int
         with torch.no_grad():
             shape = tuple(model(torch.zeros(2, *inputs)).shape)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"{name!r} cannot read inputs of shape {tuple(inputs)}", where="model.inputs"
-        ) from error
+        raise ModelError(f"{name!r} cannot read inputs of shape {tuple(inputs)}", where="model.inputs") from error
     if shape != (2, outputs):
         raise ModelError(
             f"{name!r} gives shape {shape} for two inputs instead of (2, {outputs})", where="model.outputs"

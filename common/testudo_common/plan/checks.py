@@ -110,9 +110,7 @@ def _check_table(task: TaskPlan, data: TableData) -> Iterator[Fault]:
     names = [column.name for column in data.columns or ()]
     for taken, key in ((data.client, "client"), (data.target, "target")):
         if taken in names:
-            yield Fault(
-                "data.columns", f"{taken!r} is the {key} column and an input too", "Take it out of columns"
-            )
+            yield Fault("data.columns", f"{taken!r} is the {key} column and an input too", "Take it out of columns")
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield Fault("data.columns", f"{name!r} stands there twice", "Keep one of them")
     for column in data.columns or ():
@@ -151,9 +149,7 @@ def check_model(model: ModelPlan) -> Iterator[Fault]:
                 'Correct it, or write model.name = "mlp"',
             )
         elif min(model.inputs[1:]) < 2 ** (model.blocks - 1):
-            yield Fault(
-                "model.blocks", "every block halves the image, and it is too small", "Lower model.blocks"
-            )
+            yield Fault("model.blocks", "every block halves the image, and it is too small", "Lower model.blocks")
 
 
 def check_evaluation(evaluation: EvaluationPlan) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from testudo_common.errors import Fault, PlanError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.checks import cross_faults
-from testudo_common.plan.sections import DataPlan, Section
+from testudo_common.plan.sections import DataPlan
 
 MAX_PLAN_BYTES = 1 << 20
 
@@ -49,9 +49,7 @@ def read_tables(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise PlanError(
-            [Fault("", f"cannot be read: {reason}", "Check the path")], source=str(path)
-        ) from error
+        raise PlanError([Fault("", f"cannot be read: {reason}", "Check the path")], source=str(path)) from error
     except tomllib.TOMLDecodeError as error:
         raise PlanError([Fault("", f"not TOML: {error}", "Correct that line")], source=str(path)) from error
 
@@ -115,9 +113,7 @@ def apply_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[s
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise UsageError(
-                    f"{parent!r} in {setting!r} is not a section", remedy="write it as section.key=value"
-                )
+                raise UsageError(f"{parent!r} in {setting!r} is not a section", remedy="write it as section.key=value")
         if text.strip() == "none":
             table.pop(leaf, None)
         else:
@@ -163,14 +159,8 @@ def _fault(section: str, detail: ErrorDetails, given: Any) -> Fault:
     if detail["type"] == "missing":
         return Fault(key, "missing", f"Add {key}")
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        return Fault(
-            f"{section}.federation", "not a federation we know", f"Write one of {', '.join(sorted(tags))}"
-        )
-    shown = (
-        detail["input"]
-        if isinstance(detail["input"], int | float | str | bool)
-        else type(detail["input"]).__name__
-    )
+        return Fault(f"{section}.federation", "not a federation we know", f"Write one of {', '.join(sorted(tags))}")
+    shown = detail["input"] if isinstance(detail["input"], int | float | str | bool) else type(detail["input"]).__name__
     return Fault(key, f"{shown!r} cannot be used", f"{detail['msg']}{_describe(key)}")
 
 

@@ -1,4 +1,4 @@
-"""The sections of a federation plan: fields, bounds and units. Holds no cross-checks (checks.py) and no files (load.py)."""
+"""The sections of a federation plan: fields, bounds and units. No cross-checks (checks.py), no files (load.py)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class DigitsData(Section):
     unseen_clients: int = Field(20, ge=1, le=10_000, description="clients kept for evaluation only")
     examples: int = Field(200, ge=10, le=1000, description="images a client")
     side: int = Field(16, ge=8, le=64, description="pixels a side")
-    rotation_degrees: float = Field(
-        60.0, ge=0, le=180, description="largest rotation of a client's style, degrees"
-    )
+    rotation_degrees: float = Field(60.0, ge=0, le=180, description="largest rotation of a client's style, degrees")
     slant: float = Field(0.3, ge=0, le=1, description="largest shear of a client's style")
     polarity: bool = Field(True, description="half of the clients write white on black")
     stroke: bool = Field(True, description="clients write with thinner or thicker strokes")
@@ -109,12 +107,8 @@ class TaskPlan(Section):
 
     kind: Literal["classification", "regression", "few_shot"]
     ways: int | None = Field(None, ge=2, le=1000, description="few_shot: classes an episode")
-    shots: int | None = Field(
-        None, ge=1, le=1000, description="few_shot: training examples a class in an episode"
-    )
-    tasks_per_client: int = Field(
-        1, ge=1, le=100, description="tasks a client and round; their mean is the update"
-    )
+    shots: int | None = Field(None, ge=1, le=1000, description="few_shot: training examples a class in an episode")
+    tasks_per_client: int = Field(1, ge=1, le=100, description="tasks a client and round; their mean is the update")
     local_centring: Literal["none", "targets", "inputs_and_targets"] = Field(
         "none", description="regression: subtract the client's own support means before the inner loop"
     )
@@ -130,9 +124,7 @@ class ModelPlan(Section):
     activation: Literal["relu", "tanh"] = "relu"
     channels: int = Field(16, ge=1, le=4096, description="conv: channels a layer")
     blocks: int = Field(2, ge=1, le=8, description="conv: layers")
-    unshared_head: bool = Field(
-        False, description="the last layer stays with the client, zeroed at each adaptation"
-    )
+    unshared_head: bool = Field(False, description="the last layer stays with the client, zeroed at each adaptation")
 
 
 class InnerPlan(Section):
@@ -162,9 +154,7 @@ class OuterPlan(Section):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
     tau: PositiveFloat = Field(1e-3, description="adam, yogi: adaptivity, added to the root")
-    max_update_norm: PositiveFloat = Field(
-        10.0, description="S: a client's meta-update is clipped to this L2 norm"
-    )
+    max_update_norm: PositiveFloat = Field(10.0, description="S: a client's meta-update is clipped to this L2 norm")
 
 
 class RoundsPlan(Section):
@@ -183,16 +173,10 @@ class PrivacyPlan(Section):
     """Example-level differential privacy at every client, or none."""
 
     unit: Literal["none", "example"] = "none"
-    epsilon: PositiveFloat | None = Field(
-        None, le=100, description="ceiling for one client over all its rounds"
-    )
+    epsilon: PositiveFloat | None = Field(None, le=100, description="ceiling for one client over all its rounds")
     delta: float = Field(1e-5, gt=0, lt=0.5)
-    noise_multiplier: float | None = Field(
-        None, ge=0, le=1000, description="sigma / max_grad_norm, instead of epsilon"
-    )
-    max_grad_norm: PositiveFloat = Field(
-        1.0, description="C: one example's gradient is clipped to this L2 norm"
-    )
+    noise_multiplier: float | None = Field(None, ge=0, le=1000, description="sigma / max_grad_norm, instead of epsilon")
+    max_grad_norm: PositiveFloat = Field(1.0, description="C: one example's gradient is clipped to this L2 norm")
     accountant: Literal["prv", "rdp"] = "prv"
 
 
@@ -204,9 +188,7 @@ class EvaluationPlan(Section):
     )
     steps: int = Field(30, ge=1, le=10_000, description="adaptation steps")
     learning_rate: PositiveFloat | None = Field(None, description="none: inner.learning_rate")
-    scratch_steps: int = Field(
-        100, ge=1, le=100_000, description="steps for a model trained from its initialisation"
-    )
+    scratch_steps: int = Field(100, ge=1, le=100_000, description="steps for a model trained from its initialisation")
     every_rounds: int = Field(10, ge=1, description="how often the curve gets a point")
     episodes: int = Field(50, ge=1, le=10_000, description="few_shot: episodes a client")
     queries: int = Field(10, ge=1, le=1000, description="few_shot: query examples a class")

@@ -46,13 +46,11 @@ def planned_noise_multiplier(plan: FederationPlan, steps: int | None = None) -> 
                 remedy="state it: rounds.count * rounds.cohort_size / clients, rounded up",
             )
         steps = plan.rounds.max_participations * steps_per_round(plan)
-    return noise_multiplier_for(
-        privacy.epsilon, privacy.delta, plan.inner.sample_rate, steps, privacy.accountant
-    )
+    return noise_multiplier_for(privacy.epsilon, privacy.delta, plan.inner.sample_rate, steps, privacy.accountant)
 
 
 def planned_event(plan: FederationPlan, steps: int | None = None) -> SampledGaussian | None:
-    """What a client spends in one round of the plan, or in ``steps`` steps at the plan's noise; None without privacy."""
+    """What a client spends in a round of the plan, or in ``steps`` steps at the plan's noise; None without privacy."""
     noise_multiplier = planned_noise_multiplier(plan)
     if noise_multiplier is None:
         return None

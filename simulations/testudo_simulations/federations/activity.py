@@ -56,9 +56,7 @@ def load(plan: FederationPlan, data: ActivityData, path: Path) -> Federation:
     groups, excluded = group_rows(table, "user", MIN_WINDOWS)
     unseen = split_unseen(groups, data.unseen_share)
     raw = tuple(Column(name=name, missing=name in PEAKS) for name in FEATURES)
-    draft = TableData(
-        client="user", target="class", columns=raw, labels=labels_of(table.cells("class"), "class")
-    )
+    draft = TableData(client="user", target="class", columns=raw, labels=labels_of(table.cells("class"), "class"))
     usable, _ = encode_clients(groups, partial(examples_of_rows, draft, "classification"))
     training = [groups[person] for person in usable if person not in unseen]
     section = draft.model_copy(update={"columns": scaled_columns(raw, training)})

@@ -135,7 +135,5 @@ def too_few(left: str, excluded: Sequence[Exclusion], where: str) -> DataError:
     return DataError(
         f"{left}, and a federation needs {MIN_CLIENTS}, some that train and some that never do{named}",
         where=where,
-        remedy="Correct what is named here, or bring data of more clients"
-        if reasons
-        else "Bring data of more clients",
+        remedy="Correct what is named here, or bring data of more clients" if reasons else "Bring data of more clients",
     )

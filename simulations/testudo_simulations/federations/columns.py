@@ -17,9 +17,7 @@ MAX_CATEGORIES = 50
 MAX_LABELS = 1000
 
 
-def resolve_table(
-    data: TableData, task_kind: str, training: Sequence[Table], everyone: Sequence[Table]
-) -> TableData:
+def resolve_table(data: TableData, task_kind: str, training: Sequence[Table], everyone: Sequence[Table]) -> TableData:
     """The section with nothing left open; what it states is kept as it is.
 
     Args:
@@ -35,9 +33,7 @@ def resolve_table(
     if data.columns is None:
         changes["columns"] = _columns(data, training, everyone)
     if task_kind == "classification" and data.labels is None:
-        changes["labels"] = labels_of(
-            [cell for rows in everyone for cell in rows.cells(data.target)], data.target
-        )
+        changes["labels"] = labels_of([cell for rows in everyone for cell in rows.cells(data.target)], data.target)
     if task_kind == "regression" and (data.target_center is None or data.target_scale is None):
         center, scale = _center_and_scale(_numbers(data.target, training))
         changes["target_center"] = center if data.target_center is None else data.target_center

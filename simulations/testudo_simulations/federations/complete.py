@@ -35,6 +35,4 @@ def complete_plan(
 
 
 def _disagreement(key: str, stated: object, found: object) -> Fault:
-    return Fault(
-        f"model.{key}", f"{stated} is stated, but the data has {found}", f"Write {found}, or take it out"
-    )
+    return Fault(f"model.{key}", f"{stated} is stated, but the data has {found}", f"Write {found}, or take it out")

@@ -81,9 +81,7 @@ def draw_style(data: DigitsData, client: int, rng: np.random.Generator) -> Style
     """The style of the ``client``-th writer; with polarity, every other one writes white on black."""
     limit = math.radians(data.rotation_degrees)
     rotation, slant = rng.uniform(-limit, limit), rng.uniform(-data.slant, data.slant)
-    gamma = 2.0 ** rng.uniform(
-        -1.0, 1.0
-    )  # drawn in any case, so that turning stroke off changes nothing else
+    gamma = 2.0 ** rng.uniform(-1.0, 1.0)  # drawn in any case, so that turning stroke off changes nothing else
     return Style(rotation, slant, gamma if data.stroke else 1.0, data.polarity and client % 2 == 1)
 
 
@@ -132,7 +130,7 @@ def base_pools(seed: int) -> tuple[Examples, Examples, Examples]:
     Returns:
         Inputs ``float32[n, 64]`` in [0, 1], 8 x 8 pictures row by row, 1 is ink; n is 1000, 400, 397.
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415  (a second to import, and only digits need it)
+    from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     base = Examples((images / 16.0).astype(np.float32), labels.astype(np.int64))

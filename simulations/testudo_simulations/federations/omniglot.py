@@ -107,9 +107,7 @@ def _read(path: Path) -> Alphabets:
         drawings = _zipped(archives or sorted(path.glob("images_*.zip")))
         alphabets = _gather([*drawings, *_unzipped(path)])
     except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", where=str(path), remedy=_REMEDY
-        ) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path), remedy=_REMEDY) from error
     if not alphabets:
         problem = "no drawings of Omniglot here" if path.exists() else "does not exist"
         raise DataError(problem, where=str(path), remedy=_REMEDY)
@@ -151,7 +149,7 @@ def _unzipped(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _gather(drawings: Iterable[tuple[str, bytes]]) -> Alphabets:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (only the official files need it)
+    from PIL import Image, UnidentifiedImageError
 
     # keyed by its own name, since a folder may hold a zip and what came out of it: a drawing that is there
     # twice could be in a support and in its query

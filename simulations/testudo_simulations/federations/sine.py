@@ -40,9 +40,7 @@ def load(plan: FederationPlan, data: SineData) -> Federation:
         rng = np.random.default_rng([plan.seed, _UNSEEN, client])
         wave = _wave(rng)
         unseen[f"unseen-{client:06d}"] = UnseenClient(_draw(wave, data.examples, rng), _examples(wave, even))
-    return Federation(
-        complete_plan(plan, (1,), 1), training, unseen, source="sine waves, simulated from the seed"
-    )
+    return Federation(complete_plan(plan, (1,), 1), training, unseen, source="sine waves, simulated from the seed")
 
 
 def _wave(rng: np.random.Generator) -> tuple[float, float]:

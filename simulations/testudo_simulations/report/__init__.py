@@ -29,7 +29,7 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         UsageError: The folder cannot be written to.
     """
-    from testudo_simulations.report.html import write_atomically, write_html  # noqa: PLC0415 - slow
+    from testudo_simulations.report.html import write_atomically, write_html
 
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
     try:

@@ -105,7 +105,7 @@ def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
 @contextmanager
 def style(key: str) -> Iterator[None]:
     """The report's own matplotlib style, whatever the person has set; ``key`` salts the ids."""
-    import matplotlib as mpl  # noqa: PLC0415 - slow, and only a page needs it
+    import matplotlib as mpl
 
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -126,7 +126,7 @@ def panels(
         sharey: Whether panels share the y axis.
         extra_inches: Added once, for a legend.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     columns = count if count < 4 else 2 if count == 4 else 3
     rows = math.ceil(count / columns)

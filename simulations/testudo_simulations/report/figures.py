@@ -65,9 +65,7 @@ def arms(settings: Settings, key: str) -> Drawing | None:
     )
 
 
-def _draw_arms(
-    panel: Axes, setting: SettingSummary, names: list[str], look: dict[tuple[str, bool], Look]
-) -> None:
+def _draw_arms(panel: Axes, setting: SettingSummary, names: list[str], look: dict[tuple[str, bool], Look]) -> None:
     scale = 100.0 if is_percent(setting.metric) else 1.0
     panel.set_title(drawing.shorten(place(setting), 30))
     panel.grid(axis="x", visible=False)
@@ -126,9 +124,7 @@ def _draw_few_shot(
     meta = setting.unadapted
     if meta is not None and math.isfinite(meta.score.mean):
         style = look_of(meta, look)
-        dashed = panel.axhline(
-            scale * meta.score.mean, color=style.color, linestyle="--", linewidth=1.8, zorder=2
-        )
+        dashed = panel.axhline(scale * meta.score.mean, color=style.color, linestyle="--", linewidth=1.8, zorder=2)
         drawn.setdefault(style.label, dashed)
     for name, private in dict.fromkeys((arm.name, arm.private) for arm in setting.arms if arm.name != "meta"):
         points = [arm for arm in setting.arms if (arm.name, arm.private) == (name, private)]
@@ -150,7 +146,7 @@ def over_rounds(settings: Settings, key: str) -> Drawing | None:
     shown = [setting for setting in settings if setting.curve]
     if not shown:
         return None
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator
 
     scale = 100.0 if is_percent(shown[0].metric) else 1.0
     with drawing.style(key):
@@ -219,9 +215,7 @@ def _draw_clients(panel: Axes, setting: SettingSummary, pairs: Sequence[BeforeAf
         panel.vlines(ranks, before, after, color=color, linewidth=max(0.6, size / 4), alpha=0.7)
         panel.plot(ranks, before, "o", markersize=size, markerfacecolor="white", markeredgecolor=FAINT,
                    markeredgewidth=0.8)  # fmt: skip
-        panel.plot(
-            ranks, after, marker, markersize=size + (1.2 if hurt else 0), color=color, markeredgewidth=0
-        )
+        panel.plot(ranks, after, marker, markersize=size + (1.2 if hurt else 0), color=color, markeredgewidth=0)
     panel.set_title(drawing.shorten(place(setting), 30))
     panel.set_xlabel("unseen clients, sorted")
     panel.set_xticks([])
@@ -229,12 +223,10 @@ def _draw_clients(panel: Axes, setting: SettingSummary, pairs: Sequence[BeforeAf
 
 
 def _client_legend() -> list[Any]:
-    from matplotlib.lines import Line2D  # noqa: PLC0415
+    from matplotlib.lines import Line2D
 
     return [
-        Line2D(
-            [], [], marker="o", color="none", markerfacecolor="white", markeredgecolor=FAINT, label="before"
-        ),
+        Line2D([], [], marker="o", color="none", markerfacecolor="white", markeredgecolor=FAINT, label="before"),
         Line2D([], [], marker="o", color=BETTER, markersize=5, label="after: not worse"),
         Line2D([], [], marker="X", color=WORSE, markersize=6, markeredgewidth=0, label="after: worse"),
     ]

@@ -33,9 +33,7 @@ def to_html(report: Report) -> str:
         tag("p", f"Made {report.created}"),
     )
     if not settings:
-        nothing = sections.section(
-            "What was found", tag("p", "No run was finished, so there is nothing to report.")
-        )
+        nothing = sections.section("What was found", tag("p", "No run was finished, so there is nothing to report."))
         return sections.page(report.title, header, tag("main", nothing), css=CSS)
     by_metric: dict[str, list[SettingSummary]] = {}
     for setting in settings:
@@ -49,9 +47,7 @@ def to_html(report: Report) -> str:
         sections.cost(settings),
         sections.small_print(report, settings),
     )
-    footer = tag(
-        "footer", tag("p", "Made by Testudo from report.json beside it. This page loads and runs nothing.")
-    )
+    footer = tag("footer", tag("p", "Made by Testudo from report.json beside it. This page loads and runs nothing."))
     return sections.page(report.title, header, main, footer, css=CSS)
 
 

@@ -18,7 +18,7 @@ class Markup(str):
 
 def text(value: str) -> Markup:
     """Escaped, and without control or bidirectional characters; what is Markup stays as it is."""
-    return value if isinstance(value, Markup) else Markup(printable(value))
+    return value if isinstance(value, Markup) else Markup(escape(printable(value)))
 
 
 def block(value: str) -> Markup:
@@ -40,8 +40,7 @@ def tag(name: str, /, *children: str, **attributes: str) -> Markup:
         attributes: Values are escaped; ``class_`` stands for ``class`` and ``aria_label`` for ``aria-label``.
     """
     pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(value))}"'
-        for key, value in attributes.items()
+        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(value))}"' for key, value in attributes.items()
     )
     if name in VOID:
         return Markup(f"<{name}{pairs}>")
@@ -71,6 +70,4 @@ def table(head: list[str], rows: list[list[str]], *, caption: str, numbers: rang
     ]
     inner = join(tag("caption", caption), tag("thead", tag("tr", top)), tag("tbody", *body))
     of_few = {"class_": "narrow"} if len(head) <= FEW_COLUMNS else {}
-    return tag(
-        "div", tag("table", inner, **of_few), class_="wide", role="region", tabindex="0", aria_label=caption
-    )
+    return tag("div", tag("table", inner, **of_few), class_="wide", role="region", tabindex="0", aria_label=caption)

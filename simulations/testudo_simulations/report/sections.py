@@ -29,12 +29,10 @@ NOT_COVERED = (
     "Where an unseen client adapts “with DP”, its adaptation is charged as a run of its own at the same "
     "epsilon. It spends nothing of the training clients' accounts, since it uses none of their data.",
     "Arms marked “no DP” had no protection in their adaptation; they are bars to compare with.",
-    "The scores in this report were computed in simulation, without noise. They are not part of the "
-    "guarantee.",
+    "The scores in this report were computed in simulation, without noise. They are not part of the guarantee.",
 )
 UNPROTECTED = (
-    "No run of this report was differentially private. Updates and models can give away examples they were "
-    "trained on."
+    "No run of this report was differentially private. Updates and models can give away examples they were trained on."
 )
 
 
@@ -114,9 +112,7 @@ def _shots_table(setting: SettingSummary) -> Markup:
     rows = []
     for row in rows_by_shots(setting):
         first = next(arm for arm in row if arm is not None)
-        rows.append(
-            [first.label, *(_shots_cell(setting, arm, won) for arm, won in zip(row, winners, strict=True))]
-        )
+        rows.append([first.label, *(_shots_cell(setting, arm, won) for arm, won in zip(row, winners, strict=True))])
     title = f"{wording.place(setting)}: {wording.metric_title(setting.metric)}, by number of support examples"
     return table(["", *map(wording.support, sizes)], rows, caption=title)
 
@@ -176,21 +172,15 @@ def left_out(settings: Settings) -> Markup:
         for one in setting.refused:
             refused.setdefault((one.client, one.reason), []).append(f"{wording.place(setting)}: {one.times}")
     if not never and not refused:
-        return section(
-            "Clients left out", tag("p", "None: every client took part, and every reply was used.")
-        )
+        return section("Clients left out", tag("p", "None: every client took part, and every reply was used."))
     everywhere = len(settings)
     parts = []
     if never:
         rows = [[*who, "all" if len(at) == everywhere else "; ".join(at)] for who, at in never.items()]
-        parts.append(
-            table(["Client", "Reason", "Settings"], rows, caption="Not in the federation", numbers=range(0))
-        )
+        parts.append(table(["Client", "Reason", "Settings"], rows, caption="Not in the federation", numbers=range(0)))
     if refused:
         rows = [[*who, "; ".join(at)] for who, at in refused.items()]
-        parts.append(
-            table(["Client", "Reason", "Rounds"], rows, caption="Replies not used", numbers=range(0))
-        )
+        parts.append(table(["Client", "Reason", "Rounds"], rows, caption="Replies not used", numbers=range(0)))
     return section("Clients left out", *parts)
 
 
@@ -222,13 +212,9 @@ def small_print(report: Report, settings: Settings) -> Markup:
         for run in report.runs
     ]
     head = ["Run", "Backend", "Plan", "Model"]
-    parts.append(
-        _details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0)))
-    )
+    parts.append(_details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
     versions = [[name, version] for name, version in report.versions.items()]
-    parts.append(
-        _details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0)))
-    )
+    parts.append(_details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))
     return section("In detail", *parts)
 
 
@@ -270,9 +256,7 @@ def _rounds_details(run: RunResult) -> Markup:
     ]
     head = ["Round", "Replies used", "Mean update norm", "Time", "Not used"]
     name = _run_name(run)
-    return _details(
-        f"Rounds: {name}", table(head, rows, caption=f"{len(rows)} rounds of {name}", numbers=range(1, 4))
-    )
+    return _details(f"Rounds: {name}", table(head, rows, caption=f"{len(rows)} rounds of {name}", numbers=range(1, 4)))
 
 
 def _plan_details(run: RunResult) -> Markup:

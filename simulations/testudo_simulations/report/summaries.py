@@ -138,9 +138,7 @@ def rows_by_shots(setting: SettingSummary) -> list[tuple[ArmSummary | None, ...]
     """One row an arm, one cell a support size in ``shot_sizes``; None where it was not measured."""
     keys = dict.fromkeys((arm.name, arm.private) for arm in setting.arms)
     found = {(arm.name, arm.private, arm.shots): arm for arm in setting.arms}
-    return [
-        tuple(found.get((name, private, shots)) for shots in setting.shot_sizes) for name, private in keys
-    ]
+    return [tuple(found.get((name, private, shots)) for shots in setting.shot_sizes) for name, private in keys]
 
 
 def _setting(runs: list[RunResult]) -> SettingSummary:

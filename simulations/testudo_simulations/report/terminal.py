@@ -112,9 +112,7 @@ def _print_setting(setting: SettingSummary, screen: Screen) -> None:
     left_out = wording.exclusions(setting.left_out, "runs", usual=runs, most=MOST_NAMES)
     grid.add_row("Left out", screen.text(left_out or "no client"))
     if setting.refused:
-        grid.add_row(
-            "Refused", screen.text(wording.exclusions(setting.refused, "rounds", usual=0, most=MOST_NAMES))
-        )
+        grid.add_row("Refused", screen.text(wording.exclusions(setting.refused, "rounds", usual=0, most=MOST_NAMES)))
     total = f" (all {runs} runs)" if runs > 1 else ""
     grid.add_row("Cost", screen.text(f"{wording.cost_line(setting.cost)}{total}"))
     screen.console.print(grid)
@@ -127,9 +125,7 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
     private = setting.privacy.unit != "none"
     if private:
         table.add_column("adapted")
-    table.add_column(
-        screen.text(wording.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12
-    )
+    table.add_column(screen.text(wording.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12)
     for column in ("p10", "p50", "p90", "hurt"):
         table.add_column(column, justify="right", no_wrap=True, min_width=6)
     arms = setting.at(shots)
@@ -157,9 +153,7 @@ def _shots_table(setting: SettingSummary, screen: Screen) -> Table:
     for row in rows_by_shots(setting):
         label = next(arm.label for arm in row if arm is not None)
         cells = [
-            screen.text(
-                _cell(setting, arm, wide=len(sizes) <= WIDE_CELLS), "bold" if arm and arm is won else ""
-            )
+            screen.text(_cell(setting, arm, wide=len(sizes) <= WIDE_CELLS), "bold" if arm and arm is won else "")
             for arm, won in zip(row, winners, strict=True)
         ]
         table.add_row(screen.text(label), *cells)

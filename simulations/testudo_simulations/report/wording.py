@@ -55,9 +55,7 @@ def place(setting: SettingSummary) -> str:
     if setting.setting:
         return f"With {printable(setting.setting)}"
     target = setting.privacy.target_epsilon
-    return (
-        f"At epsilon {target:g}" if target is not None else f"At epsilon {epsilon(setting.privacy.epsilon)}"
-    )
+    return f"At epsilon {target:g}" if target is not None else f"At epsilon {epsilon(setting.privacy.epsilon)}"
 
 
 def support(shots: int | None) -> str:
@@ -67,9 +65,7 @@ def support(shots: int | None) -> str:
 
 def support_title(shots: int | None) -> str:
     """A support size as a title."""
-    return (
-        "All of the support set" if shots is None else f"{shots} support example{'s' if shots != 1 else ''}"
-    )
+    return "All of the support set" if shots is None else f"{shots} support example{'s' if shots != 1 else ''}"
 
 
 def sentence_case(text: str) -> str:
@@ -168,9 +164,7 @@ def exclusions(found: tuple[Exclusion, ...], unit: str, *, usual: int = 1, most:
     """
     parts = []
     for one in found[:most]:
-        times = (
-            "" if one.times == usual else f"; {one.times} {unit if one.times > 1 else unit.removesuffix('s')}"
-        )
+        times = "" if one.times == usual else f"; {one.times} {unit if one.times > 1 else unit.removesuffix('s')}"
         parts.append(f"{printable(one.client)} ({printable(one.reason)}{times})")
     more = len(found) - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more else "")
@@ -183,8 +177,7 @@ def notes(settings: tuple[SettingSummary, ...]) -> list[str]:
     sentences = [
         *(f"Lower {name} is better." for name in dict.fromkeys(lower)),
         f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed: no spread is known.",
-        "Too close to call: the mean difference is within its own standard deviation over seeds."
-        * (seeds > 1),
+        "Too close to call: the mean difference is within its own standard deviation over seeds." * (seeds > 1),
         "p10, p50, p90: a tenth, half, nine tenths of the unseen clients have a lower value.",
         "Hurt: share of clients that adaptation made worse.",
     ]

@@ -1,0 +1,64 @@
+"""Speed, measured as a ratio against a peer or a limit in the same run. Never part of a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from testudo_common.errors import UsageError
+from testudo_simulations.benchmarks.measure import Measurement
+
+
+def _exchange(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.exchange import measure_exchange
+
+    return measure_exchange(repeats)
+
+
+def _training(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.training import measure_training
+
+    return measure_training(repeats)
+
+
+BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {"exchange": _exchange, "training": _training}
+
+
+def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:
+    """Run one benchmark, or all, and print what they measured.
+
+    Args:
+        name: A key of ``BENCHMARKS``, or ``all``.
+        repeats: Each figure is the median of so many.
+        as_json: Print a list of measurements instead of a table.
+
+    Raises:
+        UsageError: There is no such benchmark.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    if name != "all" and name not in BENCHMARKS:
+        raise UsageError(f"there is no benchmark {name!r}", remedy=f"name one of {', '.join(BENCHMARKS)}, or all")
+    with Console(stderr=True).status("measuring") as status:
+        found: list[Measurement] = []
+        for each in BENCHMARKS if name == "all" else [name]:
+            status.update(f"measuring {each}, {repeats} times")
+            found += BENCHMARKS[each](repeats)
+    if as_json:
+        print(json.dumps([measurement.as_dict() for measurement in found], indent=2))
+        return
+    table = Table("case", "metric", "unit", "ours", "reference", "named", "ratio")
+    for measurement in found:
+        reference = "" if measurement.reference is None else f"{measurement.reference:.4g}"
+        ratio = "" if measurement.ratio is None else f"{measurement.ratio:.3g}"
+        table.add_row(
+            measurement.case,
+            measurement.metric,
+            measurement.unit,
+            f"{measurement.ours:.4g}",
+            reference,
+            measurement.reference_name,
+            ratio,
+        )
+    Console().print(table)
