@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load, save
 
-from testudo_common.errors import CheckpointError
+from testudo_common.errors import CheckpointError, PrivacyError
 from testudo_common.files import write_atomically
 from testudo_common.privacy.events import Events, SampledGaussian, compose
 from testudo_common.vectors import Vector
@@ -105,7 +105,7 @@ class ClientStore:
                 metadata["last_model_digest"],
                 load(path.read_bytes())["last_update"],
             )
-        except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, OSError, PrivacyError, safetensors.SafetensorError) as error:
             raise CheckpointError(
                 "the client's memory is damaged",
                 where=str(path),

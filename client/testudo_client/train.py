@@ -79,7 +79,7 @@ def run_private_inner_loop(
 
     Raises:
         DataError: There are no examples.
-        PrivacyError: The model has a layer for which Opacus has no per-example gradients.
+        PrivacyError: The model has a layer or a parameter for which Opacus has no per-example gradients.
     """
     if len(examples) == 0:
         raise DataError("there are no examples to train on")
@@ -96,12 +96,32 @@ def run_private_inner_loop(
         for _ in range(loop.steps):
             rows = np.flatnonzero(mechanism.sampling.random(len(examples)) < loop.sample_rate)
             optimizer.zero_grad()
-            # The mean loss of an empty sample is NaN and is never looked at: its gradient sum is zero, plus noise.
-            learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
+            if len(rows) > 0:
+                learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
+            _make_clippable(optimizer, empty=len(rows) == 0)
             optimizer.step()
     finally:
         module.to_standard_module()  # a second wrapping of a wrapped model raises
     return SampledGaussian(mechanism.noise_multiplier, loop.sample_rate, loop.steps)
+
+
+def _make_clippable(optimizer: DPOptimizer, *, empty: bool) -> None:
+    """Finite per-example gradients for every parameter; none at all, whose sum is zero, for an empty sample.
+
+    Not every layer reads an empty batch. And clipping does not bound an infinite gradient but makes it NaN, which
+    would end the round and so tell the server that this one example is there.
+    """
+    for parameter in optimizer.params:
+        if empty:
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        elif parameter.grad_sample is None:
+            raise PrivacyError(
+                "the model has a parameter that takes no part in its outputs, so no gradient to make private",
+                where="model.name",
+                remedy="remove it from the model, or freeze it with requires_grad = False",
+            )
+        else:
+            parameter.grad_sample.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _with_grad_samples(learner: Learner) -> GradSampleModule:

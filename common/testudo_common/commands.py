@@ -30,6 +30,10 @@ def run_command(command: Callable[[], object], *, on_interrupt: str = "Interrupt
     except KeyboardInterrupt:
         _say(on_interrupt)
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == EXIT_INTERRUPTED:  # typer's own end after Ctrl-C
+            _say(on_interrupt)
+        raise
     except BrokenPipeError:
         # The reader of our output went away, as `head` does: nothing to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

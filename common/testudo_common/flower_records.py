@@ -44,13 +44,18 @@ def from_records(records: RecordDict) -> Message:
     header = config.get(_HEADER)
     if set(config) != {_HEADER} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
-    vector: np.ndarray[Any, Any] | None = None
-    if _VECTOR in records:
-        try:
-            (vector,) = records.array_records[_VECTOR].to_numpy_ndarrays()
-        except (KeyError, ValueError, TypeError, EOFError) as error:
-            raise WireError("the vector cannot be read") from error
-    return decode(header, vector)
+    return decode(header, _vector_in(records) if _VECTOR in records else None)
+
+
+def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
+    try:
+        (vector,) = records.array_records[_VECTOR].to_numpy_ndarrays()
+    except Exception as error:
+        # A peer's bytes make numpy raise anything: MemoryError for a shape of petabytes, BadZipFile, TokenError.
+        raise WireError("the vector cannot be read") from error
+    if not isinstance(vector, np.ndarray):
+        raise WireError("the vector cannot be read")  # the bytes of an .npz archive become an NpzFile
+    return vector
 
 
 def identity_records(client_id: str) -> RecordDict:

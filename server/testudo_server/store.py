@@ -6,6 +6,7 @@ What must survive a restart is here, never in Flower's Context. No pickle: safet
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,6 +94,9 @@ class RunStore:
         else:
             with self._rounds.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
+                if self._durable:
+                    file.flush()
+                    os.fsync(file.fileno())  # the disk must not have the checkpoint without the line
         metadata = {
             "format": _FORMAT,
             "plan_digest": state.plan_digest,

@@ -7,6 +7,7 @@ at the plan's epsilon, as if its result were released; few-shot adaptation is no
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from testudo_client.train import Mechanism, run_private_inner_loop
+from testudo_common.errors import ModelError
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.metrics import ClassificationSums, RegressionSums
@@ -89,6 +91,12 @@ def in_target_unit(plan: FederationPlan, metrics: Mapping[str, float]) -> dict[s
     return {name: value * unit ** power.get(name, 0) for name, value in metrics.items()}
 
 
+def _metric_names(plan: FederationPlan) -> list[str]:
+    if plan.task.kind == "regression":
+        return list(RegressionSums.of(np.zeros(1), np.zeros(1)).metrics())
+    return list(ClassificationSums.of(np.eye(2), np.arange(2)).metrics())
+
+
 class Evaluator:
     """Scores models on the unseen clients of one federation.
 
@@ -103,6 +111,7 @@ class Evaluator:
         self._splits = splits
         self._learner = Learner(federation.plan)
         self._headline = headline_of(federation.plan)
+        self._metric_names = _metric_names(federation.plan)
         self._on_client = on_client
 
     def scores(self, model: Vector, shots: int | None, steps: int, *, clients: int | None = None) -> list[ClientScore]:
@@ -150,7 +159,10 @@ class Evaluator:
         sign = 1 if self._headline.higher_is_better else -1
         metric = self._headline.metric
         pairs = zip(adapted, before, strict=True)
-        return float(np.mean([sign * after.metrics[metric] < sign * start.metrics[metric] for after, start in pairs]))
+        # Written so that a client whose training diverged (NaN) counts as hurt.
+        return float(
+            np.mean([not sign * after.metrics[metric] >= sign * start.metrics[metric] for after, start in pairs])
+        )
 
     def _private(self, shots: int | None) -> bool:
         return self._plan.private and shots is None
@@ -160,7 +172,11 @@ class Evaluator:
         seeded = np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
         sums: ClassificationSums | RegressionSums | None = None
         for support, query in pairs:
-            part = self._score_pair(model, support, query, shots, steps, seeded)
+            try:
+                part = self._score_pair(model, support, query, shots, steps, seeded)
+            except ModelError:
+                # Its training diverged: that is a result, and the other clients have theirs.
+                return dict.fromkeys(self._metric_names, math.nan)
             sums = part if sums is None else sums + part  # type: ignore[operator]  # both of one task's kind
         return in_target_unit(self._plan, sums.metrics()) if sums is not None else {}
 

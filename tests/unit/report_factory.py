@@ -20,7 +20,7 @@ from testudo_simulations.results import (
     RunResult,
 )
 
-HOSTILE = '</svg><script>alert("1")</script>\x1b[2J\u202e$x_{[bold]'
+HOSTILE = '$_{$</svg><script>alert("1")</script>\x1b[2J\u202e$x_{[bold]'
 ACCURACIES = {
     "scratch": (0.50, 0.60),
     "meta": (0.62, 0.78),

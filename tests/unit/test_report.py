@@ -16,8 +16,8 @@ from report_factory import (
 
 from testudo_simulations.report.comparisons import before_after, best_baseline, compare
 from testudo_simulations.report.headlines import headline
-from testudo_simulations.report.summaries import summarise
-from testudo_simulations.report.wording import epsilon, place, size
+from testudo_simulations.report.summaries import rows_by_shots, summarise, without_privacy
+from testudo_simulations.report.wording import epsilon, open_adaptation, place, size
 from testudo_simulations.results import (
     Report,
 )
@@ -76,6 +76,31 @@ def test_a_client_that_diverged_is_not_averaged_away() -> None:
     assert compare(*setting.arms, higher_is_better=True).verdict == "worse"
     assert "diverged" in headline(setting).findings[0].text
     assert "nan" not in words(terminal(report(run(arms)))).split()
+
+
+def test_infinity_in_one_of_two_runs_is_not_averaged_away() -> None:
+    (setting,) = summarise(report(run([arm("adapted", (0.5,))]), run([arm("adapted", (math.inf,))], seed=1)))
+    assert math.isnan(setting.arms[0].score.mean)
+    assert setting.arms[0].score.std is None
+
+
+def test_an_arm_that_is_private_at_one_support_size_only_keeps_one_row() -> None:
+    arms = [arm("meta", (0.5,), shots=0), arm("adapted", (0.6,), shots=5), arm("adapted", (0.7,), private=True)]
+    (setting,) = summarise(report(run(arms, spent=7.0)))
+    rows = rows_by_shots(setting)
+    assert [[None if one is None else one.score.mean for one in row] for row in rows] == [
+        [0.5, None, None],
+        [None, 0.6, 0.7],
+    ]
+    assert without_privacy(setting) == (5,)
+    assert open_adaptation([setting]) == "At epsilon 8: no DP in adapting to 5."
+    assert open_adaptation(summarise(report(run(arms)))) == ""
+
+
+def test_two_arms_of_one_name_at_one_size_are_two_rows() -> None:
+    arms = [arm("adapted", (0.6,)), arm("adapted", (0.7,), private=True), arm("adapted", (0.4,), shots=5)]
+    (setting,) = summarise(report(run(arms, spent=7.0)))
+    assert [[one and one.score.mean for one in row] for row in rows_by_shots(setting)] == [[0.4, 0.6], [None, 0.7]]
 
 
 @pytest.mark.parametrize(("metric", "hurt"), [("accuracy", [True, False, False]), ("rmse", [False, False, True])])
@@ -158,6 +183,22 @@ def test_a_difference_within_its_spread_is_too_close_to_call() -> None:
     assert headline(setting).findings[0].text.endswith("trained from scratch 70.0 %: +0.5 points, too close to call.")
 
 
+def test_scratch_is_not_its_own_rival() -> None:
+    arms = [arm("adapted", (0.6,)), arm("scratch", (0.9,)), arm("local_ridge", (0.5,))]
+    (setting,) = summarise(report(run(arms)))
+    best = best_baseline(setting)
+    assert best is not None and best.name == "local_ridge"
+
+
+def test_adapting_without_privacy_in_a_private_setting_is_said() -> None:
+    arms = [arm("adapted", (0.6,), shots=5), arm("scratch", (0.5,), shots=5)]
+    (setting,) = summarise(report(run(arms, spent=7.0)))
+    assert headline(setting).findings[0].text == (
+        "At epsilon 8, the adapted meta-model (adapted without privacy) reaches 60.0 % accuracy on clients it never "
+        "saw; trained from scratch (not private) 50.0 %: +10.0 points."
+    )
+
+
 def test_without_an_adapted_arm_nothing_is_claimed() -> None:
     (setting,) = summarise(report(run([arm("scratch", (0.9,))])))
     (only,) = headline(setting).findings
@@ -167,9 +208,17 @@ def test_without_an_adapted_arm_nothing_is_claimed() -> None:
 
 def test_places() -> None:
     arms = [arm("adapted", (0.5,))]
-    runs = [run(arms, setting="epsilon = none"), run(arms, setting="inner.steps = 5"), run(arms, spent=7.0)]
-    expected = ["Without differential privacy", "With inner.steps = 5", "At epsilon 8"]
-    assert [place(setting) for setting in summarise(report(*runs))] == expected
+    named = ["epsilon = none", "epsilon = none, rounds.count = 5", "inner.steps = 5"]
+    runs = [run(arms, setting=setting) for setting in named]
+    runs += [run(arms), run(arms, setting="epsilon = 8, rounds.count = 5", spent=7.0)]
+    assert [place(setting) for setting in summarise(report(*runs))] == [
+        "Without differential privacy",
+        "Without differential privacy, rounds.count = 5",
+        "With inner.steps = 5",
+        "Without differential privacy",
+        "At epsilon 8, rounds.count = 5",
+    ]
+    assert [place(setting) for setting in summarise(report(run(arms, spent=7.0)))] == ["At epsilon 8"]
 
 
 @pytest.mark.parametrize(

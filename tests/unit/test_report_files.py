@@ -57,6 +57,10 @@ def _null_for_a_count(text: str) -> str:
     return text.replace('"parameters": 1234', '"parameters": null', 1)
 
 
+def _null_and_no_seed(text: str) -> str:
+    return _no_seed(text).replace('"before": 0.1', '"before": null', 1)
+
+
 def _a_list(text: str) -> str:
     return "[]"
 
@@ -68,6 +72,7 @@ def _a_list(text: str) -> str:
         (_no_seed, "damaged at runs.0.seed"),
         (_text_for_a_number, "damaged at runs.0.parameters"),
         (_null_for_a_count, "damaged at runs.0.parameters"),
+        (_null_and_no_seed, "damaged at runs.0.seed"),
         (_newer, "of version 2, and this program reads version 1"),
         (_a_list, "damaged at (whole file)"),
     ],

@@ -47,7 +47,7 @@ def test_terminal_names_privacy_exclusions_and_cost() -> None:
     assert "100 steps a client" in shown
     assert "c7 (too few rows)" in shown
     assert "c7 (no reply; 2 rounds)" in shown
-    assert "20 s CPU, 10 s wall; 4 MB down, 2 MB up; 500 MB memory (all 2 runs)" in shown
+    assert "20 s CPU, 10 s wall; 4 MB down, 2 MB up; 500 MB RAM (2 runs)" in shown
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
@@ -164,6 +164,16 @@ def test_the_privacy_section_says_what_is_not_covered_and_does_not_claim_what_wa
         assert said in private
     assert "No run of this report was differentially private" in plain
     assert "protects one example" not in plain
+
+
+def test_adapting_without_privacy_is_drawn_hollow_and_said() -> None:
+    arms = [arm("adapted", (0.6,), shots=5), arm("adapted", (0.7,), private=True)]
+    hollow = "fill: #ffffff; stroke: #0072b2"
+    private, plain = to_html(report(run(arms, spent=7.0))), to_html(report(run(arms)))
+    assert hollow in private
+    assert "At epsilon 8: no DP in adapting to 5. Hollow: no DP." in private
+    assert hollow not in plain
+    assert "no DP in adapting" not in plain
 
 
 def test_same_report_same_bytes_whatever_the_persons_matplotlib_settings(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def batches(count: int, sample_rate: float, steps: int, rng: np.random.Generator
     deck = np.empty(0, dtype=np.intp)
     for _ in range(steps):
         if len(deck) < size:
-            deck = rng.permutation(count)
+            fresh = rng.permutation(count)
+            left_over = np.isin(fresh, deck)  # they come first, and not twice into one batch
+            deck = np.concatenate([deck, fresh[~left_over], fresh[left_over]])
         batch, deck = deck[:size], deck[size:]
         yield batch

@@ -56,7 +56,7 @@ def build_model(plan: ModelPlan, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _build(plan, plan.inputs, plan.outputs)
-    _check_fits(model, plan.name, plan.inputs, plan.outputs)
+        _check_fits(model, plan.name, plan.inputs, plan.outputs)  # dropout draws from the global generator
     return model
 
 
@@ -105,7 +105,14 @@ def _from_factory(name: str, inputs: Sequence[int], outputs: int) -> nn.Module:
             where="model.name",
             remedy="install the package that holds it on every machine, or name mlp, conv or linear",
         ) from error
-    model = factory(tuple(inputs), outputs)
+    try:
+        model = factory(tuple(inputs), outputs)
+    except Exception as error:
+        raise ModelError(
+            f"the factory {name!r} raised {type(error).__name__}",
+            where="model.name",
+            remedy="it must be callable as factory(inputs, outputs), with a tuple and a number",
+        ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"the factory {name!r} did not return a torch.nn.Module", where="model.name")
     return model
@@ -121,8 +128,9 @@ def _check_fits(model: nn.Module, name: str, inputs: Sequence[int], outputs: int
             )
     try:
         with torch.no_grad():
+            model(torch.zeros(1, *inputs))  # a batch may be one example, which GroupNorm refuses at 1x1 pixels
             shape = tuple(model(torch.zeros(2, *inputs)).shape)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(f"{name!r} cannot read inputs of shape {tuple(inputs)}", where="model.inputs") from error
     if shape != (2, outputs):
         raise ModelError(

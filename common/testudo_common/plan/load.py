@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from pydantic_core import ErrorDetails
 from testudo_common.errors import Fault, PlanError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.checks import cross_faults
-from testudo_common.plan.sections import DataPlan
+from testudo_common.plan.sections import Column, DataPlan
 
 MAX_PLAN_BYTES = 1 << 20
 
@@ -50,6 +51,8 @@ def read_tables(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise PlanError([Fault("", f"cannot be read: {reason}", "Check the path")], source=str(path)) from error
+    except RecursionError as error:
+        raise PlanError([Fault("", "nested too deeply", "A plan has sections of keys")], source=str(path)) from error
     except tomllib.TOMLDecodeError as error:
         raise PlanError([Fault("", f"not TOML: {error}", "Correct that line")], source=str(path)) from error
 
@@ -101,9 +104,7 @@ def apply_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[s
     Raises:
         UsageError: A setting has no ``=`` or no key.
     """
-    changed: dict[str, Any] = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
-    }
+    changed: dict[str, Any] = copy.deepcopy(dict(tables))
     for setting in settings:
         key, equals, text = setting.partition("=")
         *parents, leaf = key.strip().split(".")
@@ -137,7 +138,7 @@ def _without_none(value: Any) -> Any:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -152,10 +153,11 @@ def _fault(section: str, detail: ErrorDetails, given: Any) -> Fault:
         for member in get_args(get_args(DataPlan)[0])
         for name in get_args(member.model_fields["federation"].annotation)
     }
-    place = [str(part) for part in detail["loc"] if str(part) not in tags]
+    # The union of federations puts its tag first.
+    place = [str(part) for part in detail["loc"][section == "data" :]]
     key = ".".join([section, *place])
     if detail["type"] == "extra_forbidden":
-        return _unknown(key, _known_keys(section, given), place[-1])
+        return _unknown(key, _known_keys(section, given, place), place[-1])
     if detail["type"] == "missing":
         return Fault(key, "missing", f"Add {key}")
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
@@ -164,7 +166,9 @@ def _fault(section: str, detail: ErrorDetails, given: Any) -> Fault:
     return Fault(key, f"{shown!r} cannot be used", f"{detail['msg']}{_describe(key)}")
 
 
-def _known_keys(section: str, given: Any) -> list[str]:
+def _known_keys(section: str, given: Any, place: list[str]) -> list[str]:
+    if section == "data" and len(place) > 1:
+        return list(Column.model_fields)
     if section != "data":
         annotation = FederationPlan.model_fields[section].annotation
         return list(getattr(annotation, "model_fields", {}))

@@ -93,7 +93,7 @@ class TableData(Section):
     target_center: float | None = Field(None, description="regression: subtracted from the target")
     target_scale: PositiveFloat | None = Field(None, description="regression: the target is divided by it")
     unseen_share: Fraction = Field(0.3, description="share of clients kept for evaluation only")
-    min_rows: int = Field(8, ge=2, description="a client with fewer rows is left out, by name")
+    min_rows: int = Field(8, ge=2, le=1_000_000_000, description="a client with fewer rows is left out, by name")
 
 
 DataPlan = Annotated[
@@ -118,8 +118,10 @@ class ModelPlan(Section):
     """The model, by name, or any ``torch.nn.Module`` factory as ``package.module:function``."""
 
     name: str = Field("mlp", pattern=r"^(mlp|conv|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
-    inputs: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, description="shape of one input")
-    outputs: int | None = Field(None, ge=1, description="classes, or 1 for regression")
+    inputs: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] | None = Field(
+        None, description="shape of one input"
+    )
+    outputs: int | None = Field(None, ge=1, le=1_000_000, description="classes, or 1 for regression")
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((64, 64), description="mlp: widths")
     activation: Literal["relu", "tanh"] = "relu"
     channels: int = Field(16, ge=1, le=4096, description="conv: channels a layer")
@@ -189,6 +191,6 @@ class EvaluationPlan(Section):
     steps: int = Field(30, ge=1, le=10_000, description="adaptation steps")
     learning_rate: PositiveFloat | None = Field(None, description="none: inner.learning_rate")
     scratch_steps: int = Field(100, ge=1, le=100_000, description="steps for a model trained from its initialisation")
-    every_rounds: int = Field(10, ge=1, description="how often the curve gets a point")
+    every_rounds: int = Field(10, ge=1, le=1_000_000, description="how often the curve gets a point")
     episodes: int = Field(50, ge=1, le=10_000, description="few_shot: episodes a client")
     queries: int = Field(10, ge=1, le=1000, description="few_shot: query examples a class")

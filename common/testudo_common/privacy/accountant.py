@@ -36,6 +36,9 @@ def epsilon_of(events: Iterable[SampledGaussian], delta: float, accountant: Acco
 
     Returns:
         0.0 for no events; ``inf`` if a step had no noise.
+
+    Raises:
+        PrivacyError: ``delta`` is too small for PRV's arithmetic.
     """
     return _epsilon(compose(events), delta, accountant)
 
@@ -81,7 +84,15 @@ def _epsilon_prv(events: Events, delta: float, scale: float) -> float:
     error = max(1e-4, _PRV_RELATIVE_ERROR * min(scale, 50.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(accountant.get_epsilon(delta, eps_error=error))
+        try:
+            # Below zero for a large delta, where 0 holds as well.
+            return max(0.0, float(accountant.get_epsilon(delta, eps_error=error)))
+        except ValueError as failure:
+            raise PrivacyError(
+                f"the PRV accountant cannot compute epsilon at delta {delta:g}",
+                where="privacy.delta",
+                remedy='write privacy.accountant = "rdp", or raise delta',
+            ) from failure
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from testudo_simulations.report.markup import Markup
-from testudo_simulations.report.summaries import ArmSummary, SettingSummary
+from testudo_simulations.report.summaries import SettingSummary
 from testudo_simulations.report.wording import printable
 
 if TYPE_CHECKING:
@@ -78,22 +78,12 @@ class Look:
     label: str
 
 
-def looks(settings: Sequence[SettingSummary]) -> dict[tuple[str, bool], Look]:
-    """The look of each arm, keyed by name and whether its adaptation was private; ours have their own."""
-    others = iter(_OTHERS * (1 + sum(len(setting.arms) for setting in settings)))
-    by_name: dict[str, tuple[str, str]] = {}
-    found: dict[tuple[str, bool], Look] = {}
-    for setting in settings:
-        for arm in setting.arms:
-            if arm.name not in by_name:
-                by_name[arm.name] = _KNOWN.get(arm.name) or next(others)
-            found.setdefault((arm.name, arm.private), Look(*by_name[arm.name], shorten(arm.label)))
-    return found
-
-
-def look_of(arm: ArmSummary, among: dict[tuple[str, bool], Look]) -> Look:
-    """The look of one arm."""
-    return among[arm.name, arm.private]
+def looks(settings: Sequence[SettingSummary]) -> dict[str, Look]:
+    """The look of each arm by its name; ours have their own."""
+    arms = {arm.name: arm for setting in reversed(settings) for arm in reversed(setting.arms)}
+    ordered = dict.fromkeys(arm.name for setting in settings for arm in setting.arms)
+    others = iter(_OTHERS * len(ordered))
+    return {name: Look(*(_KNOWN.get(name) or next(others)), shorten(arms[name].label)) for name in ordered}
 
 
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from testudo_simulations.report import drawing
 from testudo_simulations.report.comparisons import BeforeAfter, before_after
-from testudo_simulations.report.drawing import BETTER, FAINT, INK, WORSE, Drawing, Look, look_of
-from testudo_simulations.report.summaries import ArmSummary, SettingSummary
+from testudo_simulations.report.drawing import BETTER, FAINT, INK, WORSE, Drawing, Look
+from testudo_simulations.report.summaries import ArmSummary, SettingSummary, without_privacy
 from testudo_simulations.report.wording import (
     is_percent,
     metric_name,
     metric_title,
     number,
+    open_adaptation,
     place,
     sentence_case,
     support,
@@ -36,16 +37,13 @@ def arms(settings: Settings, key: str) -> Drawing | None:
     if not shown:
         return None
     look = drawing.looks(shown)
-    rows = list(dict.fromkeys((a.name, a.private) for s in shown for a in s.at(s.headline_shots)))
-    # an arm that is private in one setting and open in another keeps one row
-    names = list(dict.fromkeys(name for name, _ in rows))
+    names = list(dict.fromkeys(arm.name for setting in shown for arm in setting.at(setting.headline_shots)))
     with drawing.style(key):
         figure, axes = drawing.panels(len(shown), 0.75 + 0.27 * len(names), sharex=True)
         for panel, setting in zip(axes, shown, strict=True):
             _draw_arms(panel, setting, names, look)
-        labels = {name: found.label for (name, _), found in look.items()}
         for panel in axes:
-            panel.set_yticks(range(len(names)), [labels[name] for name in names])
+            panel.set_yticks(range(len(names)), [look[name].label for name in names])
             panel.set_ylim(len(names) - 0.5, -0.5)
             panel.tick_params(axis="y", length=0, labelcolor=INK)
             panel.set_xlabel(metric_title(shown[0].metric))
@@ -65,7 +63,7 @@ def arms(settings: Settings, key: str) -> Drawing | None:
     )
 
 
-def _draw_arms(panel: Axes, setting: SettingSummary, names: list[str], look: dict[tuple[str, bool], Look]) -> None:
+def _draw_arms(panel: Axes, setting: SettingSummary, names: list[str], look: dict[str, Look]) -> None:
     scale = 100.0 if is_percent(setting.metric) else 1.0
     panel.set_title(drawing.shorten(place(setting), 30))
     panel.grid(axis="x", visible=False)
@@ -73,8 +71,10 @@ def _draw_arms(panel: Axes, setting: SettingSummary, names: list[str], look: dic
     if "adapted" in names:
         row = names.index("adapted")
         panel.axhspan(row - 0.5, row + 0.5, color="#e8f1f8", zorder=0)
-    for arm in setting.at(setting.headline_shots):
-        row, style = names.index(arm.name), look_of(arm, look)
+    for row, name in enumerate(names):
+        arm, style = setting.find(name, setting.headline_shots), look[name]
+        if arm is None:
+            continue
         bold = "bold" if arm.name == "adapted" else "normal"
         panel.text(0.99, row, number(setting.metric, arm.score.mean), ha="right", va="center",
                    transform=panel.get_yaxis_transform(), fontweight=bold)  # fmt: skip
@@ -107,13 +107,12 @@ def few_shot(settings: Settings, key: str) -> Drawing | None:
     return Drawing(
         svg,
         f"{sentence_case(metric_name(shown[0].metric))} against support examples (a class; for regression: a "
-        f"client), {_direction(shown[0])}. The dashed line is the meta-model without a step.",
+        f"client), {_direction(shown[0])}. Dashed: the meta-model without a step. {open_adaptation(shown)}"
+        f"{' Hollow: no DP.' if any(map(without_privacy, shown)) else ''}",
     )
 
 
-def _draw_few_shot(
-    panel: Axes, setting: SettingSummary, look: dict[tuple[str, bool], Look], drawn: dict[str, Any]
-) -> None:
+def _draw_few_shot(panel: Axes, setting: SettingSummary, look: dict[str, Look], drawn: dict[str, Any]) -> None:
     scale = 100.0 if is_percent(setting.metric) else 1.0
     sizes = setting.shot_sizes
     panel.set_title(drawing.shorten(place(setting), 30))
@@ -121,24 +120,21 @@ def _draw_few_shot(
     panel.set_xlim(-0.3, len(sizes) - 0.7)
     panel.set_xlabel("support examples")
     panel.grid(axis="x", visible=False)
-    meta = setting.unadapted
-    if meta is not None and math.isfinite(meta.score.mean):
-        style = look_of(meta, look)
-        dashed = panel.axhline(scale * meta.score.mean, color=style.color, linestyle="--", linewidth=1.8, zorder=2)
-        drawn.setdefault(style.label, dashed)
-    for name, private in dict.fromkeys((arm.name, arm.private) for arm in setting.arms if arm.name != "meta"):
-        points = [arm for arm in setting.arms if (arm.name, arm.private) == (name, private)]
-        points.sort(key=lambda arm: sizes.index(arm.shots))
-        style, ours = look[name, private], name == "adapted"
+    for name in dict.fromkeys(arm.name for arm in setting.arms):
+        points = [(x, arm) for x, shots in enumerate(sizes) if (arm := setting.find(name, shots)) is not None]
+        style, ours = look[name], name == "adapted"
         line = panel.errorbar(
-            [sizes.index(arm.shots) for arm in points],
-            [scale * arm.score.mean for arm in points],
-            yerr=[scale * (arm.score.std or 0.0) for arm in points],
+            [x for x, _ in points],
+            [scale * arm.score.mean for _, arm in points],
+            yerr=[scale * (arm.score.std or 0.0) for _, arm in points],
             color=style.color, marker=style.marker, markersize=6 if ours else 4.5,
-            linewidth=2.6 if ours else 1.3, elinewidth=0.9, zorder=4 if ours else 3,
-            markerfacecolor="white" if _hollow(setting, points[0]) else style.color,
+            linewidth=2.6 if ours else 1.3, linestyle="--" if name == "meta" else "-",
+            elinewidth=0.9, zorder=4 if ours else 3,
         )  # fmt: skip
         drawn.setdefault(style.label, line)
+        hollow = [(x, scale * arm.score.mean) for x, arm in points if _hollow(setting, arm)]
+        panel.plot(*(zip(*hollow, strict=True) if hollow else ([], [])), style.marker, color=style.color,
+                   markersize=6 if ours else 4.5, markerfacecolor="white", zorder=5)  # fmt: skip
 
 
 def over_rounds(settings: Settings, key: str) -> Drawing | None:
@@ -180,7 +176,11 @@ def over_rounds(settings: Settings, key: str) -> Drawing | None:
         words = ". ".join(_curve_in_words(setting) for setting in shown)
         svg = drawing.render(figure, key, f"Curves over rounds of training. {words}.")
     band = " Band: one standard deviation over seeds." if max(len(s.runs) for s in shown) > 1 else ""
-    return Drawing(svg, f"Unseen clients after so many rounds, {_direction(shown[0])}.{band}")
+    return Drawing(
+        svg,
+        f"Measured during training on a sample of the unseen clients, {_direction(shown[0])}; the end of a curve need "
+        f"not equal the tables.{band}",
+    )
 
 
 def client_by_client(settings: Settings, key: str) -> Drawing | None:

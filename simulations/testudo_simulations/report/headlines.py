@@ -65,7 +65,8 @@ def headline(setting: SettingSummary) -> Headline:
 
 
 def _against_scratch(setting: SettingSummary, ours: ArmSummary) -> Finding:
-    reached = f"{place(setting)}, the adapted meta-model {_reaches(setting, ours)} on clients it never saw"
+    how = " (adapted without privacy)" if _openness(setting, ours) else ""
+    reached = f"{place(setting)}, the adapted meta-model{how} {_reaches(setting, ours)} on clients it never saw"
     scratch = setting.find("scratch", setting.headline_shots)
     if scratch is None:
         return Finding(f"{reached}; nothing was trained from scratch beside it.", None)

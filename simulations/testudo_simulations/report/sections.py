@@ -28,7 +28,8 @@ NOT_COVERED = (
     "every round its client took part in.",
     "Where an unseen client adapts “with DP”, its adaptation is charged as a run of its own at the same "
     "epsilon. It spends nothing of the training clients' accounts, since it uses none of their data.",
-    "Arms marked “no DP” had no protection in their adaptation; they are bars to compare with.",
+    "Where a figure or table says “no DP”, or a dot is hollow, adapting itself was not protected. A model adapted "
+    "so must stay with its owner.",
     "The scores in this report were computed in simulation, without noise. They are not part of the guarantee.",
 )
 UNPROTECTED = (

@@ -135,10 +135,26 @@ def summarise(report: Report) -> tuple[SettingSummary, ...]:
 
 
 def rows_by_shots(setting: SettingSummary) -> list[tuple[ArmSummary | None, ...]]:
-    """One row an arm, one cell a support size in ``shot_sizes``; None where it was not measured."""
-    keys = dict.fromkeys((arm.name, arm.private) for arm in setting.arms)
-    found = {(arm.name, arm.private, arm.shots): arm for arm in setting.arms}
-    return [tuple(found.get((name, private, shots)) for shots in setting.shot_sizes) for name, private in keys]
+    """One row an arm, one cell a support size in ``shot_sizes``; None where it was not measured.
+
+    An arm may be private at one size and not at another: that is one row. Two arms of one name at the same
+    size are two rows.
+    """
+    rows: dict[tuple[str, int], dict[int | None, ArmSummary]] = {}
+    for arm in setting.arms:
+        nth = 0
+        while arm.shots in rows.get((arm.name, nth), {}):
+            nth += 1
+        rows.setdefault((arm.name, nth), {})[arm.shots] = arm
+    return [tuple(row.get(shots) for shots in setting.shot_sizes) for row in rows.values()]
+
+
+def without_privacy(setting: SettingSummary) -> tuple[int | None, ...]:
+    """Support sizes at which nothing adapts privately, in a setting whose training is private."""
+    if setting.privacy.unit == "none":
+        return ()
+    adapting = {shots: [arm for arm in setting.at(shots) if arm.name != "meta"] for shots in setting.shot_sizes}
+    return tuple(shots for shots, arms in adapting.items() if arms and not any(arm.private for arm in arms))
 
 
 def _setting(runs: list[RunResult]) -> SettingSummary:

@@ -103,7 +103,10 @@ def _print_setting(setting: SettingSummary, screen: Screen) -> None:
     screen.console.print(screen.rule(wording.place(setting)))
     screen.console.print(Padding(_arm_table(setting, screen), (1, 0)))
     if len(setting.shot_sizes) > 1:
-        screen.console.print(Padding(_shots_table(setting, screen), (0, 0, 1, 0)))
+        screen.console.print(_shots_table(setting, screen))
+        if said := wording.open_adaptation([setting]):
+            screen.console.print(screen.text(said, "dim"))
+        screen.console.print()
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
@@ -113,7 +116,7 @@ def _print_setting(setting: SettingSummary, screen: Screen) -> None:
     grid.add_row("Left out", screen.text(left_out or "no client"))
     if setting.refused:
         grid.add_row("Refused", screen.text(wording.exclusions(setting.refused, "rounds", usual=0, most=MOST_NAMES)))
-    total = f" (all {runs} runs)" if runs > 1 else ""
+    total = f" ({runs} runs)" if runs > 1 else ""
     grid.add_row("Cost", screen.text(f"{wording.cost_line(setting.cost)}{total}"))
     screen.console.print(grid)
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, Decimal
 
-from testudo_simulations.report.summaries import ArmSummary, Exclusion, SettingSummary, Spread
+from testudo_simulations.report.summaries import (
+    ArmSummary,
+    Exclusion,
+    SettingSummary,
+    Spread,
+    without_privacy,
+)
 from testudo_simulations.results import Cost, PrivacySummary, Report, RunResult
 
 MISSING = "–"
@@ -48,14 +55,17 @@ def with_spread(metric: str, spread: Spread) -> str:
 
 def place(setting: SettingSummary) -> str:
     """The setting as a reader says it: what the sweep changed, or the privacy it ran under."""
-    if setting.privacy.unit == "none" and (not setting.setting or setting.setting.startswith("epsilon")):
+    named, account = printable(setting.setting), setting.privacy
+    if named == "epsilon = none" or named.startswith("epsilon = none,"):
+        return f"Without differential privacy{named.removeprefix('epsilon = none')}"
+    if named.startswith("epsilon = "):
+        return f"At epsilon {named.removeprefix('epsilon = ')}"
+    if named:
+        return f"With {named}"
+    if account.unit == "none":
         return "Without differential privacy"
-    if setting.setting.startswith("epsilon"):
-        return f"At {printable(setting.setting).replace(' = ', ' ')}"
-    if setting.setting:
-        return f"With {printable(setting.setting)}"
-    target = setting.privacy.target_epsilon
-    return f"At epsilon {target:g}" if target is not None else f"At epsilon {epsilon(setting.privacy.epsilon)}"
+    target = account.target_epsilon
+    return f"At epsilon {epsilon(account.epsilon) if target is None else f'{target:g}'}"
 
 
 def support(shots: int | None) -> str:
@@ -149,7 +159,7 @@ def cost_line(cost: Cost) -> str:
     """CPU, wall, bytes both ways, memory."""
     return (
         f"{seconds(cost.cpu_seconds)} CPU, {seconds(cost.wall_seconds)} wall; "
-        f"{size(cost.bytes_down)} down, {size(cost.bytes_up)} up; {size(cost.peak_memory_bytes)} memory"
+        f"{size(cost.bytes_down)} down, {size(cost.bytes_up)} up; {size(cost.peak_memory_bytes)} RAM"
     )
 
 
@@ -182,6 +192,15 @@ def notes(settings: tuple[SettingSummary, ...]) -> list[str]:
         "Hurt: share of clients that adaptation made worse.",
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def open_adaptation(settings: Sequence[SettingSummary]) -> str:
+    """Where training is private and adapting to few examples is not; empty where there is no such thing."""
+    said = []
+    for setting in settings:
+        if sizes := without_privacy(setting):
+            said.append(f"{place(setting)}: no DP in adapting to {', '.join(map(support, sizes))}.")
+    return " ".join(said)
 
 
 def facts(report: Report) -> list[str]:

@@ -1,0 +1,85 @@
+"""Small plans, examples and messages for tests; what they hold is as little as makes them valid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from testudo_client.participant import Participant
+from testudo_client.store import ClientStore
+from testudo_client.train import Mechanism
+from testudo_common.learning.learner import Learner
+from testudo_common.learning.tasks import Examples
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import parse_plan
+from testudo_common.vectors import Vector, vector_digest
+from testudo_common.wire import TrainRequest
+
+CLASSIFICATION: dict[str, Any] = {
+    "name": "small",
+    "data": {"federation": "digits"},
+    "task": {"kind": "classification"},
+    "model": {"name": "linear", "inputs": [3], "outputs": 2},
+    "inner": {"steps": 2, "learning_rate": 0.5, "sample_rate": 0.5},
+    "rounds": {"count": 4, "cohort_size": 2},
+}
+REGRESSION: dict[str, Any] = {
+    "name": "small",
+    "data": {"federation": "sine"},
+    "task": {"kind": "regression"},
+    "model": {"name": "linear", "inputs": [3], "outputs": 1},
+    "inner": {"steps": 2, "learning_rate": 0.1, "sample_rate": 1.0},
+    "rounds": {"count": 4, "cohort_size": 2},
+}
+FEW_SHOT: dict[str, Any] = {
+    "name": "small",
+    "data": {"federation": "omniglot"},
+    "task": {"kind": "few_shot", "ways": 2, "shots": 1},
+    "model": {"name": "linear", "inputs": [3], "outputs": 2},
+    "inner": {"steps": 2, "learning_rate": 0.5, "sample_rate": 1.0},
+    "rounds": {"count": 4, "cohort_size": 2},
+}
+
+
+def make_plan(*settings: str, tables: Mapping[str, Any] = CLASSIFICATION) -> FederationPlan:
+    """A small plan with ``section.key=value`` changed."""
+    return parse_plan(tables, source="a test", settings=settings)
+
+
+def make_examples(count: int = 12, *, regression: bool = False, inputs: int = 3, seed: int = 0) -> Examples:
+    """``count`` examples that mean nothing."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, inputs)).astype(np.float32)
+    if regression:
+        return Examples(features, rng.normal(size=count).astype(np.float32))
+    return Examples(features, (np.arange(count) % 2).astype(np.int64))
+
+
+def request_for(
+    plan: FederationPlan, model: Vector | None = None, *, round_number: int = 1, attempt: int = 0
+) -> TrainRequest:
+    """A proper request of the plan's server; from the plan's initial model unless another is given."""
+    model = Learner(plan).vector() if model is None else model
+    return TrainRequest(plan.digest, round_number, attempt, vector_digest(model), model)
+
+
+def without_noise(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
+    """A repeatable mechanism for a noise multiplier of zero."""
+    assert noise_multiplier == 0
+    return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
+
+
+def make_participant(
+    plan: FederationPlan, examples: Examples | None = None, store: ClientStore | None = None, **more: Any
+) -> Participant:
+    """A participant that remembers in memory only, unless it is given a store."""
+    return Participant(
+        "ada",
+        plan,
+        make_examples() if examples is None else examples,
+        ClientStore(None) if store is None else store,
+        **more,
+    )

@@ -1,0 +1,53 @@
+"""What federated Reptile must learn, and what its controls must not. Slow, since something is really trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testudo_common.learning.learner import initial_vector
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import parse_plan
+from testudo_server.store import RunStore
+from testudo_simulations.evaluation import Evaluator, make_splits
+from testudo_simulations.federations import load_federation
+from testudo_simulations.federations.base import Federation
+from testudo_simulations.run import complete, federate_in_process
+from testudo_simulations.scenarios import find_plan
+
+UNTRAINED_MSE = 2.2
+CONTROL_MSE = 2.0
+REACHED_MSE = 0.6
+
+
+def _sine() -> Federation:
+    tables, source = find_plan("sine")
+    return complete(load_federation(parse_plan(tables, source=source), None))
+
+
+def _joint_training(plan: FederationPlan) -> FederationPlan:
+    """The control that no plan may ask for: one inner step, whose meta-update is a plain gradient step."""
+    return plan.model_copy(update={"inner": plan.inner.model_copy(update={"steps": 1})})
+
+
+def _adapted_mse(federation: Federation, folder: Path) -> float:
+    state = federate_in_process(federation, RunStore(folder, durable=False), None)
+    evaluator = Evaluator(federation, make_splits(federation))
+    return evaluator.headline_mean(evaluator.scores(state.model, None, federation.plan.evaluation.steps))
+
+
+@pytest.mark.slow
+def test_reptile_learns_to_learn_sine_waves(tmp_path: Path) -> None:
+    federation = _sine()
+    evaluator = Evaluator(federation, make_splits(federation))
+    initial = evaluator.arm("scratch", "", initial_vector(federation.plan), None, federation.plan.evaluation.steps)
+    assert evaluator.headline_mean(initial.scores) > UNTRAINED_MSE
+    assert _adapted_mse(federation, tmp_path) < REACHED_MSE
+
+
+@pytest.mark.slow
+def test_joint_training_with_one_inner_step_does_not(tmp_path: Path) -> None:
+    federation = _sine()
+    control = Federation(_joint_training(federation.plan), federation.training, federation.unseen)
+    assert _adapted_mse(control, tmp_path) > CONTROL_MSE
