@@ -13,6 +13,7 @@ from testudo_common.commands import run_command
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     help="Look at a federation's plan from the data owner's side.\n\n"
     "Example: testudo-client check plan.toml --data mine.csv",
 )
@@ -52,3 +53,7 @@ def check(
 def main() -> None:
     """Entry point of ``testudo-client``."""
     run_command(app)
+
+
+if __name__ == "__main__":
+    main()

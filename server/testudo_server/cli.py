@@ -13,6 +13,7 @@ from testudo_common.commands import run_command
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     help="Prepare a federation's plan.\n\nExample: testudo-server check plan.toml --clients 12",
 )
 
@@ -44,3 +45,7 @@ def check(
 def main() -> None:
     """Entry point of ``testudo-server``."""
     run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Train and judge a federation on one machine.\n\n"
     "Example: [bold]testudo-simulate run digits --sweep epsilon=none,8 --seeds 3[/bold]",
@@ -196,3 +197,7 @@ def main() -> None:
         app,
         on_interrupt="Interrupted. Finished rounds are kept: the same command with --resume and --out goes on",
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -43,6 +43,7 @@ class JobProgress:
             console=Console(stderr=True),
         )
         self._tasks = [self._progress.add_task("", title=title, what="waiting", total=None) for title in titles]
+        self._titles = titles
         self._doing = ["" for _ in titles]
 
     def __enter__(self) -> JobProgress:
@@ -59,5 +60,5 @@ class JobProgress:
         task = self._tasks[number]
         if what != self._doing[number]:
             self._doing[number] = what
-            self._progress.reset(task, total=total, completed=done, what=what)
+            self._progress.reset(task, total=total, completed=done, what=what, title=self._titles[number])
         self._progress.update(task, completed=done, total=total, what=what)

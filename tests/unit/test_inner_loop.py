@@ -105,7 +105,7 @@ def test_constant_on_a_clients_targets_moves_its_predictions_by_it(constant: flo
         learner = Learner(make_plan(tables=REGRESSION))
         centre = LocalCentre.of(examples, mode)
         run_inner_loop(learner, centre.subtract(examples), InnerLoop(5, 0.1), rng())
-        return learner.outputs(centre.subtract(query).inputs) + centre.target
+        return learner.outputs(centre.subtract(query).inputs).astype(np.float64) + centre.target
 
     whole_numbers = rng(1).integers(-8, 8, size=16).astype(np.float32)
     examples = Examples(make_examples(16).inputs, whole_numbers)

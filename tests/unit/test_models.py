@@ -190,9 +190,11 @@ def test_model_that_cannot_read_the_inputs(factory: Any) -> None:
     )
 
 
-def test_model_that_cannot_read_one_input(factory: Any) -> None:
-    """A Poisson sample of one example would end the round; GroupNorm refuses one value a channel."""
-    assert fault_of("conv", inputs=(1, 1, 1)).where == "model.inputs"
+def test_model_that_cannot_read_one_input() -> None:
+    """GroupNorm refuses a single value a group, so that a Poisson sample of one example would end the round."""
+    plan = ModelPlan(name="conv", inputs=(1, 8, 8), outputs=2, channels=4, blocks=4)
+    with pytest.raises(ModelError, match="cannot read inputs of shape"):
+        build_model(plan, 0)
 
 
 def test_model_with_two_outputs_at_once(factory: Any) -> None:
