@@ -97,12 +97,19 @@ def run_private_inner_loop(
             rows = np.flatnonzero(mechanism.sampling.random(len(examples)) < loop.sample_rate)
             optimizer.zero_grad()
             if len(rows) > 0:
-                learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
+                _backward(learner.loss(module(inputs[rows]), targets[rows]))
             _make_clippable(optimizer, empty=len(rows) == 0)
             optimizer.step()
     finally:
         module.to_standard_module()  # a second wrapping of a wrapped model raises
     return SampledGaussian(mechanism.noise_multiplier, loop.sample_rate, loop.steps)
+
+
+def _backward(loss: torch.Tensor) -> None:
+    with warnings.catch_warnings():
+        # torch warns that the inputs need no gradient. They do not.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _make_clippable(optimizer: DPOptimizer, *, empty: bool) -> None:

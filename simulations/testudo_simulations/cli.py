@@ -122,9 +122,8 @@ def plan(plan: PlanArgument, settings: SetOption = None, data: DataOption = None
     checked = parse_plan(tables, source=source, settings=settings or [])
     if data is not None:
         from testudo_simulations.federations import load_federation
-        from testudo_simulations.run import complete
 
-        checked = complete(load_federation(checked, data)).plan
+        checked = load_federation(checked, data).plan
     typer.echo(dump_plan(checked), nl=False)
 
 

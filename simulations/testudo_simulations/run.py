@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from testudo_client.app import build_client_app
 from testudo_common.errors import UsageError
 from testudo_common.files import write_atomically
 from testudo_common.learning.learner import initial_vector
@@ -23,19 +22,16 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
-from testudo_common.privacy.planned import participations_for, planned_event
+from testudo_common.privacy.planned import planned_event
 from testudo_common.vectors import Vector, vector_digest
-from testudo_server.app import run_federation
 from testudo_server.coordinator import OnRound
 from testudo_server.store import RoundRecord, RunState, RunStore
-from testudo_simulations.evaluation import Evaluator, headline_of, in_target_unit, make_splits
+from testudo_simulations.arms import OnProgress, comparison_arms, our_arms
+from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.grid import InProcessGrid
-from testudo_simulations.owners import Owners
+from testudo_simulations.inline_backend import federate_in_process
 from testudo_simulations.results import (
-    Arm,
-    ClientScore,
     Cost,
     CurvePoint,
     PrivacySummary,
@@ -44,9 +40,6 @@ from testudo_simulations.results import (
 from testudo_simulations.results import RoundRecord as RoundResult
 
 Backend = Literal["inline", "ray"]
-OnProgress = Callable[[str, int, int], None]
-"""Told (what is being done, steps done, steps in all)."""
-
 CURVE_CLIENTS = 10
 _RESULT = "result.json"
 
@@ -87,12 +80,13 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     """
     started_wall, started_cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(1)
-    federation = complete(load_federation(request.plan, request.data))
+    federation = load_federation(request.plan, request.data)
     plan = federation.plan
     if finished := _finished(request, plan):
         return finished
     store = _open(request, plan)
-    evaluator = Evaluator(federation, make_splits(federation))
+    splits = make_splits(federation)
+    evaluator = Evaluator(federation, splits)
     curve = [_curve_point(evaluator, plan, 0, initial_vector(plan))]
     if request.resume and store.exists:
         curve = _curve_kept(request.out, store.load(plan.digest).round) or curve
@@ -104,9 +98,9 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         on_progress("federated rounds", state.round, plan.rounds.count)
 
     state = _federate(request, federation, store, on_round)
-    arms = _arms(evaluator, federation, state.model, on_progress)
+    arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
-        arms += _comparisons(evaluator, federation, on_progress)
+        arms += comparison_arms(evaluator, federation, splits, on_progress)
     records = store.records()
     result = RunResult(
         name=plan.name,
@@ -137,43 +131,6 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     )
     write_atomically(request.out / _RESULT, result.model_dump_json(indent=1).encode(), durable=False)
     return result
-
-
-def complete(federation: Federation) -> Federation:
-    """The federation with the plan's number of participations filled in from its number of clients.
-
-    Raises:
-        PlanError: The completed plan has a fault.
-    """
-    plan = federation.plan
-    if plan.rounds.max_participations is not None:
-        return federation
-    participations = participations_for(plan, len(federation.training))
-    rounds = plan.rounds.model_copy(update={"max_participations": participations})
-    completed = FederationPlan.model_validate({**dict(plan), "rounds": rounds})
-    return Federation(completed, federation.training, federation.unseen, federation.excluded, federation.source)
-
-
-def federate_in_process(
-    federation: Federation,
-    store: RunStore,
-    state: Path | None,
-    *,
-    resume: bool = False,
-    on_round: OnRound | None = None,
-) -> RunState:
-    """The plan's rounds with every client in this process.
-
-    Args:
-        federation: With a complete plan.
-        store: Of the server.
-        state: Folder of what each client remembers, or None for memory only.
-        resume: Go on where ``store`` stands.
-        on_round: Told of every finished round.
-    """
-    clients = len(federation.training)
-    grid = InProcessGrid(build_client_app(Owners(federation, state)), clients)
-    return run_federation(grid, federation.plan, store, clients=clients, resume=resume, on_round=on_round)
 
 
 def _federate(request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound) -> RunState:
@@ -226,71 +183,6 @@ def _curve_kept(out: Path, last_round: int) -> list[CurvePoint]:
         return []
     points = [CurvePoint.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [point for point in points if point.round <= last_round]
-
-
-def _arms(evaluator: Evaluator, federation: Federation, model: Vector, on_progress: OnProgress) -> list[Arm]:
-    """Scratch, meta-initialisation and adapted, at every support size."""
-    plan = federation.plan
-    sizes = list(make_splits(federation))
-    steps, scratch_steps = plan.evaluation.steps, plan.evaluation.scratch_steps
-    initial = initial_vector(plan)
-    arms: list[Arm] = []
-    for done, shots in enumerate(sizes):
-        on_progress("evaluation", done, len(sizes))
-        before = evaluator.arm("meta", "meta-initialisation, no step", model, shots, 0)
-        arms.append(before)
-        if shots == 0:
-            continue
-        arms.append(evaluator.arm("scratch", f"local only, {scratch_steps} steps", initial, shots, scratch_steps))
-        adapted = evaluator.arm("adapted", f"meta-initialisation, {steps} steps", model, shots, steps)
-        hurt = evaluator.share_hurt(adapted.scores, before.scores)
-        arms.append(adapted.model_copy(update={"share_hurt": hurt}))
-    on_progress("evaluation", len(sizes), len(sizes))
-    return arms
-
-
-def _comparisons(evaluator: Evaluator, federation: Federation, on_progress: OnProgress) -> list[Arm]:
-    """FedAvg with fine-tuning, and what needs no federation."""
-    from testudo_simulations.baselines import run_baselines
-
-    model = federated_averaging(federation, on_progress)
-    steps = federation.plan.evaluation.steps
-    splits = make_splits(federation)
-    arms = [
-        evaluator.arm("fedavg_finetuned", f"FedAvg, {steps} steps", model, shots, steps, family="federated")
-        for shots in splits
-        if shots != 0
-    ]
-    on_progress("baselines", 0, 1)
-    rng = np.random.default_rng(federation.plan.seed)
-    for arm in run_baselines(federation, splits, rng):
-        scores = [
-            ClientScore(client=score.client, metrics=in_target_unit(federation.plan, score.metrics))
-            for score in arm.scores
-        ]
-        arms.append(arm.model_copy(update={"scores": scores}))
-    on_progress("baselines", 1, 1)
-    return arms
-
-
-def federated_averaging(federation: Federation, on_progress: OnProgress = _no_progress) -> Vector:
-    """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
-
-    Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here.
-    """
-    import tempfile
-
-    plan = federation.plan
-    outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
-    averaging = FederationPlan.model_validate({**dict(plan), "outer": outer})
-    changed = Federation(averaging, federation.training, federation.unseen, federation.excluded, federation.source)
-
-    def on_round(state: RunState, _record: RoundRecord) -> None:
-        on_progress("FedAvg for comparison", state.round, plan.rounds.count)
-
-    with tempfile.TemporaryDirectory(prefix="testudo-") as folder:
-        store = RunStore(Path(folder), durable=False)
-        return federate_in_process(changed, store, None, on_round=on_round).model
 
 
 def _privacy_summary(plan: FederationPlan, state: RunState) -> PrivacySummary:

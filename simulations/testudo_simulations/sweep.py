@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import queue
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def make_jobs(
         seeds: 1 or more.
 
     Raises:
-        UsageError: A sweep is not of its form.
+        UsageError: A sweep is not of its form, or two runs would share a folder.
         PlanError: A combination is not a valid plan.
     """
     common = list(settings)
@@ -86,6 +87,12 @@ def make_jobs(
             plan = parse_plan(tables, source=source, settings=[*changed, f"seed={seed}"])
             parts = [f"{key}-{value}" for key, value in combination] + ([f"seed-{seed}"] if seeds > 1 else [])
             jobs.append(Job(plan, setting, "/".join(_slug(part) for part in parts) or "."))
+    for folder, count in Counter(job.folder for job in jobs).items():
+        if count > 1:
+            raise UsageError(
+                f"{count} runs of the sweep would share the folder {folder!r}",
+                remedy="choose values that differ in letters or digits",
+            )
     return jobs
 
 

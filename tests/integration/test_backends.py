@@ -17,7 +17,7 @@ from testudo_common.plan.load import dump_plan, parse_plan
 from testudo_server.store import RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.run import complete, federate_in_process
+from testudo_simulations.inline_backend import federate_in_process
 from testudo_simulations.scenarios import find_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ SMALL = [f"data.clients={CLIENTS}", "data.unseen_clients=2", "rounds.count=3", "
 
 def _federation(*extra: str) -> Federation:
     tables, source = find_plan("sine")
-    return complete(load_federation(parse_plan(tables, source=source, settings=[*SMALL, *extra]), None))
+    return load_federation(parse_plan(tables, source=source, settings=[*SMALL, *extra]), None)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from testudo_server.store import RunStore
 from testudo_simulations.evaluation import Evaluator, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.run import complete, federate_in_process
+from testudo_simulations.inline_backend import federate_in_process
 from testudo_simulations.scenarios import find_plan
 
 UNTRAINED_MSE = 2.2
@@ -23,7 +23,7 @@ REACHED_MSE = 0.6
 
 def _sine() -> Federation:
     tables, source = find_plan("sine")
-    return complete(load_federation(parse_plan(tables, source=source), None))
+    return load_federation(parse_plan(tables, source=source), None)
 
 
 def _joint_training(plan: FederationPlan) -> FederationPlan:

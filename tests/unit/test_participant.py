@@ -43,7 +43,13 @@ from testudo_simulations.grid import InProcessGrid
 EXAMPLE = 'privacy.unit="example"'
 NOISY = (EXAMPLE, "privacy.noise_multiplier=1.0")
 NOISELESS = (EXAMPLE, "privacy.noise_multiplier=0")
-TARGET = (EXAMPLE, "privacy.epsilon=5", "privacy.accountant=rdp", "rounds.max_participations=2")
+TARGET = (
+    EXAMPLE,
+    "inner.sample_rate=1.0",
+    "privacy.epsilon=5",
+    "privacy.accountant=rdp",
+    "rounds.max_participations=2",
+)
 ONE_ROUND = SampledGaussian(1.0, 0.5, 2)
 
 
@@ -254,9 +260,7 @@ def test_one_wild_example_under_privacy_does_not_end_the_round() -> None:
 
 def test_no_examples() -> None:
     private, plain = make_plan(*NOISY), make_plan()
-    assert reason_of(make_participant(private, make_examples(0)), request_for(private)) is (
-        RefusalReason.DATA_UNUSABLE
-    )
+    assert reason_of(make_participant(private, make_examples(0)), request_for(private)) is (RefusalReason.DATA_UNUSABLE)
     assert not update_of(make_participant(plain, make_examples(0)), request_for(plain)).any()
 
 
@@ -332,9 +336,7 @@ def test_participants_may_share_a_learner() -> None:
         for i in range(3)
     ]
     together = [
-        update_of(
-            Participant(str(i), plan, make_examples(seed=i), ClientStore(None), learner), request_for(plan)
-        )
+        update_of(Participant(str(i), plan, make_examples(seed=i), ClientStore(None), learner), request_for(plan))
         for i in range(3)
     ]
     for one, other in zip(alone, together, strict=True):
@@ -527,9 +529,7 @@ def test_client_that_cannot_start(caplog: pytest.LogCaptureFixture) -> None:
         pytest.param(RecordDict(), id="nothing"),
         pytest.param(RecordDict({"testudo": ConfigRecord({"header": b"\x01"})}), id="bad header"),
         pytest.param(to_records(Refusal("ab" * 32, 1, 0, RefusalReason.INTERNAL)), id="a refusal"),
-        pytest.param(
-            to_records(TrainReply("ab" * 32, 1, 0, "ab" * 32, np.zeros(8, dtype=np.float32))), id="a reply"
-        ),
+        pytest.param(to_records(TrainReply("ab" * 32, 1, 0, "ab" * 32, np.zeros(8, dtype=np.float32))), id="a reply"),
     ],
 )
 def test_request_that_is_none(records: RecordDict) -> None:

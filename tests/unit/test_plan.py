@@ -242,9 +242,7 @@ CROSS_CHECKS = [
     [case[1:] for case in CROSS_CHECKS],
     ids=[case[0] for case in CROSS_CHECKS],
 )
-def test_cross_check(
-    tables: dict[str, Any], wrong: list[str], key: str, word: str, right: list[str]
-) -> None:
+def test_cross_check(tables: dict[str, Any], wrong: list[str], key: str, word: str, right: list[str]) -> None:
     faults = faults_of(tables, *wrong)
     assert list(faults) == [key]
     assert word in faults[key]
@@ -282,9 +280,7 @@ FIELD_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "key", "words"), FIELD_FAULTS, ids=[case[0][0] for case in FIELD_FAULTS]
-)
+@pytest.mark.parametrize(("changes", "key", "words"), FIELD_FAULTS, ids=[case[0][0] for case in FIELD_FAULTS])
 def test_fault_of_a_field(changes: list[str], key: str, words: str) -> None:
     faults = faults_of(DIGITS, *changes)
     assert list(faults) == [key]
@@ -446,9 +442,7 @@ def shuffled(value: Any, rng: random.Random) -> Any:
     return {key: shuffled(value[key], rng) for key in keys}
 
 
-FULL = parsed(TABLE, "model.inputs=[1]", "rounds.max_participations=3").model_dump(
-    mode="json", exclude_none=True
-)
+FULL = parsed(TABLE, "model.inputs=[1]", "rounds.max_participations=3").model_dump(mode="json", exclude_none=True)
 
 
 @given(st.integers(0, 2**32))

@@ -41,9 +41,7 @@ class Answers:
     def __init__(self, answers: Mapping[str, Message | str]) -> None:
         self._answers = answers
 
-    def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
-    ) -> Mapping[str, Message | str]:
+    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Mapping[str, Message | str]:
         self.delivered = dict(requests), deadline_seconds
         return self._answers
 
@@ -125,9 +123,7 @@ NAMES = [f"client-{number}" for number in range(5)]
 START = np.linspace(-1, 1, 8).astype(np.float32)
 
 
-def coordinator(
-    folder: Path, plan: FederationPlan = PLAN, clients: Clients | None = None, **more: Any
-) -> Coordinator:
+def coordinator(folder: Path, plan: FederationPlan = PLAN, clients: Clients | None = None, **more: Any) -> Coordinator:
     return Coordinator(plan, clients or Clients(), RunStore(folder, durable=False), **more)
 
 
@@ -307,9 +303,7 @@ def test_durable_or_not_the_same_is_kept(tmp_path: Path, durable: bool) -> None:
     assert kept.records() == (record(1),)
 
 
-def test_durable_line_is_on_the_disk_before_the_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_durable_line_is_on_the_disk_before_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a loss of power there may be a line too many, which is forgotten, but never one too few."""
     synced: list[str] = []
 
@@ -343,9 +337,7 @@ def test_kill_between_line_and_checkpoint(tmp_path: Path, store: RunStore, left_
     assert store.records() == (record(1), record(2), record(3))
 
 
-def test_kill_while_the_checkpoint_is_written(
-    tmp_path: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_while_the_checkpoint_is_written(tmp_path: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
 

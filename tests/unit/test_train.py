@@ -24,6 +24,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.vectors import Vector
 
+
 class RawParameter(nn.Module):
     """A parameter of its own, for which Opacus has no rule and takes functorch."""
 
@@ -243,9 +244,23 @@ def test_noise_is_added_to_the_gradients_and_does_not_depend_on_them() -> None:
     assert abs(np.corrcoef(noise, signal)[0, 1]) < 6 / math.sqrt(len(noise))
 
 
+def test_example_is_drawn_below_the_sample_rate_and_nowhere_else() -> None:
+    """A number is below q with probability q exactly; an example drawn more often costs more than is charged."""
+
+    class Numbers:
+        def random(self, count: int) -> np.ndarray:
+            return np.array([np.nextafter(0.25, 0), 0.25, np.nextafter(0.25, 1), 0.0, 0.3, 0.26, 0.5, 0.999])
+
+    learner = Learner(plan_of("linear"))
+    examples = images(8)
+    found = moved(learner, examples, InnerLoop(1, 0.5, 0.25), mechanism(0.0, 1e6, Numbers()))
+    sums = gradients(learner, examples)[[0, 3]].sum(axis=0)
+    np.testing.assert_allclose(found, -0.5 * sums / (0.25 * 8), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("sample_rate", [0.1, 0.6])
 def test_samples_are_poisson(sample_rate: float) -> None:
-    """Each example by itself: sizes are binomial, and no example is drawn in every step or in none."""
+    """Each example by itself, in every step anew: sizes are binomial, and no example is drawn always or never."""
 
     class Watched:
         def __init__(self) -> None:
@@ -382,6 +397,30 @@ def test_state_is_all_new_every_time() -> None:
     assert abs(bits.mean() - 0.5) < 6 * 0.5 / math.sqrt(len(bits))
 
 
+def follows_from_its_first_word(words: np.ndarray) -> bool:
+    """Whether all words are grown from the first 32 bits, as ``manual_seed`` does (init_genrand, Matsumoto 2002)."""
+    earlier = words[:-1]
+    grown = (1812433253 * (earlier ^ (earlier >> 30)) + np.arange(1, 624, dtype=np.uint64)) & 0xFFFFFFFF
+    return np.array_equal(grown, words[1:])
+
+
+def test_state_is_not_grown_from_a_seed() -> None:
+    assert follows_from_its_first_word(words_of(torch.Generator().manual_seed(2**40 + 7)))
+    assert not follows_from_its_first_word(words_of(noise_generator()))
+
+
+def test_every_bit_of_the_state_is_the_operating_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bytes] = []
+
+    def token_bytes(count: int) -> bytes:
+        drawn.append(os.urandom(count))
+        return drawn[-1]
+
+    monkeypatch.setattr("secrets.token_bytes", token_bytes)
+    assert words_of(noise_generator()).astype(np.uint32).tobytes() == b"".join(drawn)
+    assert len(drawn[0]) == 4 * 624
+
+
 def test_stream_is_that_of_the_whole_state() -> None:
     """numpy's own Mersenne Twister, given the same 624 words, makes the same numbers."""
     generator = noise_generator()
@@ -421,9 +460,7 @@ def test_no_two_generators_agree() -> None:
 def test_noise_of_two_clients_does_not_cancel() -> None:
     learner = Learner(make_plan("model.inputs=[400]", "model.outputs=5"))
     examples = Examples(np.zeros((4, 400), dtype=np.float32), np.zeros(4, dtype=np.int64))
-    noises = [
-        moved(learner, examples, InnerLoop(1, 1.0, 1e-12), Mechanism.from_os(1.0, 1e-12)) for _ in range(4)
-    ]
+    noises = [moved(learner, examples, InnerLoop(1, 1.0, 1e-12), Mechanism.from_os(1.0, 1e-12)) for _ in range(4)]
     for place, one in enumerate(noises):
         for other in noises[:place]:
             assert np.linalg.norm(one - other) == pytest.approx(math.sqrt(2) * np.linalg.norm(one), rel=0.15)

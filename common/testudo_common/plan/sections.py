@@ -46,6 +46,9 @@ class OmniglotData(Section):
     federation: Literal["omniglot"] = "omniglot"
     unseen_share: Fraction = Field(0.3, description="share of alphabets kept for evaluation only")
     side: int = Field(14, ge=7, le=105, description="pixels a side after shrinking")
+    episodes: Literal["mixed", "alphabet"] = Field(
+        "mixed", description="evaluation: an episode draws from all unseen alphabets, or from one"
+    )
 
 
 class RetailData(Section):

@@ -48,17 +48,16 @@ def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps([measurement.as_dict() for measurement in found], indent=2))
         return
-    table = Table("case", "metric", "unit", "ours", "reference", "named", "ratio")
+    columns = ("case", "metric", "ours", "reference", "ratio")
+    table = Table(*columns, title=f"median of {repeats}", title_justify="left")
     for measurement in found:
-        reference = "" if measurement.reference is None else f"{measurement.reference:.4g}"
-        ratio = "" if measurement.ratio is None else f"{measurement.ratio:.3g}"
+        known = measurement.reference is not None and measurement.ratio is not None
+        reference = f"{measurement.reference:.3g} {measurement.unit}\n{measurement.reference_name}" if known else "none"
         table.add_row(
             measurement.case,
             measurement.metric,
-            measurement.unit,
-            f"{measurement.ours:.4g}",
+            f"{measurement.ours:.3g} {measurement.unit}",
             reference,
-            measurement.reference_name,
-            ratio,
+            f"{measurement.ratio:.3g}" if known else "",
         )
     Console().print(table)

@@ -44,10 +44,10 @@ def measure_training(repeats: int) -> list[Measurement]:
     private = median_seconds(lambda: run_private_inner_loop(learner, examples, _LOOP, mechanism), repeats)
     plain = median_seconds(lambda: run_inner_loop(learner, examples, _LOOP, rng), repeats)
     engine = median_seconds(_engine_loop(plan, examples), repeats)
-    case = f"{_LOOP.steps} private steps of a client, batch {_LOOP.sample_rate * _EXAMPLES:.0f}, conv net"
+    case = f"{_LOOP.steps} private steps, conv net"
     return [
         *compared(case, private, engine, "Opacus PrivacyEngine"),
-        *compared(case, private, plain, "the same steps without privacy (limit)"),
+        *compared(case, private, plain, "the steps without privacy"),
     ]
 
 

@@ -18,6 +18,7 @@ from testudo_common.plan.sections import (
 )
 from testudo_simulations.federations import activity, digits, omniglot, retail, sine, table
 from testudo_simulations.federations.base import Exclusion, Federation, UnseenClient
+from testudo_simulations.federations.complete import with_participations
 
 
 def load_federation(plan: FederationPlan, data: Path | None) -> Federation:
@@ -31,6 +32,10 @@ def load_federation(plan: FederationPlan, data: Path | None) -> Federation:
         DataError: ``data`` is missing or not wanted, or cannot be used.
         PlanError: What the plan states about the model does not agree with the data.
     """
+    return with_participations(_load(plan, data))
+
+
+def _load(plan: FederationPlan, data: Path | None) -> Federation:
     section = plan.data
     if isinstance(section, DigitsData | SineData):
         if data is not None:

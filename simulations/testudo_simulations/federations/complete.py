@@ -1,10 +1,14 @@
-"""A plan made complete: what it leaves open about the model follows from the data, the rest must agree."""
+"""A plan made complete: what it leaves open follows from the data, the rest must agree."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from testudo_common.errors import Fault, PlanError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import DataPlan
+from testudo_common.privacy.planned import participations_for
+from testudo_simulations.federations.base import Federation
 
 
 def complete_plan(
@@ -32,6 +36,17 @@ def complete_plan(
     changed = plan.model_copy(update={"model": model, "data": data or plan.data})
     # model_copy checks nothing; only a validated plan leaves this function
     return FederationPlan.model_validate(changed.model_dump())
+
+
+def with_participations(federation: Federation) -> Federation:
+    """The federation with ``rounds.max_participations`` stated: as planned, or everybody asked equally often."""
+    plan = federation.plan
+    if plan.rounds.max_participations is not None:
+        return federation
+    participations = participations_for(plan, len(federation.training))
+    rounds = plan.rounds.model_copy(update={"max_participations": participations})
+    changed = plan.model_copy(update={"rounds": rounds})
+    return replace(federation, plan=FederationPlan.model_validate(changed.model_dump()))
 
 
 def _disagreement(key: str, stated: object, found: object) -> Fault:

@@ -44,7 +44,8 @@ def load(plan: FederationPlan, data: OmniglotData, path: Path) -> Federation:
 
     Returns:
         Inputs ``float32[n, 1, side, side]``, ink 1 and paper 0; targets are numbers of characters. Unseen
-        alphabets have no query: episodes are drawn from the support.
+        clients have no query: episodes are drawn from the support. With mixed episodes each of them holds the
+        characters of all unseen alphabets, and they differ in the episodes drawn.
 
     Raises:
         DataError: The files cannot be used, or too few alphabets are left.
@@ -72,9 +73,23 @@ def load(plan: FederationPlan, data: OmniglotData, path: Path) -> Federation:
         else:
             training[name] = examples
     check_enough(len(training), len(unseen), excluded, str(path))
+    if data.episodes == "mixed":
+        unseen = _mixed(unseen)
     completed = complete_plan(plan, (1, data.side, data.side), plan.task.ways or 2)
     source = "Omniglot (Lake, Salakhutdinov, Tenenbaum 2015; MIT)"
     return Federation(completed, training, unseen, tuple(excluded), source)
+
+
+def _mixed(unseen: dict[str, UnseenClient]) -> dict[str, UnseenClient]:
+    """As many clients as there are unseen alphabets, each with the characters of all of them."""
+    inputs, targets, first = [], [], 0
+    for client in unseen.values():
+        _, numbers = np.unique(client.support.targets, return_inverse=True)
+        inputs.append(client.support.inputs)
+        targets.append(numbers.astype(np.int64) + first)
+        first += int(numbers.max()) + 1
+    pool = Examples(np.concatenate(inputs), np.concatenate(targets))
+    return {f"mixed-{number:02d}": UnseenClient(pool) for number in range(len(unseen))}
 
 
 def area_average(images: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from testudo_common.errors import UsageError
+from testudo_common.files import write_atomically
 from testudo_simulations.results import FORMAT_VERSION, Report
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -29,12 +30,12 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         UsageError: The folder cannot be written to.
     """
-    from testudo_simulations.report.html import write_atomically, write_html
+    from testudo_simulations.report.html import write_html
 
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_path, report.model_dump_json(indent=2) + "\n")
+        write_atomically(json_path, f"{report.model_dump_json(indent=2)}\n".encode())
         write_html(report, html_path)
     except OSError as error:
         raise UsageError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from testudo_common.files import write_atomically
 from testudo_simulations.report import figures, sections
 from testudo_simulations.report.markup import Markup, join, tag
 from testudo_simulations.report.style import CSS
@@ -20,7 +20,7 @@ def write_html(report: Report, path: Path) -> None:
         report: Of one or several runs.
         path: The file; replaced if it is there.
     """
-    write_atomically(path, to_html(report))
+    write_atomically(path, to_html(report).encode())
 
 
 def to_html(report: Report) -> str:
@@ -70,16 +70,3 @@ def _results(settings: list[SettingSummary], key: str) -> Markup:
     if (clients := figures.client_by_client(settings, f"{key}-clients")) is not None:
         parts.append(sections.section("Client by client", sections.figure(clients)))
     return join(*parts)
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write UTF-8 beside the file and move it into place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""Errors: what a person reads, and that a worker process can hand each of them to its parent whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from testudo_common import errors
+from testudo_common.errors import Fault, PeerError, PlanError, TestudoError
+
+FAULTS = [Fault("inner.steps", "1 cannot be used", "Write 2"), Fault("", "not TOML", "Correct that line")]
+
+
+def every_kind(kind: type[TestudoError] = TestudoError) -> list[type[TestudoError]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in every_kind(sub))]
+
+
+def made(kind: type[TestudoError]) -> TestudoError:
+    if kind is PlanError:
+        return PlanError(FAULTS, source="plan.toml")
+    if kind is PeerError:
+        return PeerError("ada", "update not finite", remedy="ask her")
+    return kind("a column is missing", where="mine.csv", remedy="Add it")
+
+
+def test_tree_is_one() -> None:
+    named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert named == set(every_kind())
+    assert len(named) == 10
+
+
+@pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_error_is_pickled_whole(kind: type[TestudoError], protocol: int) -> None:
+    error = made(kind)
+    for again in (pickle.loads(pickle.dumps(error, protocol)), copy.deepcopy(error)):
+        assert type(again) is kind
+        assert again.__dict__ == error.__dict__
+        assert again.args == error.args
+        assert str(again) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (made(errors.DataError), "mine.csv: a column is missing. Add it"),
+        (errors.DataError("empty"), "empty"),
+        (errors.DataError("empty", where="mine.csv"), "mine.csv: empty"),
+        (errors.DataError("empty", remedy="Fill it"), "empty. Fill it"),
+        (made(PeerError), "client ada: update not finite. ask her"),
+        (
+            made(PlanError),
+            "plan.toml: 2 faults in the plan\n"
+            "  - inner.steps: 1 cannot be used. Write 2\n"
+            "  - (whole file): not TOML. Correct that line",
+        ),
+    ],
+)
+def test_sentence(error: TestudoError, text: str) -> None:
+    assert str(error) == text
+
+
+def test_attributes_hold_what_the_sentence_is_made_of() -> None:
+    assert made(PeerError).client_id == "ada"  # type: ignore[attr-defined]
+    plan_error = made(PlanError)
+    assert isinstance(plan_error, PlanError)
+    assert plan_error.faults == tuple(FAULTS)
+    assert plan_error.source == plan_error.where == "plan.toml"
