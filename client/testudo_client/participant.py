@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import Events, compose
-from testudo_common.privacy.planned import planned_event
+from testudo_common.privacy.planned import planned_event, steps_per_round
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
 
@@ -76,6 +77,11 @@ class Participant:
             update, spent = self._train_tasks(request)
         except DataError:
             return self._refuse(request, RefusalReason.DATA_UNUSABLE)
+        if not np.isfinite(update).all():
+            # Charged all the same: the refusal tells that training diverged, and that was computed from the data.
+            self._store.save(self.plan_digest, replace(memory, events=compose([*memory.events, *spent])))
+            return self._refuse(request, RefusalReason.DATA_UNUSABLE)
+        update = clip_to_norm(update, self.plan.outer.max_update_norm)
         # Remembered before it is sent: what leaves is always accounted for.
         self._store.save(self.plan_digest, memory.after(request.round, request.model_digest, update, spent))
         return self._reply(request, update)
@@ -88,13 +94,18 @@ class Participant:
     def _affordable(self, spent: Events) -> bool:
         event = planned_event(self.plan)
         target = self.plan.privacy.epsilon
-        if event is None or target is None:
+        if event is None:
             return True
         planned = compose([*spent, event])
+        limit = self.plan.rounds.max_participations
+        if limit is not None and sum(e.steps for e in planned) > limit * steps_per_round(self.plan):
+            return False
+        if target is None:
+            return True
         return epsilon_of(planned, self.plan.privacy.delta, self.plan.privacy.accountant) <= target
 
     def _train_tasks(self, request: TrainRequest) -> tuple[Vector, Events]:
-        """The clipped mean meta-update of this round's tasks, and what they cost."""
+        """The mean meta-update of this round's tasks, not finite if training diverged, and what they cost."""
         seeded = self._seeded(request.round)
         total = np.zeros(self._learner.size, dtype=np.float64)
         spent: list[Events] = []
@@ -103,9 +114,7 @@ class Participant:
             spent.append(self._train_one(self._draw_task(seeded), seeded))
             total += self._learner.vector().astype(np.float64) - request.model
         mean = (total / self.plan.task.tasks_per_client).astype(np.float32)
-        if not np.isfinite(mean).all():
-            raise DataError("training diverged")
-        return clip_to_norm(mean, self.plan.outer.max_update_norm), compose(e for events in spent for e in events)
+        return mean, compose(e for events in spent for e in events)
 
     def _train_one(self, task: Examples, seeded: np.random.Generator) -> Events:
         inner = self.plan.inner

@@ -182,6 +182,22 @@ def test_batch_norm_is_refused(factory: Any, layer: nn.Module) -> None:
     assert "GroupNorm" in error.remedy
 
 
+class _Centred(nn.Module):
+    """Subtracts the mean of the batch: every output depends on every example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(inputs - inputs.mean(dim=0))
+        return outputs
+
+
+def test_model_that_mixes_examples_is_refused(factory: Any) -> None:
+    assert "when others are beside it" in fault_of(factory(lambda inputs, outputs: _Centred())).problem
+
+
 def test_model_that_cannot_read_the_inputs(factory: Any) -> None:
     error = fault_of(factory(lambda inputs, outputs: nn.Linear(4, 2)))
     assert (error.where, error.problem) == (

@@ -237,14 +237,19 @@ def test_data_that_makes_training_diverge() -> None:
     assert isinstance(reply, TrainReply), "the data was the reason"
 
 
-def test_divergence_under_privacy_is_refused_and_as_it_is_now_not_charged() -> None:
-    """No update leaves, so nothing is charged. That it diverged is one bit about the data all the same; since
-    per-example gradients are made finite before they are clipped, it takes a learning rate like this one.
-    """
+def test_divergence_under_privacy_is_refused_and_charged() -> None:
+    """No update leaves, but that training diverged was computed from the data, and the refusal tells it."""
     plan = make_plan(EXAMPLE, "privacy.noise_multiplier=1000", "inner.learning_rate=3e38")
     participant = make_participant(plan)
     assert reason_of(participant, request_for(plan)) is RefusalReason.DATA_UNUSABLE
-    assert participant.spent == ()
+    assert participant.spent == (SampledGaussian(1000.0, plan.inner.sample_rate, plan.inner.steps),)
+
+
+def test_a_plan_without_a_target_epsilon_is_not_trained_on_more_often_than_it_says() -> None:
+    plan = make_plan(*NOISY, "rounds.count=5", "rounds.max_participations=2")
+    participant = make_participant(plan)
+    assert all(isinstance(participant.train(request_for(plan, round_number=number)), TrainReply) for number in (1, 2))
+    assert reason_of(participant, request_for(plan, round_number=3)) is RefusalReason.PRIVACY_SPENT
 
 
 def test_one_wild_example_under_privacy_does_not_end_the_round() -> None:

@@ -96,9 +96,11 @@ class Learner:
 
     def outputs(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Class probabilities ``float32[n, classes]``, or predictions ``float32[n]`` for regression."""
+        self.model.eval()  # a factory's model may have dropout
         with torch.no_grad():
             raw = self.model(torch.from_numpy(np.ascontiguousarray(inputs)))
             result: npt.NDArray[np.float32] = (raw.squeeze(-1) if self.regression else raw.softmax(-1)).numpy()
+        self.model.train()
         return result
 
 

@@ -129,10 +129,20 @@ def _check_fits(model: nn.Module, name: str, inputs: Sequence[int], outputs: int
     try:
         with torch.no_grad():
             model(torch.zeros(1, *inputs))  # a batch may be one example, which GroupNorm refuses at 1x1 pixels
-            shape = tuple(model(torch.zeros(2, *inputs)).shape)
+            pair = torch.rand(2, *inputs)
+            model.eval()
+            together, alone = model(pair), model(pair[:1])
+            model.train()
+            shape = tuple(together.shape)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(f"{name!r} cannot read inputs of shape {tuple(inputs)}", where="model.inputs") from error
     if shape != (2, outputs):
         raise ModelError(
             f"{name!r} gives shape {shape} for two inputs instead of (2, {outputs})", where="model.outputs"
+        )
+    if not torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ModelError(
+            f"{name!r} gives an example another output when others are beside it, which no example-level privacy covers",
+            where="model.name",
+            remedy="let every example pass through the model by itself",
         )
