@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,18 @@ def test_a_table_never_seen_before_runs_from_the_command_line(command: Command, 
     shown = command("simulations", "report", "out")
     assert shown.returncode == 0
     assert "shop-7" in shown.stdout
+
+
+@pytest.mark.slow
+def test_the_readmes_example_for_a_table_of_ones_own_runs(command: Command, shops: Path) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"    testudo-simulate (run csv .*?)\n\n", readme, re.DOTALL)
+    assert found
+    arguments = shlex.split(found.group(1).replace("\\\n", " "))
+    assert "shops.csv" in arguments
+    done = command("simulations", *arguments, "--set", "rounds.count=3", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
 
 
 def test_missing_column_is_named_with_the_columns_there_are(command: Command, shops: Path) -> None:

@@ -108,7 +108,7 @@ DataPlan = Annotated[
 class TaskPlan(Section):
     """What a task is, and how many of them a client trains on in one round."""
 
-    kind: Literal["classification", "regression", "few_shot"]
+    kind: Literal["classification", "regression", "few_shot"] = Field(description="few_shot: N-way K-shot episodes")
     ways: int | None = Field(None, ge=2, le=1000, description="few_shot: classes an episode")
     shots: int | None = Field(None, ge=1, le=1000, description="few_shot: training examples a class in an episode")
     tasks_per_client: int = Field(1, ge=1, le=100, description="tasks a client and round; their mean is the update")
@@ -120,13 +120,15 @@ class TaskPlan(Section):
 class ModelPlan(Section):
     """The model, by name, or any ``torch.nn.Module`` factory as ``package.module:function``."""
 
-    name: str = Field("mlp", pattern=r"^(mlp|conv|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
-    inputs: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] | None = Field(
-        None, description="shape of one input"
+    name: str = Field(
+        "mlp",
+        pattern=r"^(mlp|conv|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+        description="mlp, conv (GroupNorm), linear, or package.module:function",
     )
+    inputs: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] | None = Field(None, description="shape of one input")
     outputs: int | None = Field(None, ge=1, le=1_000_000, description="classes, or 1 for regression")
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((64, 64), description="mlp: widths")
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh"] = Field("relu", description="between layers")
     channels: int = Field(16, ge=1, le=4096, description="conv: channels a layer")
     blocks: int = Field(2, ge=1, le=8, description="conv: layers")
     unshared_head: bool = Field(False, description="the last layer stays with the client, zeroed at each adaptation")
@@ -141,7 +143,7 @@ class InnerPlan(Section):
         le=10_000,
         description="K; one step would be joint training, not meta-learning: Nichol et al. 2018, section 5",
     )
-    learning_rate: PositiveFloat = 0.1
+    learning_rate: PositiveFloat = Field(0.1, description="of the inner loop's SGD")
     sample_rate: float = Field(
         0.1,
         gt=0,
@@ -153,11 +155,11 @@ class InnerPlan(Section):
 class OuterPlan(Section):
     """The outer step on the mean meta-update (Reddi et al. 2021 for Adam and Yogi)."""
 
-    optimizer: Literal["sgd", "adam", "yogi"] = "sgd"
+    optimizer: Literal["sgd", "adam", "yogi"] = Field("sgd", description="on the mean meta-update")
     step_size: PositiveFloat = Field(1.0, description="outer step size of the first round")
     anneal: bool = Field(True, description="sgd: the step size falls linearly to 0 over the rounds")
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1, description="adam, yogi: decay of the first moment")
+    beta2: float = Field(0.99, ge=0, lt=1, description="adam, yogi: decay of the second moment")
     tau: PositiveFloat = Field(1e-3, description="adam, yogi: adaptivity, added to the root")
     max_update_norm: PositiveFloat = Field(10.0, description="S: a client's meta-update is clipped to this L2 norm")
 
@@ -165,7 +167,7 @@ class OuterPlan(Section):
 class RoundsPlan(Section):
     """How many rounds, and who is asked."""
 
-    count: int = Field(50, ge=1, le=1_000_000)
+    count: int = Field(50, ge=1, le=1_000_000, description="rounds of a run")
     cohort_size: int = Field(20, ge=1, le=100_000, description="clients asked a round")
     min_replies: int = Field(1, ge=1, description="fewer usable replies than this end the run")
     max_participations: int | None = Field(
@@ -177,12 +179,14 @@ class RoundsPlan(Section):
 class PrivacyPlan(Section):
     """Example-level differential privacy at every client, or none."""
 
-    unit: Literal["none", "example"] = "none"
+    unit: Literal["none", "example"] = Field(
+        "none", description="what is hidden: nothing, or any one example of a client"
+    )
     epsilon: PositiveFloat | None = Field(None, le=100, description="ceiling for one client over all its rounds")
-    delta: float = Field(1e-5, gt=0, lt=0.5)
+    delta: float = Field(1e-5, gt=0, lt=0.5, description="well under one over a client's number of examples")
     noise_multiplier: float | None = Field(None, ge=0, le=1000, description="sigma / max_grad_norm, instead of epsilon")
     max_grad_norm: PositiveFloat = Field(1.0, description="C: one example's gradient is clipped to this L2 norm")
-    accountant: Literal["prv", "rdp"] = "prv"
+    accountant: Literal["prv", "rdp"] = Field("prv", description="prv is tight, rdp looser and faster")
 
 
 class EvaluationPlan(Section):
