@@ -73,7 +73,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a federation and judge it on clients it never saw. PLAN is a scenario or the path of a plan."""
+    """Train a federation and judge it on clients it never saw."""
     from testudo_simulations.scenarios import find_plan
     from testudo_simulations.sweep import make_jobs, run_jobs
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -46,3 +48,17 @@ def test_the_readme_names_every_scenario_and_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in [*scenario_names(), "testudo-simulate", "testudo-server", "testudo-client"]:
         assert name in readme, name
+
+
+@pytest.mark.parametrize(("package", "arguments"), [("simulations", "run"), ("client", "check"), ("server", "check")])
+def test_help_describes_every_argument_and_shows_an_example(package: str, arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"testudo_{package}.cli", arguments, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    shown = " ".join(done.stdout.split())
+    assert "Example: testudo-" in shown
+    assert re.search(r"\* plan (TEXT|FILE|PATH) (A scenario|The )", shown), done.stdout

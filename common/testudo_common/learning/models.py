@@ -142,7 +142,7 @@ def _check_fits(model: nn.Module, name: str, inputs: Sequence[int], outputs: int
         )
     if not torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ModelError(
-            f"{name!r} gives an example another output when others are beside it, which no example-level privacy covers",
+            f"{name!r} gives an example another output when others are beside it, which no example-level DP covers",
             where="model.name",
             remedy="let every example pass through the model by itself",
         )
