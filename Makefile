@@ -28,7 +28,7 @@ help: ## list these targets
 demo: $(VENV)/.runtime ## train a small federation in this process and write its report
 	$(BIN)/testudo-simulate demo $(ARGS)
 
-bench: $(VENV)/.runtime ## run the benchmarks
+bench: $(VENV)/.dev ## run the benchmarks, beside Flower's Ray simulation
 	$(BIN)/testudo-simulate bench $(ARGS)
 
 venv: $(VENV)/.dev ## set up .venv with everything; the other targets do what they need of it

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from testudo_client.store import ClientStore
+from testudo_client.store import ClientMemory, ClientStore
 from testudo_client.train import Mechanism, run_private_inner_loop
 from testudo_common.errors import DataError
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
@@ -63,16 +63,24 @@ class Participant:
 
     def train(self, request: TrainRequest) -> TrainReply | Refusal:
         """Answer one request: an update, the same update again, or a refusal."""
-        if request.plan_digest != self.plan_digest:
-            return self._refuse(request, RefusalReason.OTHER_PLAN)
-        if len(request.model) != self._learner.size or vector_digest(request.model) != request.model_digest:
-            return self._refuse(request, RefusalReason.OTHER_MODEL)
+        if reason := self._fault_of(request):
+            return self._refuse(request, reason)
         memory = self._store.load(self.plan_digest)
         if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest):
             assert memory.last_update is not None
             return self._reply(request, memory.last_update)
         if not self._affordable(memory.events):
             return self._refuse(request, RefusalReason.PRIVACY_SPENT)
+        return self._train_and_remember(request, memory)
+
+    def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
+        if request.plan_digest != self.plan_digest:
+            return RefusalReason.OTHER_PLAN
+        if len(request.model) != self._learner.size or vector_digest(request.model) != request.model_digest:
+            return RefusalReason.OTHER_MODEL
+        return None
+
+    def _train_and_remember(self, request: TrainRequest, memory: ClientMemory) -> TrainReply | Refusal:
         try:
             update, spent = self._train_tasks(request)
         except DataError:

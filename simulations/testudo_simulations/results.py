@@ -80,9 +80,19 @@ class PrivacySummary(Result):
 
 
 class Cost(Result):
-    """CPU and wall seconds of the run, payload bytes both ways over all rounds, peak resident memory."""
+    """What a run took.
+
+    Attributes:
+        cpu_seconds: Of everything: training, evaluation, comparisons.
+        training_cpu_seconds: Of the federated rounds alone, with the points of the curve; of this process only.
+        wall_seconds: Of everything.
+        bytes_down: Payloads to clients over all rounds.
+        bytes_up: Payloads from clients over all rounds.
+        peak_memory_bytes: Peak resident memory of this process.
+    """
 
     cpu_seconds: float
+    training_cpu_seconds: float
     wall_seconds: float
     bytes_down: int
     bytes_up: int

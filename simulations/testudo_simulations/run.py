@@ -97,7 +97,9 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
             _keep_curve(request.out, curve)
         on_progress("federated rounds", state.round, plan.rounds.count)
 
+    before_training = time.process_time()
     state = _federate(request, federation, store, on_round)
+    training_cpu_seconds = time.process_time() - before_training
     arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
         arms += comparison_arms(evaluator, federation, splits, on_progress)
@@ -123,6 +125,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         arms=arms,
         cost=Cost(
             cpu_seconds=time.process_time() - started_cpu,
+            training_cpu_seconds=training_cpu_seconds,
             wall_seconds=time.perf_counter() - started_wall,
             bytes_down=sum(record.bytes_down for record in records),
             bytes_up=sum(record.bytes_up for record in records),

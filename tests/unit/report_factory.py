@@ -104,6 +104,7 @@ def run(
         arms=arms,
         cost=Cost(
             cpu_seconds=10.0,
+            training_cpu_seconds=6.0,
             wall_seconds=5.0,
             bytes_down=2_000_000,
             bytes_up=1_000_000,

@@ -47,7 +47,7 @@ def test_terminal_names_privacy_exclusions_and_cost() -> None:
     assert "100 steps a client" in shown
     assert "c7 (too few rows)" in shown
     assert "c7 (no reply; 2 rounds)" in shown
-    assert "20 s CPU, 10 s wall; 4 MB down, 2 MB up; 500 MB RAM (2 runs)" in shown
+    assert "20 s CPU (training 12 s), 10 s wall; 4 MB down, 2 MB up; 500 MB RAM (2 runs)" in shown
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])

@@ -192,6 +192,7 @@ def cost(settings: Settings) -> Markup:
             wording.place(setting),
             str(len(setting.runs)),
             wording.seconds(setting.cost.cpu_seconds),
+            wording.seconds(setting.cost.training_cpu_seconds),
             wording.seconds(setting.cost.wall_seconds),
             wording.size(setting.cost.bytes_down),
             wording.size(setting.cost.bytes_up),
@@ -199,7 +200,7 @@ def cost(settings: Settings) -> Markup:
         ]
         for setting in settings
     ]
-    head = ["", "Runs", "CPU", "Wall", "To clients", "From clients", "Peak memory"]
+    head = ["", "Runs", "CPU", "of it training", "Wall", "To clients", "From clients", "Peak memory"]
     return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"))
 
 

@@ -223,6 +223,7 @@ def _spent(privacy: PrivacySummary) -> float:
 def _total(costs: Sequence[Cost]) -> Cost:
     return Cost(
         cpu_seconds=sum(cost.cpu_seconds for cost in costs),
+        training_cpu_seconds=sum(cost.training_cpu_seconds for cost in costs),
         wall_seconds=sum(cost.wall_seconds for cost in costs),
         bytes_down=sum(cost.bytes_down for cost in costs),
         bytes_up=sum(cost.bytes_up for cost in costs),

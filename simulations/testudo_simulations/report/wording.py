@@ -158,7 +158,8 @@ def seconds(value: float) -> str:
 def cost_line(cost: Cost) -> str:
     """CPU, wall, bytes both ways, memory."""
     return (
-        f"{seconds(cost.cpu_seconds)} CPU, {seconds(cost.wall_seconds)} wall; "
+        f"{seconds(cost.cpu_seconds)} CPU (training {seconds(cost.training_cpu_seconds)}), "
+        f"{seconds(cost.wall_seconds)} wall; "
         f"{size(cost.bytes_down)} down, {size(cost.bytes_up)} up; {size(cost.peak_memory_bytes)} RAM"
     )
 
