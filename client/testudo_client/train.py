@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import secrets
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +86,7 @@ def run_private_inner_loop(
     if len(examples) == 0:
         raise DataError("there are no examples to train on")
     inputs, targets = as_tensors(examples)
-    module = _with_grad_samples(learner)
-    try:
+    with _grad_samples(learner) as module:
         optimizer = DPOptimizer(
             torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
             noise_multiplier=mechanism.noise_multiplier,
@@ -97,19 +98,10 @@ def run_private_inner_loop(
             rows = np.flatnonzero(mechanism.sampling.random(len(examples)) < loop.sample_rate)
             optimizer.zero_grad()
             if len(rows) > 0:
-                _backward(learner.loss(module(inputs[rows]), targets[rows]))
+                learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
             _make_clippable(optimizer, empty=len(rows) == 0)
             optimizer.step()
-    finally:
-        module.to_standard_module()  # a second wrapping of a wrapped model raises
     return SampledGaussian(mechanism.noise_multiplier, loop.sample_rate, loop.steps)
-
-
-def _backward(loss: torch.Tensor) -> None:
-    with warnings.catch_warnings():
-        # torch warns that the inputs need no gradient. They do not.
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _make_clippable(optimizer: DPOptimizer, *, empty: bool) -> None:
@@ -131,14 +123,21 @@ def _make_clippable(optimizer: DPOptimizer, *, empty: bool) -> None:
             parameter.grad_sample.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _with_grad_samples(learner: Learner) -> GradSampleModule:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return GradSampleModule(learner.model, strict=True)
-    except (NotImplementedError, ValueError) as error:
-        raise PrivacyError(
-            "the model has a layer that cannot be trained under differential privacy",
-            where="model.name",
-            remedy="use layers that Opacus supports: Linear, Conv, GroupNorm, LayerNorm, Embedding",
-        ) from error
+@contextmanager
+def _grad_samples(learner: Learner) -> Iterator[GradSampleModule]:
+    """The learner's model with per-example gradients, and without them again afterwards: wrapping twice raises."""
+    with warnings.catch_warnings():
+        # Opacus says that secure mode is off, and torch, at every step, that the inputs need no gradient.
+        warnings.simplefilter("ignore")
+        try:
+            module = GradSampleModule(learner.model, strict=True)
+        except (NotImplementedError, ValueError) as error:
+            raise PrivacyError(
+                "the model has a layer that cannot be trained under differential privacy",
+                where="model.name",
+                remedy="use layers that Opacus supports: Linear, Conv, GroupNorm, LayerNorm, Embedding",
+            ) from error
+        try:
+            yield module
+        finally:
+            module.to_standard_module()

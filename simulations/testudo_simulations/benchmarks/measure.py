@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -48,14 +48,22 @@ class Seconds:
 
 def median_seconds(work: Callable[[], object], repeats: int) -> Seconds:
     """Do ``work`` once to warm up and then ``repeats`` times; medians of the latter."""
-    work()
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
+    return median_seconds_in_turn([work], repeats)[0]
+
+
+def median_seconds_in_turn(works: Sequence[Callable[[], object]], repeats: int) -> list[Seconds]:
+    """The same for several works that are compared: in turn, so that a machine that slows down slows all of them."""
+    for work in works:
         work()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return Seconds(statistics.median(walls), statistics.median(cpus))
+    walls: list[list[float]] = [[] for _ in works]
+    cpus: list[list[float]] = [[] for _ in works]
+    for _ in range(repeats):
+        for number, work in enumerate(works):
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            walls[number].append(time.perf_counter() - wall)
+            cpus[number].append(time.process_time() - cpu)
+    return [Seconds(statistics.median(w), statistics.median(c)) for w, c in zip(walls, cpus, strict=True)]
 
 
 def compared(case: str, ours: Seconds, reference: Seconds | None, reference_name: str) -> list[Measurement]:

@@ -21,12 +21,13 @@ from testudo_common.learning.models import build_model
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
-from testudo_simulations.benchmarks.measure import Measurement, compared, median_seconds
+from testudo_simulations.benchmarks.measure import Measurement, compared, median_seconds_in_turn
 from testudo_simulations.scenarios import find_plan
 
 _EXAMPLES = 200
 _LOOP = InnerLoop(steps=10, learning_rate=0.1, sample_rate=0.1)
 _NOISE_MULTIPLIER = 1.0
+_ROUNDS_A_REPEAT = 10  # a round takes a twentieth of a second
 
 
 def measure_training(repeats: int) -> list[Measurement]:
@@ -41,9 +42,14 @@ def measure_training(repeats: int) -> list[Measurement]:
     )
     learner = Learner(plan)
     mechanism = Mechanism.from_os(_NOISE_MULTIPLIER, 1.0)
-    private = median_seconds(lambda: run_private_inner_loop(learner, examples, _LOOP, mechanism), repeats)
-    plain = median_seconds(lambda: run_inner_loop(learner, examples, _LOOP, rng), repeats)
-    engine = median_seconds(_engine_loop(plan, examples), repeats)
+    private, plain, engine = median_seconds_in_turn(
+        [
+            lambda: run_private_inner_loop(learner, examples, _LOOP, mechanism),
+            lambda: run_inner_loop(learner, examples, _LOOP, rng),
+            _engine_loop(plan, examples),
+        ],
+        repeats * _ROUNDS_A_REPEAT,
+    )
     case = f"{_LOOP.steps} private steps, conv net"
     return [
         *compared(case, private, engine, "Opacus PrivacyEngine"),
