@@ -96,15 +96,3 @@ class UsageError(TestudoError):
 
 class RoundError(TestudoError):
     """A round cannot go on: too few clients answered, or too few may still take part."""
-
-
-class PeerError(TestudoError):
-    """A client sent something that cannot be used; blame is data.
-
-    Attributes:
-        client_id: Who sent it.
-    """
-
-    def __init__(self, client_id: str, problem: str, *, remedy: str = "") -> None:
-        self.client_id = client_id
-        super().__init__(problem, where=f"client {client_id}", remedy=remedy)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,6 @@ from testudo_simulations.results import Arm, ClientScore
 
 Pairs = list[tuple[Examples, Examples]]
 Splits = Mapping[int | None, Mapping[str, Pairs]]
-OnClient = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +102,14 @@ class Evaluator:
     Args:
         federation: With a complete plan.
         splits: From :func:`make_splits`.
-        on_client: Told after every client; for progress bars.
     """
 
-    def __init__(self, federation: Federation, splits: Splits, on_client: OnClient | None = None) -> None:
+    def __init__(self, federation: Federation, splits: Splits) -> None:
         self._plan = federation.plan
         self._splits = splits
         self._learner = Learner(federation.plan)
         self._headline = headline_of(federation.plan)
         self._metric_names = _metric_names(federation.plan)
-        self._on_client = on_client
 
     def scores(self, model: Vector, shots: int | None, steps: int, *, clients: int | None = None) -> list[ClientScore]:
         """Scores after ``steps`` steps of adaptation from ``model``; 0 steps is no adaptation.
@@ -126,8 +123,6 @@ class Evaluator:
         results = []
         for name, pairs in list(self._splits[shots].items())[:clients]:
             results.append(ClientScore(client=name, metrics=self._score_client(model, name, pairs, shots, steps)))
-            if self._on_client is not None:
-                self._on_client()
         return results
 
     def arm(

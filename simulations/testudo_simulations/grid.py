@@ -6,7 +6,7 @@ For tests, demos and up to some thousand clients. The same ServerApp and ClientA
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -27,7 +27,6 @@ class InProcessGrid(Grid):
     Args:
         client_app: Answers every message.
         clients: Number of nodes; node number i has partition-id i.
-        on_reply: Told after every answered message; for progress bars.
     """
 
     def __init__(
@@ -35,11 +34,9 @@ class InProcessGrid(Grid):
         client_app: ClientApp,
         clients: int,
         *,
-        on_reply: Callable[[], None] | None = None,
         run_id: int = 1,
     ) -> None:
         self._client_app = client_app
-        self._on_reply = on_reply
         self._run = Run.create_empty(run_id)
         self._numbers = count(1)
         self._replies: dict[str, Message] = {}
@@ -97,8 +94,6 @@ class InProcessGrid(Grid):
             _LOG.error("a ClientApp raised %s", type(error).__name__)
             reply = Message(Error(CLIENT_APP_RAISED, "ClientApp raised"), reply_to=message)
         self._replies[message_id] = reply
-        if self._on_reply is not None:
-            self._on_reply()
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from testudo_common import errors
-from testudo_common.errors import Fault, PeerError, PlanError, TestudoError
+from testudo_common.errors import Fault, PlanError, TestudoError
 
 FAULTS = [Fault("inner.steps", "1 cannot be used", "Write 2"), Fault("", "not TOML", "Correct that line")]
 
@@ -20,15 +20,13 @@ def every_kind(kind: type[TestudoError] = TestudoError) -> list[type[TestudoErro
 def made(kind: type[TestudoError]) -> TestudoError:
     if kind is PlanError:
         return PlanError(FAULTS, source="plan.toml")
-    if kind is PeerError:
-        return PeerError("ada", "update not finite", remedy="ask her")
     return kind("a column is missing", where="mine.csv", remedy="Add it")
 
 
 def test_tree_is_one() -> None:
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert named == set(every_kind())
-    assert len(named) == 10
+    assert len(named) == 9
 
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
@@ -49,7 +47,6 @@ def test_error_is_pickled_whole(kind: type[TestudoError], protocol: int) -> None
         (errors.DataError("empty"), "empty"),
         (errors.DataError("empty", where="mine.csv"), "mine.csv: empty"),
         (errors.DataError("empty", remedy="Fill it"), "empty. Fill it"),
-        (made(PeerError), "client ada: update not finite. ask her"),
         (
             made(PlanError),
             "plan.toml: 2 faults in the plan\n"
@@ -63,7 +60,6 @@ def test_sentence(error: TestudoError, text: str) -> None:
 
 
 def test_attributes_hold_what_the_sentence_is_made_of() -> None:
-    assert made(PeerError).client_id == "ada"  # type: ignore[attr-defined]
     plan_error = made(PlanError)
     assert isinstance(plan_error, PlanError)
     assert plan_error.faults == tuple(FAULTS)

@@ -117,14 +117,6 @@ def test_no_handler_for_a_message_is_an_error_too() -> None:
     assert reply.has_error()
 
 
-def test_every_reply_is_told() -> None:
-    told = []
-    grid = InProcessGrid(counting_app(), 1, on_reply=lambda: told.append(1))
-    (node,) = grid.get_node_ids()
-    grid.push_messages([message_to(node), message_to(4), message_to(node, 13)])
-    assert len(told) == 2
-
-
 def test_grid_makes_messages_and_knows_its_run() -> None:
     grid = InProcessGrid(counting_app(), 1, run_id=7)
     assert grid.run.run_id == 7

@@ -49,9 +49,9 @@ def planned_noise_multiplier(plan: FederationPlan, steps: int | None = None) -> 
     return noise_multiplier_for(privacy.epsilon, privacy.delta, plan.inner.sample_rate, steps, privacy.accountant)
 
 
-def planned_event(plan: FederationPlan, steps: int | None = None) -> SampledGaussian | None:
-    """What a client spends in a round of the plan, or in ``steps`` steps at the plan's noise; None without privacy."""
+def planned_event(plan: FederationPlan) -> SampledGaussian | None:
+    """What a client spends in a round of the plan; None without privacy."""
     noise_multiplier = planned_noise_multiplier(plan)
     if noise_multiplier is None:
         return None
-    return SampledGaussian(noise_multiplier, plan.inner.sample_rate, steps or steps_per_round(plan))
+    return SampledGaussian(noise_multiplier, plan.inner.sample_rate, steps_per_round(plan))
