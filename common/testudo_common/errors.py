@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class TestudoError(Exception):
@@ -96,3 +97,53 @@ class UsageError(TestudoError):
 
 class RoundError(TestudoError):
     """A round cannot go on: too few clients answered, or too few may still take part."""
+
+
+class Breach(StrEnum):
+    """In what way secure aggregation was broken. Fixed words, which may travel and be logged."""
+
+    MALFORMED = "malformed"
+    NOT_ON_ROSTER = "not_on_roster"
+    SIGNATURE = "signature"
+    KEY = "key"
+    COMMITMENT = "commitment"
+    LEFT_OUT = "left_out"
+    MEMBERS = "members"
+    SHARE = "share"
+    SURVIVORS = "survivors"
+    CONFIRMATION = "confirmation"
+    TOO_FEW = "too_few"
+    OUT_OF_TURN = "out_of_turn"
+    REUSED = "reused"
+    VALUES = "values"
+    RANGE = "range"
+    NORM = "norm"
+
+
+class ProtocolError(TestudoError):
+    """Secure aggregation cannot go on: a rule of it was broken, or too few members are left.
+
+    Args:
+        breach: Which rule, as a fixed word.
+        problem: In a sentence; never a key, a share or a value.
+        where: The client or group; empty where it has no place.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, breach: Breach, problem: str, *, where: str = "", remedy: str = "") -> None:
+        self.breach = breach
+        super().__init__(problem, where=where, remedy=remedy)
+
+
+class PeerError(ProtocolError):
+    """A rule was broken by one client that can be named.
+
+    Args:
+        client_id: Whose fault it is.
+        breach: Which rule.
+        problem: In a sentence.
+    """
+
+    def __init__(self, client_id: str, breach: Breach, problem: str) -> None:
+        self.client_id = client_id
+        super().__init__(breach, problem, where=client_id)

@@ -16,9 +16,10 @@ import numpy as np
 
 from testudo_client.train import Mechanism, run_private_inner_loop
 from testudo_common.errors import ModelError
-from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
+from testudo_common.learning.inner_loop import InnerLoop, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.metrics import ClassificationSums, RegressionSums
+from testudo_common.learning.scoring import Sums, no_step, score_pair
 from testudo_common.learning.tasks import Examples, draw_episode, first_of_each_class
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.planned import planned_noise_multiplier
@@ -165,7 +166,7 @@ class Evaluator:
     def _score_client(self, model: Vector, name: str, pairs: Pairs, shots: int | None, steps: int) -> dict[str, float]:
         label = f"{self._plan.seed}|adaptation|{name}|{shots}".encode()
         seeded = np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
-        sums: ClassificationSums | RegressionSums | None = None
+        sums: Sums | None = None
         for support, query in pairs:
             try:
                 part = self._score_pair(model, support, query, shots, steps, seeded)
@@ -183,16 +184,12 @@ class Evaluator:
         shots: int | None,
         steps: int,
         seeded: np.random.Generator,
-    ) -> ClassificationSums | RegressionSums:
-        centre = LocalCentre.of(support, self._plan.task.local_centring)
-        self._learner.start_from(model)
-        if steps:
-            self._adapt(centre.subtract(support), shots, steps, seeded)
-        inputs = centre.subtract(query).inputs
-        outputs = self._learner.outputs(inputs)
-        if self._plan.task.kind != "regression":
-            return ClassificationSums.of(outputs, query.targets.astype(np.int64))
-        return RegressionSums.of(outputs + np.float32(centre.target), query.targets.astype(np.float32))
+    ) -> Sums:
+        def adapt(centred: Examples) -> None:
+            self._adapt(centred, shots, steps, seeded)
+
+        centring = self._plan.task.local_centring
+        return score_pair(self._learner, model, support, query, centring, adapt if steps else no_step)
 
     def _adapt(self, support: Examples, shots: int | None, steps: int, seeded: np.random.Generator) -> None:
         rate = self._plan.evaluation.learning_rate or self._plan.inner.learning_rate

@@ -1,0 +1,124 @@
+"""Who is whose neighbour in a group, and how many shares give a secret back. Pure arithmetic; draws nothing.
+
+Up to 64 members everybody is everybody's neighbour (Bonawitz et al. 2017). Above, each has k: the Harary graph on
+the group's random order (Bell et al. 2020, algorithm 2). Shares of a member's secrets are held by its k neighbours and
+by itself. The threshold t of these k + 1 holders must hold
+
+- against a server that shows the members different survivor sets to get both kinds of share of one victim, with c of
+  the victim's neighbours on its side: ``2 t > k + 1 + c``, but with probability 2^-40;
+- against losing a group although no more than the stated share of members drops out: ``t <= k - dropped``, but with
+  probability 2^-20. (The member that dropped out is missing among the holders of its own secrets.)
+
+How many corrupt or dropped members are among k random neighbours is hypergeometric; the bounds add over members.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from testudo_common.errors import Breach, ProtocolError
+
+COMPLETE_UP_TO = 64
+LOG2_PRIVACY = -40.0
+LOG2_ABORT = -20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A group's graph.
+
+    Attributes:
+        members: m, at least 2; positions are 0..m-1.
+        degree: k, neighbours of each member.
+        threshold: t, shares that give a secret back, 1..k + 1.
+    """
+
+    members: int
+    degree: int
+    threshold: int
+
+    def neighbours(self, position: int) -> tuple[int, ...]:
+        """The neighbours' positions, rising."""
+        if self.degree == self.members - 1:
+            return tuple(other for other in range(self.members) if other != position)
+        half = self.degree // 2
+        return tuple(sorted((position + step) % self.members for step in range(-half, half + 1) if step))
+
+    def holders(self, position: int) -> tuple[int, ...]:
+        """Who holds shares of a member's secrets: its neighbours and itself, rising."""
+        return tuple(sorted((*self.neighbours(position), position)))
+
+
+@lru_cache(maxsize=256)
+def graph_of(members: int, corruption: float, dropout: float) -> Graph:
+    """The graph of a group.
+
+    Args:
+        members: 2 or more.
+        corruption: Share of the members that may be on the server's side, in [0, 1).
+        dropout: Share of the members that may drop out, in [0, 1).
+
+    Raises:
+        ProtocolError: No threshold withstands both.
+    """
+    corrupt, dropped = share_of(members, corruption), share_of(members, dropout)
+    if members <= COMPLETE_UP_TO:
+        return Graph(members, members - 1, _complete_threshold(members, corrupt))
+    for degree in range(2, members - 1, 2):
+        if threshold := _threshold(members, degree, corrupt, dropped):
+            return Graph(members, degree, threshold)
+    threshold = _complete_threshold(members, corrupt)
+    if threshold > members - dropped:
+        raise ProtocolError(
+            Breach.TOO_FEW,
+            f"no threshold for {members} members withstands {corrupt} corrupt and {dropped} dropped ones",
+            remedy="Lower secure_aggregation.corruption or secure_aggregation.dropout",
+        )
+    return Graph(members, members - 1, threshold)
+
+
+def _complete_threshold(members: int, corrupt: int) -> int:
+    """The least t with 2 t > members + corrupt; one member is taken to be corrupt in any case."""
+    return (members + max(1, corrupt)) // 2 + 1
+
+
+def share_of(members: int, share: float) -> int:
+    """How many members a share of them is, rounded up."""
+    return math.ceil(members * share - 1e-9)
+
+
+def _threshold(members: int, degree: int, corrupt: int, dropped: int) -> int | None:
+    """The largest threshold that loses no group, if it keeps the members' secrets too."""
+    others = members - 1
+    per_member = math.log2(members)
+    if _log2_disconnected(members, degree, corrupt + dropped) > LOG2_PRIVACY:
+        return None
+    lost = next(y for y in range(degree + 1) if per_member + _log2_tail(others, dropped, degree, y + 1) <= LOG2_ABORT)
+    threshold = degree - lost
+    at_work = 2 * threshold - degree - 1  # so many corrupt neighbours would be enough
+    if at_work <= 0 or per_member + _log2_tail(others, corrupt, degree, at_work) > LOG2_PRIVACY:
+        return None
+    return threshold
+
+
+def _log2_tail(population: int, marked: int, drawn: int, at_least: int) -> float:
+    """log2 of the probability that ``drawn`` of ``population`` hold ``at_least`` of the ``marked`` ones; exact."""
+    ways = sum(
+        math.comb(marked, hit) * math.comb(population - marked, drawn - hit)
+        for hit in range(at_least, min(marked, drawn) + 1)
+    )
+    return math.log2(ways) - math.log2(math.comb(population, drawn)) if ways else -math.inf
+
+
+def _log2_disconnected(members: int, degree: int, gone: int) -> float:
+    """log2 of a bound on the probability that the members who stay fall apart.
+
+    The Harary graph falls apart only where half its degree of consecutive members are gone in two places.
+    """
+    run = degree // 2
+    if 2 * run > gone:
+        return -math.inf
+    hits = math.log2(math.comb(members - 2 * run, gone - 2 * run)) - math.log2(math.comb(members, gone))
+    return 2 * math.log2(members) - 1 + hits

@@ -1,0 +1,126 @@
+"""What both sides of a round must agree on before they begin, and the contexts that bind everything to it.
+
+``round_context`` names version, federation, roster, plan, round, attempt and model; ``group_context`` also the
+members of a group and their keys. Both enter every derived key, sealed share and signature after them, so two clients
+that were handed different models, plans or member lists derive different masks: their sum opens to noise instead of
+leaking (Pasquini et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from testudo_common.errors import Breach, ProtocolError
+from testudo_common.secagg.codec import Digest
+from testudo_common.secagg.groups import largest_group
+from testudo_common.secagg.messages import ClientId, DirectoryEntry
+from testudo_common.secagg.primitives import digest, number
+from testudo_common.secagg.quantize import Layout
+
+LEAST_MIN_GROUP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The numbers of secure aggregation that a plan fixes.
+
+    Attributes:
+        group_size: Members of a group where the cohort has so many; groups grow to less than twice it.
+        min_group: Fewest survivors whose sum is opened; 3 or more, since a sum of two tells each the other's.
+        corruption: Share of a group's members that may be on the server's side, in [0, 1).
+        dropout: Share of a group's members that may drop out, in [0, 1).
+        max_left_out: Largest share of the cohort that may be missing after nonces were revealed, in [0, 1).
+        layout: What a client's vector holds.
+    """
+
+    group_size: int
+    min_group: int
+    corruption: float
+    dropout: float
+    max_left_out: float
+    layout: Layout
+
+    def check(self, cohort_size: int) -> None:
+        """Check the numbers against each other and against a cohort of at most ``cohort_size`` clients.
+
+        Raises:
+            ProtocolError: A sum could wrap, or a group could be too small to hide anybody.
+        """
+        if not LEAST_MIN_GROUP <= self.min_group <= self.group_size:
+            raise ProtocolError(
+                Breach.TOO_FEW,
+                f"groups of {self.group_size} cannot keep {self.min_group} survivors"
+                if self.min_group > self.group_size
+                else f"a sum of {self.min_group} does not hide its members",
+                remedy=f"min_group must be {LEAST_MIN_GROUP} to group_size",
+            )
+        self.layout.check_budget(largest_group(cohort_size, self.group_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One attempt at one round, as one side sees it. Sides that see it differently end up with different contexts.
+
+    Attributes:
+        federation: Its name.
+        roster_digest: Of the roster that this side has pinned, 32 bytes.
+        roster: Client id -> Ed25519 verification key, 32 bytes.
+        plan_digest: 32 bytes.
+        round_number: 1 and up.
+        attempt: 0 and up.
+        model_digest: 32 bytes.
+        parameters: The plan's.
+        round_context: 32 bytes that name all of this.
+    """
+
+    federation: str
+    roster_digest: bytes
+    roster: Mapping[str, bytes] = field(repr=False)
+    plan_digest: bytes
+    round_number: int
+    attempt: int
+    model_digest: bytes
+    parameters: Parameters
+    round_context: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = digest(
+            "round context",
+            self.federation.encode(),
+            self.roster_digest,
+            self.plan_digest,
+            number(self.round_number),
+            number(self.attempt),
+            self.model_digest,
+        )
+        object.__setattr__(self, "round_context", named)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a group, with what it advertised."""
+
+    client_id: ClientId
+    channel_key: Digest
+    mask_key: Digest
+    seed_digest: Digest
+
+
+def members_of(entries: Mapping[str, DirectoryEntry], group: tuple[str, ...]) -> tuple[Member, ...]:
+    """The members of a group in the order of their positions."""
+    found = (entries[client].advertisement for client in group)
+    return tuple(
+        Member(client, entry.channel_key, entry.mask_key, entry.seed_digest)
+        for client, entry in zip(group, found, strict=True)
+    )
+
+
+def group_context(round_context: bytes, group: int, members: tuple[Member, ...]) -> bytes:
+    """32 bytes that name a group: its round, its number, its members in order, and their keys."""
+    parts = [
+        part
+        for member in members
+        for part in (member.client_id.encode(), member.channel_key, member.mask_key, member.seed_digest)
+    ]
+    return digest("group context", round_context, number(group), *parts)
