@@ -198,10 +198,10 @@ class SecureRound:
         return total
 
     def _messages(self) -> dict[str, Any]:
-        return {
-            name: MESSAGES.decode(MESSAGES.encode(reply.message)) if self.saved else reply.message
-            for name, reply in self.sent.items()
-        }
+        return {name: self._carried(reply.message) for name, reply in self.sent.items()}
+
+    def _carried(self, message: Any) -> Any:
+        return MESSAGES.decode(MESSAGES.encode(message)) if self.saved else message
 
     def _clients_step(self, without: Collection[str]) -> None:
         self.sent = {}
@@ -211,11 +211,10 @@ class SecureRound:
             state = self.states[name]
             if self.saved:
                 state = CLIENT_STATES.decode(CLIENT_STATES.encode(state))
-                message = MESSAGES.decode(MESSAGES.encode(message))
             vector: Words | None = self.vectors[name].copy() if isinstance(state, client.Shared) else None
             try:
                 self.states[name], self.sent[name] = client.step(
-                    self.terms_of(name), identity_of(name), state, message, vector
+                    self.terms_of(name), identity_of(name), state, self._carried(message), vector
                 )
             except ProtocolError as error:
                 self.refused[name] = error
@@ -226,10 +225,9 @@ class SecureRound:
             if isinstance(state, ProtocolError):
                 following.append(state)
                 continue
-            if self.saved:
-                state = server.SERVER_STATES.decode(server.SERVER_STATES.encode(state))
             try:
-                following.append(step(state))
+                saved = server.SERVER_STATES.decode(server.SERVER_STATES.encode(state)) if self.saved else state
+                following.append(step(saved))
             except ProtocolError as error:
                 following.append(error)
         self.groups = following

@@ -119,6 +119,7 @@ class Shared:
     position: Position
     members: Annotated[tuple[Member, ...], Many(Record(Member), 1 << 16)]
     neighbours: Annotated[tuple[Neighbour, ...], Many(Record(Neighbour), 1 << 16)]
+    own_seed_share: Share = field(repr=False, compare=False)
     mask_secret: Digest = field(repr=False, compare=False)
     seed: Digest = field(repr=False, compare=False)
 
@@ -141,6 +142,7 @@ class Masked:
     position: Position
     size: Position
     sharers: Positions
+    own_seed_share: Share = field(repr=False, compare=False)
     held: Annotated[tuple[Held, ...], Many(Record(Held), 1 << 16)] = field(repr=False, compare=False)
 
 
@@ -152,6 +154,7 @@ class Confirmed:
     position: Position
     size: Position
     survivors: Positions
+    own_seed_share: Share = field(repr=False, compare=False)
     held: Annotated[tuple[Held, ...], Many(Record(Held), 1 << 16)] = field(repr=False, compare=False)
 
 
@@ -245,17 +248,19 @@ def _graph(terms: Terms, members: int) -> Graph:
 
 def _share_in(graph: Graph, context: bytes, members: tuple[Member, ...], state: Advertised) -> tuple[Shared, Reply]:
     position = next(index for index, member in enumerate(members) if member.client_id == state.client_id)
-    places = graph.neighbours(position)
-    points = [place + 1 for place in places]
-    shares = shamir.split((state.seed, state.mask_secret), graph.threshold, points)  # [2, degree, 16]
+    holders = graph.holders(position)
+    shares = shamir.split((state.seed, state.mask_secret), graph.threshold, [place + 1 for place in holders])
     agreement = Agreement(state.channel_secret)
     neighbours, ciphertexts = [], []
-    for holder, place in enumerate(places):
+    for index, place in enumerate(holders):
+        if place == position:
+            continue
         keys = channel_keys(agreement.with_peer(members[place].channel_key), context, position, place)
-        both = shamir.share_to_bytes(shares[0, holder]) + shamir.share_to_bytes(shares[1, holder])
+        both = shamir.share_to_bytes(shares[0, index]) + shamir.share_to_bytes(shares[1, index])
         ciphertexts.append(Sealed(place, seal(keys.sending, both, sealing_context(context, position, place))))
         neighbours.append(Neighbour(place, keys.receiving, keys.confirming))
-    shared = Shared(context, position, members, tuple(neighbours), state.mask_secret, state.seed)
+    own_seed_share = shamir.share_to_bytes(shares[0, holders.index(position)])
+    shared = Shared(context, position, members, tuple(neighbours), own_seed_share, state.mask_secret, state.seed)
     return shared, Reply(SharedKeys(tuple(ciphertexts)))
 
 
@@ -276,7 +281,7 @@ def mask(terms: Terms, state: Shared, message: Deliveries, vector: Words) -> tup
         key = pair_mask_key(shared, state.context, state.position, place)
         (added if state.position < place else subtracted).append(key)
     apply_masks(vector, added, subtracted)
-    following = Masked(state.context, state.position, len(state.members), message.sharers, held)
+    following = Masked(state.context, state.position, len(state.members), message.sharers, state.own_seed_share, held)
     return following, Reply(MaskedInput(), vector)
 
 
@@ -297,12 +302,14 @@ def confirm(terms: Terms, state: Masked, message: SurvivorSet) -> tuple[Confirme
         for held in state.held
         if held.position in survivors
     )
-    following = Confirmed(state.context, state.position, state.size, message.survivors, state.held)
+    following = Confirmed(
+        state.context, state.position, state.size, message.survivors, state.own_seed_share, state.held
+    )
     return following, Reply(Confirmation(tags))
 
 
 def unmask(terms: Terms, state: Confirmed, message: Confirmations) -> tuple[Finished, Reply]:
-    """Step 5: once enough neighbours saw the same survivors, reveal one share of each neighbour's secrets."""
+    """Step 5: once enough saw the same survivors, reveal one share of each neighbour, and one of one's own seed."""
     survivors, shown = set(state.survivors), survivors_digest(state.context, state.survivors)
     expected = {
         held.position: confirmation_tag(held.confirming, shown, held.position, state.position)
@@ -310,8 +317,10 @@ def unmask(terms: Terms, state: Confirmed, message: Confirmations) -> tuple[Fini
         if held.position in survivors
     }
     checks.enough_saw_the_same_survivors(_graph(terms, state.size), expected, message)
-    shares = tuple(
+    shares = [
         RevealedShare(held.position, held.seed_share if held.position in survivors else held.mask_key_share)
         for held in state.held
-    )
-    return Finished(), Reply(UnmaskingShares(shares))
+    ]
+    shares.append(RevealedShare(state.position, state.own_seed_share))
+    shares.sort(key=lambda share: share.position)
+    return Finished(), Reply(UnmaskingShares(tuple(shares)))

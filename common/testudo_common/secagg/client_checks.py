@@ -124,7 +124,7 @@ def enough_shared_their_keys(terms: Terms, graph: Graph, position: int, message:
     present = [place for place in graph.neighbours(position) if place in sharers]
     if [item.position for item in message.ciphertexts] != present:
         raise ProtocolError(Breach.MEMBERS, "the ciphertexts are not those of the neighbours who shared their keys")
-    if len(sharers) < terms.parameters.min_group or len(present) < graph.threshold:
+    if len(sharers) < terms.parameters.min_group or len(present) + 1 < graph.threshold:
         raise ProtocolError(Breach.TOO_FEW, f"{len(sharers)} members shared their keys, too few to go on")
 
 
@@ -144,18 +144,21 @@ def survivors_can_hide_each_other(
     if position not in survivors or not survivors <= set(sharers):
         raise ProtocolError(Breach.SURVIVORS, "the survivors are not members that this client masked with")
     near = sum(place in survivors for place in graph.neighbours(position))
-    if len(survivors) < terms.parameters.min_group or near < graph.threshold:
+    if len(survivors) < terms.parameters.min_group or near + 1 < graph.threshold:
         raise ProtocolError(Breach.TOO_FEW, f"{len(survivors)} survivors, too few to open a sum")
 
 
 def enough_saw_the_same_survivors(graph: Graph, expected: Mapping[int, bytes], message: Confirmations) -> None:
     """Stops a server that shows different survivor sets to different clients, to get both kinds of share of one."""
     _is_rising([item.position for item in message.tags])
-    agreeing = sum(item.position in expected and tags_match(expected[item.position], item.tag) for item in message.tags)
+    # This client itself is one of them.
+    agreeing = 1 + sum(
+        item.position in expected and tags_match(expected[item.position], item.tag) for item in message.tags
+    )
     if agreeing < graph.threshold:
         raise ProtocolError(
             Breach.CONFIRMATION,
-            f"{agreeing} neighbours confirm the same survivors, and {graph.threshold} are needed",
+            f"{agreeing} members confirm the same survivors, and {graph.threshold} are needed",
         )
 
 

@@ -154,7 +154,7 @@ class RevealedShare:
 
 @dataclass(frozen=True, slots=True)
 class UnmaskingShares:
-    """Client to server, step 5: exactly one share for each neighbour that shared its keys, by rising position."""
+    """Client to server, step 5: exactly one share for each neighbour that shared its keys, and for itself, rising."""
 
     shares: Annotated[tuple[RevealedShare, ...], Many(Record(RevealedShare), 1 << 16)]
 
