@@ -25,6 +25,7 @@ CLASSIFICATION: dict[str, Any] = {
     "model": {"name": "linear", "inputs": [3], "outputs": 2},
     "inner": {"steps": 2, "learning_rate": 0.5, "sample_rate": 0.5},
     "rounds": {"count": 4, "cohort_size": 2},
+    "secure_aggregation": {"mode": "plain"},
 }
 REGRESSION: dict[str, Any] = {
     "name": "small",
@@ -33,6 +34,7 @@ REGRESSION: dict[str, Any] = {
     "model": {"name": "linear", "inputs": [3], "outputs": 1},
     "inner": {"steps": 2, "learning_rate": 0.1, "sample_rate": 1.0},
     "rounds": {"count": 4, "cohort_size": 2},
+    "secure_aggregation": {"mode": "plain"},
 }
 FEW_SHOT: dict[str, Any] = {
     "name": "small",
@@ -41,6 +43,7 @@ FEW_SHOT: dict[str, Any] = {
     "model": {"name": "linear", "inputs": [3], "outputs": 2},
     "inner": {"steps": 2, "learning_rate": 0.5, "sample_rate": 1.0},
     "rounds": {"count": 4, "cohort_size": 2},
+    "secure_aggregation": {"mode": "plain"},
 }
 
 

@@ -16,12 +16,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from testudo_client.data import load_owner_examples
+from testudo_client.membership import read_membership
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_common.errors import TestudoError, UsageError, WireError
 from testudo_common.flower_records import from_records, identity_records, to_records
 from testudo_common.plan.load import load_plan
-from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
+from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 
 _LOG = logging.getLogger("testudo.client")
 _NO_PLAN = "0" * 64
@@ -48,16 +49,16 @@ def build_client_app(participant_of: ParticipantOf) -> ClientApp:
     return client_app
 
 
-def _answer(message: Message, context: Context, participant_of: ParticipantOf) -> TrainReply | Refusal:
+def _answer(message: Message, context: Context, participant_of: ParticipantOf) -> TrainReply | SecureMessage | Refusal:
     request = None
     try:
         request = from_records(message.content)
-        if not isinstance(request, TrainRequest):
-            raise WireError("not a training request")
-        return participant_of(context).train(request)
+        if not isinstance(request, TrainRequest | SecureMessage):
+            raise WireError("not a message for a client")
+        return participant_of(context).answer(request)
     except Exception as error:
         _LOG.error("a request was refused: %s", _safe(error))
-        if isinstance(request, TrainRequest):
+        if isinstance(request, TrainRequest | SecureMessage):
             return Refusal(request.plan_digest, request.round, request.attempt, RefusalReason.INTERNAL)
         return Refusal(_NO_PLAN, 0, 0, RefusalReason.INTERNAL)
 
@@ -68,16 +69,19 @@ def _safe(error: Exception) -> str:
 
 
 @lru_cache(maxsize=64)
-def _participant(client_id: str, plan: str, data: str, state: str) -> Participant:
+def _participant(client_id: str, plan: str, data: str, state: str, keys: str) -> Participant:
     torch.set_num_threads(1)
     loaded = load_plan(Path(plan))
-    return Participant(client_id, loaded, load_owner_examples(loaded, Path(data)), ClientStore(Path(state)))
+    membership = read_membership(Path(keys)) if keys else None
+    examples = load_owner_examples(loaded, Path(data))
+    return Participant(client_id, loaded, examples, ClientStore(Path(state)), membership=membership)
 
 
 def participant_from_context(context: Context) -> Participant:
     """The owner's participant, from what the owner wrote into the node's configuration.
 
-    Under Flower's simulation a node has a partition instead, which the installed simulator answers for.
+    ``keys`` names the folder of its membership, which a plan with secure aggregation needs. Under Flower's simulation a
+    node has a partition instead, which the installed simulator answers for.
 
     Raises:
         UsageError: The configuration names no client id, plan, data or state.
@@ -89,9 +93,9 @@ def participant_from_context(context: Context) -> Participant:
     if missing:
         raise UsageError(
             f"the node's configuration has no {', '.join(missing)}",
-            remedy='start it with --node-config \'client-id="..." plan="..." data="..." state="..."\'',
+            remedy='start it with --node-config \'client-id="..." plan="..." data="..." state="..." keys="..."\'',
         )
-    return _participant(*(str(context.node_config[key]) for key in keys))
+    return _participant(*(str(context.node_config[key]) for key in keys), keys=str(context.node_config.get("keys", "")))
 
 
 def simulated_participant(context: Context) -> Participant:

@@ -1,19 +1,28 @@
 """One data owner's part in a round: check what was sent, train, remember, reply. Never imports Flower.
 
-Decides everything that app.py only carries. Every refusal is one of the wire's fixed reasons.
+Decides everything that app.py only carries. Every refusal is one of the wire's fixed reasons. Under a plan with secure
+aggregation no update leaves in clear, whatever the server asks for: training ends in a commitment, and what follows
+are the steps of that protocol.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
+from testudo_client.evaluate import federated_sums
+from testudo_client.membership import Membership
+from testudo_client.secure_side import SecureSide
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_client.train import Mechanism, run_private_inner_loop
-from testudo_common.errors import DataError
+from testudo_common.errors import Breach, DataError, ProtocolError, UsageError
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples, draw_episode
@@ -21,8 +30,12 @@ from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import Events, compose
 from testudo_common.privacy.planned import planned_event, steps_per_round
+from testudo_common.secagg.quantize import Contribution
+from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
-from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
+from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+
+_LOG = logging.getLogger("testudo.client")
 
 MechanismFactory = Callable[[float, float, np.random.Generator], Mechanism]
 
@@ -42,6 +55,14 @@ class Participant:
         store: Where it remembers what it spent and replied.
         learner: The plan's model; may be shared between participants of one thread.
         mechanism: Makes the DP mechanism of a round; anything but the default is for tests with zero noise.
+        membership: Its key and the roster; needed under a plan with secure aggregation.
+
+    Attributes:
+        secure_cpu_seconds: Spent on secure aggregation so far, in this process.
+
+    Raises:
+        UsageError: The plan has secure aggregation, and no membership is given.
+        RosterError: The roster does not hold this client with this key.
     """
 
     def __init__(
@@ -52,6 +73,7 @@ class Participant:
         store: ClientStore,
         learner: Learner | None = None,
         mechanism: MechanismFactory = os_mechanism,
+        membership: Membership | None = None,
     ) -> None:
         self.client_id = client_id
         self.plan = plan
@@ -60,17 +82,91 @@ class Participant:
         self._store = store
         self._learner = learner if learner is not None else Learner(plan)
         self._mechanism = mechanism
+        self._secure = self._secure_side(membership)
+        self.secure_cpu_seconds = 0.0
 
-    def train(self, request: TrainRequest) -> TrainReply | Refusal:
-        """Answer one request: an update, the same update again, or a refusal."""
+    def _secure_side(self, membership: Membership | None) -> SecureSide | None:
+        if not self.plan.secure:
+            return None
+        if membership is None:
+            raise UsageError(
+                "the plan has secure aggregation, and this client has no key and no roster",
+                where=self.client_id,
+                remedy="make a key with testudo-client key, and get roster.json from the federation",
+            )
+        identity = membership.identity_of(self.client_id)
+        return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size)
+
+    def answer(self, message: TrainRequest | SecureMessage) -> TrainReply | SecureMessage | Refusal:
+        """Answer one message of the server."""
+        if isinstance(message, SecureMessage):
+            return self.step(message)
+        return self.train(message)
+
+    def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
+        """Answer one request: with an update (the same one again for the same request), or a refusal.
+
+        With secure aggregation the update stays here, and a commitment answers.
+        """
         if reason := self._fault_of(request):
             return self._refuse(request, reason)
+        if self._secure is not None and (reason := self._secure.fault_of(request)):
+            return self._refuse(request, reason)
+        update = self._update_for(request)
+        if isinstance(update, RefusalReason):
+            return self._refuse(request, update)
+        if not self.plan.secure:
+            return TrainReply(self.plan_digest, request.round, request.attempt, request.model_digest, update)
+        assert self._secure is not None
+        counts = self._counts_for(request)
+        with self._timed():
+            begun = self._secure.begin(request, update, counts)
+        return self._refuse(request, begun) if isinstance(begun, RefusalReason) else begun
+
+    def step(self, message: SecureMessage) -> SecureMessage | Refusal:
+        """Answer one step of secure aggregation after training."""
+        if self._secure is None or message.plan_digest != self.plan_digest:
+            return self._refuse(message, RefusalReason.OTHER_PLAN)
+        try:
+            with self._timed():
+                return self._secure.step(message, self._contribution)
+        except ProtocolError as error:
+            _LOG.warning("secure aggregation, round %d: %s", message.round, error)
+            few = error.breach is Breach.TOO_FEW
+            return self._refuse(message, RefusalReason.TOO_FEW if few else RefusalReason.PROTOCOL_BROKEN)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.process_time()
+        try:
+            yield
+        finally:
+            self.secure_cpu_seconds += time.process_time() - started
+
+    def _contribution(self, counts: npt.NDArray[np.int64] | None) -> Contribution:
+        update = self._store.load(self.plan_digest).last_update
+        assert update is not None  # a session begins with one
+        weight = min(len(self._examples), self.plan.secure_aggregation.max_weight)
+        return Contribution(update, weight, counts)
+
+    def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
+        """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
+        if not self.plan.evaluates_in(request.round):
+            return np.empty(0, dtype=np.int64)
+        counts = metric_counts_of(self.plan)
+        seeded = self._seeded(request.round, "evaluation")
+        sums = federated_sums(self._learner, request.model, self._examples, self.plan, seeded)
+        return np.concatenate([counts.encode(each) for each in sums])
+
+    def _update_for(self, request: TrainRequest) -> Vector | RefusalReason:
+        """The update for ``request``: the one remembered, unless it was used up, or a new one."""
         memory = self._store.load(self.plan_digest)
-        if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest):
+        used = self._secure is not None and self._secure.has_used(request.round)
+        if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest) and not used:
             assert memory.last_update is not None
-            return self._reply(request, memory.last_update)
+            return memory.last_update
         if not self._affordable(memory.events):
-            return self._refuse(request, RefusalReason.PRIVACY_SPENT)
+            return RefusalReason.PRIVACY_SPENT
         return self._train_and_remember(request, memory)
 
     def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
@@ -80,19 +176,19 @@ class Participant:
             return RefusalReason.OTHER_MODEL
         return None
 
-    def _train_and_remember(self, request: TrainRequest, memory: ClientMemory) -> TrainReply | Refusal:
+    def _train_and_remember(self, request: TrainRequest, memory: ClientMemory) -> Vector | RefusalReason:
         try:
             update, spent = self._train_tasks(request)
         except DataError:
-            return self._refuse(request, RefusalReason.DATA_UNUSABLE)
+            return RefusalReason.DATA_UNUSABLE
         if not np.isfinite(update).all():
             # Charged all the same: the refusal tells that training diverged, and that was computed from the data.
             self._store.save(self.plan_digest, replace(memory, events=compose([*memory.events, *spent])))
-            return self._refuse(request, RefusalReason.DATA_UNUSABLE)
+            return RefusalReason.DATA_UNUSABLE
         update = clip_to_norm(update, self.plan.outer.max_update_norm)
         # Remembered before it is sent: what leaves is always accounted for.
         self._store.save(self.plan_digest, memory.after(request.round, request.model_digest, update, spent))
-        return self._reply(request, update)
+        return update
 
     @property
     def spent(self) -> Events:
@@ -114,7 +210,7 @@ class Participant:
 
     def _train_tasks(self, request: TrainRequest) -> tuple[Vector, Events]:
         """The mean meta-update of this round's tasks, not finite if training diverged, and what they cost."""
-        seeded = self._seeded(request.round)
+        seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
         total = np.zeros(self._learner.size, dtype=np.float64)
         spent: list[Events] = []
         for _ in range(self.plan.task.tasks_per_client):
@@ -142,13 +238,10 @@ class Participant:
             return support
         return LocalCentre.of(self._examples, task.local_centring).subtract(self._examples)
 
-    def _seeded(self, round_number: int) -> np.random.Generator:
+    def _seeded(self, round_number: int, *more: str) -> np.random.Generator:
         """For what is no secret: the order of batches without privacy, and episodes."""
-        label = f"{self.plan.seed}|{self.client_id}|{round_number}".encode()
+        label = "|".join([str(self.plan.seed), self.client_id, str(round_number), *more]).encode()
         return np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
 
-    def _reply(self, request: TrainRequest, update: Vector) -> TrainReply:
-        return TrainReply(self.plan_digest, request.round, request.attempt, request.model_digest, update)
-
-    def _refuse(self, request: TrainRequest, reason: RefusalReason) -> Refusal:
-        return Refusal(self.plan_digest, request.round, request.attempt, reason)
+    def _refuse(self, message: TrainRequest | SecureMessage, reason: RefusalReason) -> Refusal:
+        return Refusal(self.plan_digest, message.round, message.attempt, reason)

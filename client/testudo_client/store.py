@@ -1,6 +1,8 @@
-"""What a client remembers between rounds: what it has spent, and its last reply. One file, replaced as a whole.
+"""What a client remembers: what it has spent, its last update, and the session of secure aggregation it is in.
 
-It is what makes a retry of a round re-send the same bytes instead of spending twice. Not a ledger: it refuses nothing.
+Two files, each replaced as a whole. The update is what makes a retry of a round re-send the same bytes instead of
+spending twice; the session holds secrets of a round and is replaced at each of its steps. Not a ledger: it refuses
+nothing. A file is read again each time, since another process may answer for the same client in the next message.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class ClientStore:
         self._folder = folder
         self._durable = durable
         self._memory: dict[str, ClientMemory] = {}
+        self._sessions: dict[str, bytes] = {}
 
     def load(self, plan_digest: str) -> ClientMemory:
         """The memory under this plan; empty if there is none.
@@ -67,13 +70,29 @@ class ClientStore:
         Raises:
             CheckpointError: The file is damaged. It is left as it is.
         """
-        if plan_digest not in self._memory:
-            self._memory[plan_digest] = self._read(plan_digest)
-        return self._memory[plan_digest]
+        if self._folder is None:
+            return self._memory.get(plan_digest, ClientMemory())
+        return self._read(plan_digest)
+
+    def load_session(self, plan_digest: str) -> bytes | None:
+        """The session under this plan, as it was saved; None before the first."""
+        if self._folder is None:
+            return self._sessions.get(plan_digest)
+        path = self._session_file(plan_digest)
+        return path.read_bytes() if path.exists() else None
+
+    def save_session(self, plan_digest: str, session: bytes) -> None:
+        """Keep ``session`` under this plan; when this returns, a killed process finds it again."""
+        if self._folder is None:
+            self._sessions[plan_digest] = session
+        else:
+            write_atomically(self._session_file(plan_digest), session, durable=self._durable)
 
     def save(self, plan_digest: str, memory: ClientMemory) -> None:
         """Keep ``memory`` under this plan; when this returns, a killed process finds it again."""
-        if self._folder is not None:
+        if self._folder is None:
+            self._memory[plan_digest] = memory
+        else:
             update = memory.last_update if memory.last_update is not None else np.empty(0, dtype=np.float32)
             metadata = {
                 "format": _FORMAT,
@@ -83,11 +102,13 @@ class ClientStore:
                 "events": json.dumps([[e.noise_multiplier, e.sample_rate, e.steps] for e in memory.events]),
             }
             write_atomically(self._file(plan_digest), save({"last_update": update}, metadata), durable=self._durable)
-        self._memory[plan_digest] = memory
 
     def _file(self, plan_digest: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{plan_digest[:16]}.safetensors"
+
+    def _session_file(self, plan_digest: str) -> Path:
+        return self._file(plan_digest).with_suffix(".session")
 
     def _read(self, plan_digest: str) -> ClientMemory:
         if self._folder is None or not self._file(plan_digest).exists():

@@ -95,6 +95,14 @@ class UsageError(TestudoError):
     """A command was called with arguments that do not fit together."""
 
 
+class KeyFileError(TestudoError):
+    """A key's file is missing, readable by others, in the way, or not a key."""
+
+
+class RosterError(TestudoError):
+    """A roster cannot be used: it is not one, or the federation did not sign it."""
+
+
 class RoundError(TestudoError):
     """A round cannot go on: too few clients answered, or too few may still take part."""
 

@@ -1,7 +1,7 @@
 """Our messages in Flower's records, and back: the one place in common that speaks Flower, for both apps.
 
-A header is a small ConfigRecord; a vector an ArrayRecord of its own, which Flower sends in chunks. dtype and shape in
-a record are claimed by the sender, so they are checked here; the length of the vector is checked by who knows d.
+Header and body are a small ConfigRecord; a vector an ArrayRecord of its own, which Flower sends in chunks. dtype and
+shape in a record are claimed by the sender, so they are checked here; the length of the vector by who knows d.
 """
 
 from __future__ import annotations
@@ -10,25 +10,30 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app.typing import ConfigRecordValues
 
 from testudo_common.errors import WireError
-from testudo_common.wire import Message, decode, encode
+from testudo_common.roster import MAX_CLIENT_ID_CHARACTERS, is_client_id
+from testudo_common.wire import Message, Parts, decode, encode
 
 TRAIN = "train"
 IDENTIFY = "query.identify"
 _RECORD = "testudo"
 _HEADER = "header"
+_BODY = "body"
 _CLIENT_ID = "client_id"
 _VECTOR = "vector"
-MAX_CLIENT_ID_CHARACTERS = 128
 
 
 def to_records(message: Message) -> RecordDict:
     """Records of their own for one message."""
-    header, vector = encode(message)
-    records = RecordDict({_RECORD: ConfigRecord({_HEADER: header})})
-    if vector is not None:
-        records[_VECTOR] = ArrayRecord([vector])
+    parts = encode(message)
+    config: dict[str, ConfigRecordValues] = {_HEADER: parts.header}
+    if parts.body is not None:
+        config[_BODY] = parts.body
+    records = RecordDict({_RECORD: ConfigRecord(config)})
+    if parts.vector is not None:
+        records[_VECTOR] = ArrayRecord([parts.vector])
     return records
 
 
@@ -41,10 +46,12 @@ def from_records(records: RecordDict) -> Message:
     if not set(records) <= {_RECORD, _VECTOR} or _RECORD not in records.config_records:
         raise WireError("the records are not those of a message")
     config = records.config_records[_RECORD]
-    header = config.get(_HEADER)
-    if set(config) != {_HEADER} or not isinstance(header, bytes):
+    header, body = config.get(_HEADER), config.get(_BODY)
+    if not set(config) <= {_HEADER, _BODY} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
-    return decode(header, _vector_in(records) if _VECTOR in records else None)
+    if not isinstance(body, bytes | None):
+        raise WireError("the body is not bytes")
+    return decode(Parts(header, body, _vector_in(records) if _VECTOR in records else None))
 
 
 def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
@@ -71,6 +78,6 @@ def client_id_in(records: RecordDict) -> str:
     """
     config = records.config_records.get(_RECORD)
     name = config.get(_CLIENT_ID) if config is not None else None
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= MAX_CLIENT_ID_CHARACTERS:
-        raise WireError("a client's name must be 1 to 128 printable characters")
+    if not isinstance(name, str) or not is_client_id(name):
+        raise WireError(f"a client's name must be 1 to {MAX_CLIENT_ID_CHARACTERS} printable characters")
     return name

@@ -1,6 +1,7 @@
 """The messages of a training round, and their bytes. Knows no transport, no Flower and no torch.
 
-A message is a header and, for most, one vector that travels beside it. The header is, by example::
+A message is a header and, for most, one vector that travels beside it; a message of secure aggregation also has a body,
+whose bytes are that protocol's own. The header is, by example::
 
     01 | 01 | 00 00 00 6f | {"attempt":0,"model_digest":"9f...","plan_digest":"c2...","round":3}
 
@@ -20,6 +21,7 @@ import numpy as np
 import rfc8785
 
 from testudo_common.errors import WireError
+from testudo_common.secagg.masking import Words
 from testudo_common.vectors import Vector
 
 WIRE_VERSION = 1
@@ -35,6 +37,11 @@ class RefusalReason(StrEnum):
     OTHER_MODEL = "other_model"
     PRIVACY_SPENT = "privacy_spent"
     DATA_UNUSABLE = "data_unusable"
+    REPLAYED = "replayed"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    UPDATE_USED = "update_used"
+    PROTOCOL_BROKEN = "protocol_broken"
+    TOO_FEW = "too_few"
     INTERNAL = "internal"
 
 
@@ -69,6 +76,22 @@ class TrainReply:
 
 
 @dataclass(frozen=True, slots=True)
+class SecureMessage:
+    """Either way: one message of secure aggregation, for the round and attempt that it names.
+
+    Attributes:
+        body: As ``testudo_common.secagg.messages`` encodes it; that protocol checks it.
+        masked: ``uint32[size]``, beside a masked input; None beside anything else.
+    """
+
+    plan_digest: str
+    round: int
+    attempt: int
+    body: bytes = field(repr=False)
+    masked: Words | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Client to server: no update, and one of the fixed reasons."""
 
@@ -78,38 +101,60 @@ class Refusal:
     reason: RefusalReason
 
 
-Message = TrainRequest | TrainReply | Refusal
-_KINDS: dict[int, type[TrainRequest] | type[TrainReply] | type[Refusal]] = {
+Message = TrainRequest | TrainReply | Refusal | SecureMessage
+_KINDS: dict[int, type[TrainRequest] | type[TrainReply] | type[Refusal] | type[SecureMessage]] = {
     1: TrainRequest,
     2: TrainReply,
     3: Refusal,
+    4: SecureMessage,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_VECTOR_FIELDS = ("model", "update")
+_VECTOR_DTYPES: dict[type, tuple[str, type[np.generic]]] = {
+    TrainRequest: ("model", np.float32),
+    TrainReply: ("update", np.float32),
+    SecureMessage: ("masked", np.uint32),
+}
+_BODY = "body"
 
 
-def encode(message: Message) -> tuple[bytes, Vector | None]:
-    """The header of ``message``, and the vector that travels beside it, if it has one."""
-    content: dict[str, Any] = {}
-    vector: Vector | None = None
-    for item in fields(message):
-        value = getattr(message, item.name)
-        if item.name in _VECTOR_FIELDS:
-            vector = value
-        else:
-            content[item.name] = value
-    body = rfc8785.dumps(content)
-    return _PREFIX.pack(WIRE_VERSION, _NUMBERS[type(message)], len(body)) + body, vector
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A message as it travels: three things side by side.
+
+    Attributes:
+        header: See the module.
+        body: Of a message of secure aggregation; None for any other.
+        vector: ``float32[d]`` or ``uint32[size]``, or None.
+    """
+
+    header: bytes
+    body: bytes | None = field(default=None, repr=False)
+    vector: np.ndarray[Any, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Payload bytes."""
+        return len(self.header) + len(self.body or b"") + (0 if self.vector is None else self.vector.nbytes)
 
 
-def decode(header: bytes, vector: np.ndarray[Any, Any] | None) -> Message:
-    """The message of a header and its vector.
+def encode(message: Message) -> Parts:
+    """``message`` as it travels; its vector is not copied."""
+    vector_name, _ = _VECTOR_DTYPES.get(type(message), (None, None))
+    names = [item.name for item in fields(message) if item.name not in (vector_name, _BODY)]
+    content = rfc8785.dumps({name: getattr(message, name) for name in names})
+    header = _PREFIX.pack(WIRE_VERSION, _NUMBERS[type(message)], len(content)) + content
+    return Parts(header, getattr(message, _BODY, None), getattr(message, vector_name) if vector_name else None)
+
+
+def decode(parts: Parts) -> Message:
+    """The message that travelled as ``parts``.
 
     The vector's length is not known here; whoever knows d checks it.
 
     Raises:
         WireError: Anything is not exactly as encoded: version, kind, length, fields, types, or the vector's dtype.
     """
+    header = parts.header
     if len(header) < _PREFIX.size or len(header) > MAX_HEADER_BYTES:
         raise WireError(f"a header of {len(header)} bytes")
     version, number, length = _PREFIX.unpack_from(header)
@@ -122,16 +167,20 @@ def decode(header: bytes, vector: np.ndarray[Any, Any] | None) -> Message:
     kind = _KINDS[number]
     content = _content(header[_PREFIX.size :])
     names = {item.name for item in fields(kind)}
-    vector_name = next((name for name in _VECTOR_FIELDS if name in names), None)
-    if set(content) != names - {vector_name}:
+    vector_name, dtype = _VECTOR_DTYPES.get(kind, (None, None))
+    if set(content) != names - {vector_name, _BODY}:
         raise WireError(f"the fields of a {kind.__name__} are not as agreed")
-    if (vector is None) != (vector_name is None):
-        raise WireError(f"a {kind.__name__} {'needs' if vector_name else 'has no'} vector")
-    if vector is not None and (vector.dtype != np.float32 or vector.ndim != 1):
-        raise WireError("the vector is not float32[d]")
+    if (parts.body is None) == (_BODY in names):
+        raise WireError(f"a {kind.__name__} {'needs a' if _BODY in names else 'has no'} body")
+    if (parts.vector is None) != (vector_name is None) and kind is not SecureMessage:
+        raise WireError(f"a {kind.__name__} {'needs a' if vector_name else 'has no'} vector")
+    if parts.vector is not None and (parts.vector.dtype != dtype or parts.vector.ndim != 1):
+        raise WireError(f"the vector is not a list of {np.dtype(dtype).name}")
     checked: dict[str, Any] = {name: _checked(name, value) for name, value in content.items()}
     if vector_name is not None:
-        checked[vector_name] = vector
+        checked[vector_name] = parts.vector
+    if _BODY in names:
+        checked[_BODY] = parts.body
     return kind(**checked)
 
 

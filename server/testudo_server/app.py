@@ -6,7 +6,7 @@ Own loop on ``push_messages`` and ``pull_messages``, because ``send_and_receive`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -18,10 +18,15 @@ from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_re
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.roster import Roster
 from testudo_common.wire import Message
 from testudo_server.coordinator import Coordinator, OnRound
-from testudo_server.exchange import PlainExchange
+from testudo_server.exchange import Exchange, PlainExchange
+from testudo_server.roster import roster_in
+from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
+
+ExchangeOf = Callable[["GridTransport"], Exchange]
 
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -31,17 +36,17 @@ _CONNECT_PAUSE_SECONDS = 0.05
 
 def exchange_messages(
     grid: Grid, contents: Mapping[int, tuple[str, RecordDict]], *, deadline_seconds: float
-) -> dict[int, FlowerMessage]:
-    """Send every node its message and wait for the replies.
+) -> Iterator[tuple[int, FlowerMessage]]:
+    """Send every node its message, and wait for the replies.
 
     Args:
         grid: Any of Flower's, or ours.
         contents: Node id -> (message type, records).
         deadline_seconds: Replies after this are not waited for.
 
-    Returns:
-        Node id -> reply. A reply is matched by the id of the message that it answers, since its sender's id is
-        claimed, and errors made on the way come from another node.
+    Yields:
+        Node id and reply, as they arrive. A reply is matched by the id of the message that it answers, since its
+        sender's id is claimed, and errors made on the way come from another node.
     """
     ends = time.monotonic() + deadline_seconds
     waiting: dict[str, int] = {}
@@ -51,19 +56,17 @@ def exchange_messages(
         for message_id in grid.push_messages([message]):
             if message_id:
                 waiting[message_id] = node
-    replies: dict[int, FlowerMessage] = {}
     pause = _FIRST_PAUSE_SECONDS
     while waiting:
         arrived = list(grid.pull_messages(list(waiting)))
         for reply in arrived:
             node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node_of_reply is not None:
-                replies[node_of_reply] = reply
+                yield node_of_reply, reply
         if not waiting or time.monotonic() >= ends:
             break
         pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
         time.sleep(pause)
-    return replies
 
 
 class GridTransport:
@@ -78,19 +81,14 @@ class GridTransport:
         self._grid = grid
         self._nodes = nodes
 
-    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> dict[str, Message | str]:
+    def deliver(
+        self, requests: Mapping[str, Message], *, deadline_seconds: float
+    ) -> Iterator[tuple[str, Message | str]]:
         """See :class:`testudo_server.exchange.Transport`."""
-        contents = {
-            self._nodes[client]: (TRAIN, to_records(request))
-            for client, request in requests.items()
-            if client in self._nodes
-        }
-        replies = exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds)
-        return {
-            client: _message_in(replies[self._nodes[client]])
-            for client in requests
-            if self._nodes.get(client) in replies
-        }
+        clients = {self._nodes[client]: client for client in requests if client in self._nodes}
+        contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
+        for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds):
+            yield clients[node], _message_in(reply)
 
 
 def _message_in(reply: FlowerMessage) -> Message | str:
@@ -101,6 +99,10 @@ def _message_in(reply: FlowerMessage) -> Message | str:
         return from_records(reply.content)
     except WireError as error:
         return f"reply not understood: {error.problem}"
+
+
+def _node_of(answer: tuple[int, FlowerMessage]) -> int:
+    return answer[0]
 
 
 def identify_clients(
@@ -124,7 +126,7 @@ def identify_clients(
         time.sleep(_CONNECT_PAUSE_SECONDS)
     question = {node: (IDENTIFY, RecordDict()) for node in grid.get_node_ids()}
     nodes: dict[str, int] = {}
-    for node, reply in sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds).items()):
+    for node, reply in sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds), key=_node_of):
         if reply.has_error():
             continue
         try:
@@ -145,6 +147,8 @@ def run_federation(
     store: RunStore,
     *,
     clients: int | None = None,
+    roster: Callable[[], Roster] | None = None,
+    exchange_of: ExchangeOf | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
 ) -> RunState:
@@ -155,18 +159,39 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
+        roster: Gives the federation's roster, once the clients are there; needed for secure aggregation.
+        exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
 
     Raises:
         RoundError: Too few clients, or too few usable replies; every finished round is kept.
+        UsageError: The plan has secure aggregation, and there is no roster.
         CheckpointError: See :meth:`RunStore.load`.
     """
     nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
-    exchange = PlainExchange(GridTransport(grid, nodes), deadline_seconds=plan.rounds.deadline_seconds)
+    exchange = _exchange_for(plan, GridTransport(grid, nodes), roster, exchange_of)
     coordinator = Coordinator(plan, exchange, store, *([on_round] if on_round else []))
     state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
     return coordinator.run(state)
+
+
+def _exchange_for(
+    plan: FederationPlan,
+    transport: GridTransport,
+    roster: Callable[[], Roster] | None,
+    exchange_of: ExchangeOf | None,
+) -> Exchange:
+    if exchange_of is not None:
+        return exchange_of(transport)
+    if not plan.secure:
+        return PlainExchange(transport, deadline_seconds=plan.rounds.deadline_seconds)
+    if roster is None:
+        raise UsageError(
+            "the plan has secure aggregation, and the server has no roster",
+            remedy="name roster.json and the federation's key; testudo-server roster makes one",
+        )
+    return SecureExchange(transport, plan, roster())
 
 
 def build_server_app(run: Callable[[Grid, Context], object]) -> ServerApp:
@@ -186,7 +211,8 @@ def _run_from_config(grid: Grid, context: Context) -> None:
     if not plan_path or not out:
         raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
     store = RunStore(Path(out))
-    run_federation(grid, load_plan(Path(plan_path)), store, resume=store.exists)
+    keys = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
+    run_federation(grid, load_plan(Path(plan_path)), store, roster=lambda: roster_in(keys), resume=store.exists)
 
 
 app = build_server_app(_run_from_config)

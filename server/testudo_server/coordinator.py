@@ -1,27 +1,46 @@
-"""The rounds of a federation: draw a cohort, ask for group means, aggregate, step, keep. Never imports Flower."""
+"""The rounds of a federation: draw a cohort, ask for group means, aggregate, step, keep. Never imports Flower.
+
+A round that brings in too little is begun again, as a new attempt that is kept before it begins, so that no attempt is
+ever made twice. Groups whose sums were not what honest clients send are strikes against their members; whom strikes
+single out over rounds is not asked again.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from testudo_common.errors import RoundError
+from testudo_common.errors import RoundError, WireError
 from testudo_common.plan import FederationPlan
+from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
 from testudo_server.aggregate import mean
 from testudo_server.cohort import draw_cohort
-from testudo_server.exchange import Collected, Exchange
+from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.store import RoundRecord, RunState, RunStore
+from testudo_server.strikes import GroupOutcome, culprits
+
+_DRAWS_A_ROUND = 1000  # more than a plan may have attempts
 
 OnRound = Callable[[RunState, RoundRecord], None]
 
 
 def _no_report(_state: RunState, _record: RoundRecord) -> None:
     """Report nothing."""
+
+
+def outcomes_of(record: RoundRecord) -> tuple[GroupOutcome, ...]:
+    """What a round's groups count for strikes. All members as drawn count, and bad luck is no strike: else a poisoner
+    could choose by dropping out which rounds count against whom."""
+    return tuple(
+        GroupOutcome(record.round * _DRAWS_A_ROUND + group.attempt, group.members, opened=not group.blamed)
+        for group in record.groups
+    )
 
 
 class Coordinator:
@@ -42,6 +61,7 @@ class Coordinator:
         self._exchange = exchange
         self._store = store
         self._on_round = on_round
+        self._outcomes: list[GroupOutcome] = []
 
     def begin(self, initial_model: Vector, clients: Iterable[str]) -> RunState:
         """The state before the first round, kept."""
@@ -62,6 +82,7 @@ class Coordinator:
             CheckpointError: See :meth:`RunStore.load`.
         """
         state = self._store.load(self._plan_digest)
+        self._outcomes = [outcome for record in self._store.records() for outcome in outcomes_of(record)]
         counts = {client: state.participations.get(client, 0) for client in clients}
         return RunState(state.plan_digest, state.round, state.model, state.outer, {**state.participations, **counts})
 
@@ -84,8 +105,9 @@ class Coordinator:
         started = time.perf_counter()
         rounds = self._plan.rounds
         number = state.round + 1
+        barred = self._culprits()
         cohort = draw_cohort(
-            state.participations,
+            {client: count for client, count in state.participations.items() if client not in barred},
             rounds.cohort_size,
             limit=rounds.max_participations,
             seed=self._plan.seed,
@@ -97,10 +119,8 @@ class Coordinator:
                 where="rounds",
                 remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
             )
-        request = TrainRequest(self._plan_digest, number, 0, vector_digest(state.model), state.model)
-        collected = self._exchange.group_means(request, cohort)
-        self._check_enough(number, collected)
-        update = mean(np.stack([group.mean for group in collected.groups]))
+        collected = self._collect(number, state.model, cohort)
+        update = mean(np.stack([group.mean for group in collected.groups]), [group.votes for group in collected.groups])
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
@@ -113,12 +133,58 @@ class Coordinator:
             excluded=collected.excluded,
             mean_update_norm=float(np.linalg.norm(update.astype(np.float64))),
             seconds=time.perf_counter() - started,
-            bytes_down=len(cohort) * state.model.nbytes,
-            bytes_up=sum(group.mean.nbytes for group in collected.groups),
+            bytes_down=collected.cost.bytes_down,
+            bytes_up=collected.cost.bytes_up,
+            groups=collected.records,
+            barred=barred,
+            secure_cpu_seconds=collected.cost.cpu_seconds,
+            metrics=self._metrics(number, collected),
         )
+        self._outcomes += outcomes_of(record)
         self._store.save(following, record)
         self._on_round(following, record)
         return following
+
+    def _collect(self, number: int, model: Vector, cohort: tuple[str, ...]) -> Collected:
+        """What the first attempt that brings in enough brings in, with the records and cost of all attempts."""
+        records: tuple[GroupRecord, ...] = ()
+        cost = ExchangeCost()
+        most = self._exchange.max_attempts
+        while True:
+            attempt = self._store.begin_attempt(number) if most > 1 else 0
+            if attempt >= most:
+                raise RoundError(
+                    f"round {number} was begun {most} times and did not close",
+                    where="secure_aggregation.max_attempts",
+                    remedy="clients refuse more attempts: look at why they drop out, and start a run with a new plan",
+                )
+            request = TrainRequest(self._plan_digest, number, attempt, vector_digest(model), model)
+            found = self._exchange.group_means(request, cohort)
+            records, cost = records + found.records, cost + found.cost
+            usable = sum(len(group.members) for group in found.groups)
+            if usable >= self._plan.rounds.min_replies or attempt + 1 >= most:
+                self._check_enough(number, found)
+                return replace(found, records=records, cost=cost)
+
+    def _culprits(self) -> tuple[str, ...]:
+        """Whom bad groups single out so far; nobody, without looking, while there is no bad group."""
+        if all(outcome.opened for outcome in self._outcomes):
+            return ()
+        return culprits(self._outcomes)
+
+    def _metrics(self, number: int, collected: Collected) -> Mapping[str, Mapping[str, float]]:
+        """The scores of training clients before and after adaptation, where the round has them."""
+        if not self._plan.evaluates_in(number):
+            return {}
+        counts = metric_counts_of(self._plan)
+        try:
+            both = {
+                "before": counts.decode(collected.counts[: counts.size]),
+                "after": counts.decode(collected.counts[counts.size :]),
+            }
+        except WireError:
+            return {}  # one client's contradictory counts spoil them, and must not end the run
+        return {name: sums.metrics() for name, sums in both.items() if sums.examples}
 
     def _check_enough(self, number: int, collected: Collected) -> None:
         usable = sum(len(group.members) for group in collected.groups)

@@ -1,16 +1,20 @@
 """How a round's group means come about. The coordinator asks for them and does not know how.
 
-Here: the plain exchange, in which every client is a group of one and its update is seen by the server.
+Here: what every exchange gives back, and the plain one, in which each client is a group of one and its update is seen
+by the server. The secure one is secure_exchange.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from testudo_common.vectors import Vector, fault_of_vector
-from testudo_common.wire import Message, Refusal, TrainReply, TrainRequest
+from testudo_common.wire import Message, Refusal, TrainReply, TrainRequest, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +24,52 @@ class GroupMean:
     Attributes:
         members: Client ids, sorted.
         mean: ``float32[d]``, finite.
+        votes: What the mean weighs: the number of members, or the sum of their weights where the plan has weights.
     """
 
     members: tuple[str, ...]
     mean: Vector = field(repr=False, compare=False)
+    votes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """What became of one group; of the plain exchange there is none.
+
+    Attributes:
+        attempt: In which it was drawn.
+        members: Client ids of all that were drawn into it, sorted.
+        survivors: Of those whose sum was opened, sorted; empty if none was.
+        fault: Why no sum of it counts, as a fixed word; empty if one does.
+        blamed: Whether a member must have cheated for that, so that all get a strike; dropouts are nobody's fault.
+    """
+
+    attempt: int
+    members: tuple[str, ...]
+    survivors: tuple[str, ...]
+    fault: str = ""
+    blamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeCost:
+    """What an exchange took at the server.
+
+    Attributes:
+        bytes_down: Payload bytes sent.
+        bytes_up: Payload bytes received.
+        cpu_seconds: Of secure aggregation's own computation; 0 for the plain exchange.
+    """
+
+    bytes_down: int = 0
+    bytes_up: int = 0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: ExchangeCost) -> ExchangeCost:
+        """Both together."""
+        return ExchangeCost(
+            self.bytes_down + other.bytes_down, self.bytes_up + other.bytes_up, self.cpu_seconds + other.cpu_seconds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +79,43 @@ class Collected:
     Attributes:
         groups: Usable group means, in the order of their members.
         excluded: (client id, reason) of everyone whose update is in no group.
+        records: What became of each group.
+        counts: ``int64[k]``, metric counts summed over all groups; empty in a round without.
+        cost: At the server.
     """
 
     groups: tuple[GroupMean, ...]
     excluded: tuple[tuple[str, str], ...]
+    records: tuple[GroupRecord, ...] = ()
+    counts: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64), repr=False, compare=False
+    )
+    cost: ExchangeCost = ExchangeCost()
 
 
 class Transport(Protocol):
     """Carries messages to clients and back; knows nothing of what they mean."""
 
-    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Mapping[str, Message | str]:
-        """Send each client its request; give back its reply, or in words why there is none."""
+    def deliver(
+        self, requests: Mapping[str, Message], *, deadline_seconds: float
+    ) -> Iterator[tuple[str, Message | str]]:
+        """Send each client its request; give back each reply as it arrives, or in words why there is none."""
 
 
 class Exchange(Protocol):
-    """Turns one request to a cohort into group means."""
+    """Turns one request to a cohort into group means.
+
+    Attributes:
+        max_attempts: How often one round may be begun.
+    """
+
+    max_attempts: int
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         """Ask every client of ``cohort``; bad or missing replies are set aside one by one, never fatal."""
+
+
+NO_REPLY = "no reply before the deadline"
 
 
 class PlainExchange:
@@ -61,23 +126,27 @@ class PlainExchange:
         deadline_seconds: A reply after this is not waited for.
     """
 
+    max_attempts = 1
+
     def __init__(self, transport: Transport, *, deadline_seconds: float) -> None:
         self._transport = transport
         self._deadline_seconds = deadline_seconds
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         """See :class:`Exchange`."""
-        replies = self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds)
+        replies = dict(self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds))
         groups: list[GroupMean] = []
         excluded: list[tuple[str, str]] = []
         for client in cohort:
-            reply = replies.get(client, "no reply before the deadline")
+            reply = replies.get(client, NO_REPLY)
             if fault := fault_of_reply(reply, request):
                 excluded.append((client, fault))
             else:
                 assert isinstance(reply, TrainReply)
                 groups.append(GroupMean((client,), reply.update))
-        return Collected(tuple(groups), tuple(excluded))
+        received = sum(encode(reply).size_bytes for reply in replies.values() if not isinstance(reply, str))
+        cost = ExchangeCost(len(cohort) * encode(request).size_bytes, received)
+        return Collected(tuple(groups), tuple(excluded), cost=cost)
 
 
 def fault_of_reply(reply: Message | str, request: TrainRequest) -> str | None:

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 from testudo_common.errors import CheckpointError
 from testudo_common.files import write_atomically
 from testudo_common.vectors import Vector
+from testudo_server.exchange import GroupRecord
 from testudo_server.outer_step import OuterState
 
 _FORMAT = "testudo-server-1"
@@ -37,6 +38,11 @@ class RoundRecord:
         seconds: Wall time.
         bytes_down: Payload bytes sent.
         bytes_up: Payload bytes received.
+        groups: What became of each group of secure aggregation, over all attempts.
+        barred: Clients that strikes had singled out before this round; they were not asked.
+        secure_cpu_seconds: Of secure aggregation at the server.
+        metrics: ``before`` and ``after`` adaptation -> metric -> value, over all training clients of the round
+            together; empty in a round without.
     """
 
     round: int
@@ -47,6 +53,10 @@ class RoundRecord:
     seconds: float
     bytes_down: int
     bytes_up: int
+    groups: tuple[GroupRecord, ...] = ()
+    barred: tuple[str, ...] = ()
+    secure_cpu_seconds: float = 0.0
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,7 @@ class RunStore:
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._checkpoint = folder / "checkpoint.safetensors"
         self._rounds = folder / "rounds.jsonl"
+        self._attempts = folder / "attempt.json"
         self._durable = durable
 
     @property
@@ -91,6 +102,7 @@ class RunStore:
         if record is None:
             self._rounds.parent.mkdir(parents=True, exist_ok=True)
             self._rounds.write_bytes(b"")
+            self._attempts.unlink(missing_ok=True)
         else:
             with self._rounds.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
@@ -148,6 +160,21 @@ class RunStore:
         self._forget_rounds_after(state.round)
         return state
 
+    def begin_attempt(self, round_number: int) -> int:
+        """The number of the next attempt at a round, 0 and up, kept before it is given: none is ever begun twice."""
+        try:
+            kept = json.loads(self._attempts.read_bytes())
+            attempt = kept["attempt"] + 1 if kept["round"] == round_number else 0
+        except FileNotFoundError:
+            attempt = 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                "the number of the last attempt is damaged", where=str(self._attempts), remedy="restore it from a copy"
+            ) from error
+        content = json.dumps({"round": round_number, "attempt": attempt}).encode()
+        write_atomically(self._attempts, content, durable=self._durable)
+        return attempt
+
     def records(self) -> tuple[RoundRecord, ...]:
         """The finished rounds, oldest first."""
         if not self._rounds.exists():
@@ -166,4 +193,9 @@ def _record(line: str) -> RoundRecord:
     fields = json.loads(line)
     fields["cohort"] = tuple(fields["cohort"])
     fields["excluded"] = tuple((client, reason) for client, reason in fields["excluded"])
+    fields["barred"] = tuple(fields["barred"])
+    fields["groups"] = tuple(
+        GroupRecord(**{**group, "members": tuple(group["members"]), "survivors": tuple(group["survivors"])})
+        for group in fields["groups"]
+    )
     return RoundRecord(**fields)

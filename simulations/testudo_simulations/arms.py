@@ -71,11 +71,15 @@ def comparison_arms(evaluator: Evaluator, federation: Federation, splits: Splits
 def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vector:
     """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
 
-    Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here.
+    Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here;
+    without secure aggregation, which would change its sums by rounding alone.
     """
     plan = federation.plan
     outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
-    averaging = FederationPlan.model_validate({**dict(plan), "outer": outer})
+    in_clear = plan.secure_aggregation.model_copy(update={"mode": "plain", "max_weight": 1})
+    quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None})
+    changed_sections = {"outer": outer, "secure_aggregation": in_clear, "evaluation": quiet}
+    averaging = FederationPlan.model_validate({**dict(plan), **changed_sections})
     changed = replace(federation, plan=averaging)
 
     def on_round(state: RunState, _record: RoundRecord) -> None:
@@ -83,4 +87,4 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
 
     with tempfile.TemporaryDirectory(prefix="testudo-") as folder:
         store = RunStore(Path(folder), durable=False)
-        return federate_in_process(changed, store, None, on_round=on_round).model
+        return federate_in_process(changed, store, None, on_round=on_round).state.model

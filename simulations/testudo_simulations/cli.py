@@ -35,6 +35,7 @@ class Backend(StrEnum):
     """Where the clients run."""
 
     inline = "inline"
+    mask_free = "mask-free"
     ray = "ray"
 
 
@@ -67,7 +68,10 @@ def run(
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each value.")] = 1,
     jobs: JobsOption = os.cpu_count() or 1,
     backend: Annotated[
-        Backend, typer.Option(help="inline: in this process. ray: Flower's simulation.")
+        Backend,
+        typer.Option(
+            help="inline: in this process. mask-free: the same, secure sums without masks. ray: Flower's simulation."
+        ),
     ] = Backend.inline,
     comparisons: Annotated[bool, typer.Option(help="Also run FedAvg and the non-federated baselines.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from testudo_client.app import build_client_app
@@ -10,7 +11,22 @@ from testudo_server.coordinator import OnRound
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.mask_free import MaskFreeExchange
 from testudo_simulations.owners import Owners
+
+
+@dataclass(frozen=True, slots=True)
+class InProcessRun:
+    """A finished run.
+
+    Attributes:
+        state: Of the server.
+        secure_client_cpu_seconds: Of secure aggregation at all clients together; None where there was none.
+    """
+
+    state: RunState
+    secure_client_cpu_seconds: float | None
 
 
 def federate_in_process(
@@ -20,7 +36,8 @@ def federate_in_process(
     *,
     resume: bool = False,
     on_round: OnRound | None = None,
-) -> RunState:
+    masks: bool = True,
+) -> InProcessRun:
     """The plan's rounds with every client in this process.
 
     Args:
@@ -29,7 +46,19 @@ def federate_in_process(
         state: Folder of what each client remembers, or None for memory only.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
+        masks: False leaves the masks of secure aggregation out; see mask_free.py.
     """
-    clients = len(federation.training)
-    grid = InProcessGrid(build_client_app(Owners(federation, state)), clients)
-    return run_federation(grid, federation.plan, store, clients=clients, resume=resume, on_round=on_round)
+    plan, clients = federation.plan, len(federation.training)
+    keys = SimulatedKeys.of(federation, None if state is None else state.parent / "keys") if plan.secure else None
+    owners = Owners(federation, state, keys, masks=masks or not plan.secure)
+    final = run_federation(
+        InProcessGrid(build_client_app(owners), clients),
+        plan,
+        store,
+        clients=clients,
+        roster=None if keys is None else lambda: keys.roster,
+        exchange_of=None if masks or keys is None else lambda transport: MaskFreeExchange(transport, plan, keys.roster),
+        resume=resume,
+        on_round=on_round,
+    )
+    return InProcessRun(final, owners.secure_cpu_seconds if plan.secure and masks else None)

@@ -19,6 +19,8 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.mask_free import MaskFreeParticipant
 
 
 def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
@@ -38,14 +40,20 @@ class Owners:
     Args:
         federation: Its training clients, in order of their ids, are the partitions.
         state: Folder of what each client remembers, or None for memory only.
+        keys: The clients' keys and roster; None under a plan without secure aggregation, or for no masks.
+        masks: False for participants that do not mask: see mask_free.py.
     """
 
-    def __init__(self, federation: Federation, state: Path | None) -> None:
+    def __init__(
+        self, federation: Federation, state: Path | None, keys: SimulatedKeys | None, *, masks: bool = True
+    ) -> None:
         torch.set_num_threads(1)
         self._plan = federation.plan
         self._federation = federation
         self._clients = list(federation.training)
         self._state = state
+        self._keys = keys
+        self._masks = masks
         self._learner = Learner(federation.plan)
         self._participants: dict[int, Participant] = {}
         self._mechanism = _mechanism_of(federation.plan)
@@ -69,14 +77,20 @@ class Owners:
     def _make(self, partition: int) -> Participant:
         client = self._clients[partition]
         folder = None if self._state is None else self._state / f"{partition:05d}"
-        return Participant(
+        return (Participant if self._masks else MaskFreeParticipant)(
             client,
             self._plan,
             self._federation.training[client],
             ClientStore(folder, durable=False),
             self._learner,
             self._mechanism,
+            self._keys.membership_of(client) if self._keys is not None else None,
         )
+
+    @property
+    def secure_cpu_seconds(self) -> float:
+        """CPU seconds that all participants of this process spent on secure aggregation so far."""
+        return sum(participant.secure_cpu_seconds for participant in self._participants.values())
 
 
 def _mechanism_of(plan: FederationPlan) -> MechanismFactory:
@@ -91,11 +105,13 @@ class OwnersByFile:
         plan: Path of a complete plan.
         data: Path of the federation's data, empty where it simulates its own.
         state: Folder of what each client remembers.
+        keys: Folder of the simulated keys.
     """
 
     plan: str
     data: str
     state: str
+    keys: str
 
     def __call__(self, context: Context) -> Participant:
         """The participant of the context's partition."""
@@ -105,7 +121,8 @@ class OwnersByFile:
 @lru_cache(maxsize=2)
 def _owners_of(files: OwnersByFile) -> Owners:
     federation = load_federation(load_plan(Path(files.plan)), Path(files.data) if files.data else None)
-    return Owners(federation, Path(files.state))
+    keys = SimulatedKeys.of(federation, Path(files.keys)) if federation.plan.secure else None
+    return Owners(federation, Path(files.state), keys)
 
 
 def participant_of_partition(context: Context) -> Participant:
@@ -117,4 +134,4 @@ def participant_of_partition(context: Context) -> Participant:
     plan, data, out = (str(context.run_config.get(key, "")) for key in ("plan", "data", "out"))
     if not plan or not out:
         raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
-    return OwnersByFile(plan, data, str(Path(out) / "clients"))(context)
+    return OwnersByFile(plan, data, str(Path(out) / "clients"), str(Path(out) / "keys"))(context)

@@ -17,6 +17,7 @@ from testudo_server.app import build_server_app, run_federation
 from testudo_server.coordinator import OnRound
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations.base import Federation
+from testudo_simulations.keys import SimulatedKeys
 from testudo_simulations.owners import OwnersByFile
 
 
@@ -46,13 +47,27 @@ def federate_on_ray(
     plan_file = out / "plan.toml"
     write_atomically(plan_file, dump_plan(federation.plan).encode(), durable=False)
     owners = OwnersByFile(
-        str(plan_file.resolve()), str(data.resolve()) if data else "", str((out / "clients").resolve())
+        str(plan_file.resolve()),
+        str(data.resolve()) if data else "",
+        str((out / "clients").resolve()),
+        str((out / "keys").resolve()),
     )
+    keys = SimulatedKeys.of(federation, out / "keys") if federation.plan.secure else None
     final: list[RunState] = []
 
     def serve(grid: Grid, _context: Context) -> None:
         clients = len(federation.training)
-        final.append(run_federation(grid, federation.plan, store, clients=clients, resume=resume, on_round=on_round))
+        final.append(
+            run_federation(
+                grid,
+                federation.plan,
+                store,
+                clients=clients,
+                roster=None if keys is None else lambda: keys.roster,
+                resume=resume,
+                on_round=on_round,
+            )
+        )
 
     run_simulation(
         build_server_app(serve),

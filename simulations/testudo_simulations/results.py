@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 
 class Result(BaseModel):
@@ -47,7 +47,12 @@ class Arm(Result):
 
 
 class RoundRecord(Result):
-    """One finished round. Names are simulated clients'; a norm of a single client is never in it."""
+    """One finished round. Names are simulated clients'; a norm of a single client is never in it.
+
+    Attributes:
+        metrics: ``before`` and ``after`` adaptation -> metric -> value, over the round's training clients together, as
+            the secure sum of their counts gives it; empty in a round without.
+    """
 
     round: int
     cohort: list[str]
@@ -55,6 +60,7 @@ class RoundRecord(Result):
     excluded: list[tuple[str, str]]
     mean_update_norm: float
     seconds: float
+    metrics: dict[str, dict[str, float]] = {}
 
 
 class CurvePoint(Result):
@@ -77,6 +83,35 @@ class PrivacySummary(Result):
     max_grad_norm: float | None
     steps_per_client: int
     accountant: str | None
+
+
+class SecureSummary(Result):
+    """Who saw what of the clients' updates, and what that took.
+
+    Attributes:
+        mode: ``secure``; ``mask-free`` for a simulation of the same sums without secrecy; ``plain`` where the server
+            saw each update.
+        groups_opened: Over all rounds.
+        groups_lost: Over all rounds and attempts: not opened, or opened and found wrong.
+        smallest_sum: Clients in the smallest sum that was opened; 1 where updates were seen one by one.
+        attempts: Begun, over all rounds.
+        barred: Clients that strikes had singled out by the end.
+        client_cpu_seconds: A client and round, mean; None where it was not measured.
+        server_cpu_seconds: A round, mean; None where nothing was to compute.
+        plain_bytes_up: What the plain exchange would have sent up: each update once, as float32.
+        plain_bytes_down: What it would have sent down.
+    """
+
+    mode: Literal["secure", "mask-free", "plain"]
+    groups_opened: int
+    groups_lost: int
+    smallest_sum: int
+    attempts: int
+    barred: list[str]
+    client_cpu_seconds: float | None
+    server_cpu_seconds: float | None
+    plain_bytes_up: int
+    plain_bytes_down: int
 
 
 class Cost(Result):
@@ -126,6 +161,7 @@ class RunResult(Result):
     unseen_clients: int
     excluded_clients: list[tuple[str, str]]
     privacy: PrivacySummary
+    secure: SecureSummary
     rounds: list[RoundRecord]
     curve: list[CurvePoint]
     arms: list[Arm]
@@ -135,7 +171,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[1] = FORMAT_VERSION
+    version: Literal[2] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]

@@ -38,8 +38,9 @@ from testudo_simulations.results import (
     RunResult,
 )
 from testudo_simulations.results import RoundRecord as RoundResult
+from testudo_simulations.secure_summary import secure_summary
 
-Backend = Literal["inline", "ray"]
+Backend = Literal["inline", "mask-free", "ray"]
 CURVE_CLIENTS = 10
 _RESULT = "result.json"
 
@@ -57,7 +58,8 @@ class RunRequest:
         data: Path of the federation's data, or None.
         out: Folder of this run.
         setting: What a sweep changed; empty outside one.
-        backend: ``inline`` in this process, ``ray`` on Flower's simulation runtime.
+        backend: ``inline`` in this process, ``mask-free`` the same without the masks of secure aggregation, ``ray`` on
+            Flower's simulation runtime.
         comparisons: Also run FedAvg with fine-tuning and the non-federated baselines.
         resume: Go on with the run in ``out``; without, a run found there is an error.
     """
@@ -98,7 +100,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         on_progress("federated rounds", state.round, plan.rounds.count)
 
     before_training = time.process_time()
-    state = _federate(request, federation, store, on_round)
+    state, client_cpu_seconds = _federate(request, federation, store, on_round)
     training_cpu_seconds = time.process_time() - before_training
     arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
@@ -120,6 +122,9 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         unseen_clients=len(federation.unseen),
         excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
         privacy=_privacy_summary(plan, state),
+        secure=secure_summary(
+            plan, records, len(state.model), client_cpu_seconds, masks=request.backend != "mask-free"
+        ),
         rounds=[_round_result(record) for record in records],
         curve=curve,
         arms=arms,
@@ -136,13 +141,24 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     return result
 
 
-def _federate(request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound) -> RunState:
+def _federate(
+    request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound
+) -> tuple[RunState, float | None]:
+    """The final state, and CPU seconds of secure aggregation at all clients where they were in this process."""
     resume = request.resume and store.exists
-    if request.backend == "inline":
-        return federate_in_process(federation, store, request.out / "clients", resume=resume, on_round=on_round)
+    if request.backend != "ray":
+        run = federate_in_process(
+            federation,
+            store,
+            request.out / "clients",
+            resume=resume,
+            on_round=on_round,
+            masks=request.backend == "inline",
+        )
+        return run.state, None if resume else run.secure_client_cpu_seconds
     from testudo_simulations.ray_backend import federate_on_ray
 
-    return federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
+    return federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round), None
 
 
 def _open(request: RunRequest, plan: FederationPlan) -> RunStore:
@@ -229,4 +245,5 @@ def _round_result(record: RoundRecord) -> RoundResult:
         excluded=list(record.excluded),
         mean_update_norm=record.mean_update_norm,
         seconds=record.seconds,
+        metrics={name: dict(values) for name, values in record.metrics.items()},
     )

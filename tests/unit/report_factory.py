@@ -18,6 +18,7 @@ from testudo_simulations.results import (
     Report,
     RoundRecord,
     RunResult,
+    SecureSummary,
 )
 
 HOSTILE = '$_{$</svg><script>alert("1")</script>\x1b[2J\u202e$x_{[bold]'
@@ -89,6 +90,18 @@ def run(
             max_grad_norm=1.0 if private else None,
             steps_per_client=100,
             accountant="prv" if private else None,
+        ),
+        secure=SecureSummary(
+            mode="secure",
+            groups_opened=3,
+            groups_lost=1,
+            smallest_sum=5,
+            attempts=2,
+            barred=[client],
+            client_cpu_seconds=0.004,
+            server_cpu_seconds=0.009,
+            plain_bytes_up=800_000,
+            plain_bytes_down=1_600_000,
         ),
         rounds=[
             RoundRecord(

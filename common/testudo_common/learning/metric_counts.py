@@ -29,9 +29,7 @@ from testudo_common.errors import DataError, WireError
 from testudo_common.learning.metrics import CONFIDENCE_BINS, ClassificationSums, Counts, Floats, RegressionSums
 
 MAX_QUERIES = 512  # examples one client counts at most: no owner of much data outweighs a whole cohort
-MAX_ERROR = (
-    16  # of one example, in units of the plan's scaled target: 16 standard deviations where that is standardised
-)
+MAX_ERROR = 16  # of one example, in units of the plan's scaled target: standard deviations, where it is standardised
 LARGEST_SUM = 2**31 - 1  # of a coordinate; half of the ring of 2^32, so that garbled masks are likely to leave it
 
 

@@ -23,6 +23,7 @@ from testudo_common.plan.sections import (
     PrivacyPlan,
     RoundsPlan,
     Section,
+    SecureAggregationPlan,
     TaskPlan,
 )
 
@@ -39,6 +40,7 @@ class FederationPlan(Section):
     outer: OuterPlan = OuterPlan()
     rounds: RoundsPlan = RoundsPlan()
     privacy: PrivacyPlan = PrivacyPlan()
+    secure_aggregation: SecureAggregationPlan = SecureAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
 
     @model_validator(mode="after")
@@ -56,6 +58,16 @@ class FederationPlan(Section):
     def private(self) -> bool:
         """Whether training at the clients is differentially private."""
         return self.privacy.unit != "none"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server learns sums over groups only."""
+        return self.secure_aggregation.mode == "secure"
+
+    def evaluates_in(self, round_number: int) -> bool:
+        """Whether training clients score the model in this round."""
+        every = self.evaluation.federated_every_rounds
+        return every is not None and round_number % every == 0
 
 
 __all__ = ["FederationPlan"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from testudo_common.errors import Fault
+from testudo_common.errors import Fault, ProtocolError
 from testudo_common.plan.sections import (
     EvaluationPlan,
     ModelPlan,
     PrivacyPlan,
     RoundsPlan,
     Section,
+    SecureAggregationPlan,
     TableData,
     TaskPlan,
 )
@@ -152,6 +153,46 @@ def check_model(model: ModelPlan) -> Iterator[Fault]:
             yield Fault("model.blocks", "every block halves the image, and it is too small", "Lower model.blocks")
 
 
+def check_secure_aggregation(secure: SecureAggregationPlan, rounds: RoundsPlan) -> Iterator[Fault]:
+    """Groups must be able to hide their members, and their sums must fit; the protocol itself is asked."""
+    if secure.mode == "plain":
+        if secure.max_weight > 1:
+            yield Fault(
+                "secure_aggregation.max_weight",
+                "a client's weight travels inside a secure sum only",
+                'Write 1, or secure_aggregation.mode = "secure"',
+            )
+        return
+    if rounds.cohort_size < secure.min_group:
+        yield Fault(
+            "rounds.cohort_size",
+            f"{rounds.cohort_size} clients a round cannot hide each other: no sum over fewer than "
+            f"{secure.min_group} is opened",
+            f"Raise it to {secure.min_group} or more (3 is the least min_group), or write "
+            'secure_aggregation.mode = "plain"',
+        )
+        return
+    from testudo_common.plan.secure import parameters_for  # its imports are slow, and --help must not wait for them
+
+    try:
+        parameters_for(secure, rounds, max_norm=1.0, values=1, count_bounds=()).check(rounds.cohort_size)
+    except ProtocolError as error:
+        yield Fault("secure_aggregation", error.problem, error.remedy)
+
+
+def check_federated_evaluation(
+    evaluation: EvaluationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
+) -> Iterator[Fault]:
+    """Sums of metrics are a release: inside a secure sum only, and covered by an account or not made."""
+    key = "evaluation.federated_every_rounds"
+    if evaluation.federated_every_rounds is None:
+        return
+    if secure.mode == "plain":
+        yield Fault(key, "it would show the server each client's scores", 'Write secure_aggregation.mode = "secure"')
+    if privacy.unit != "none":
+        yield Fault(key, "sums of scores have no noise yet, and no account covers them", "Take it out")
+
+
 def check_evaluation(evaluation: EvaluationPlan) -> Iterator[Fault]:
     """Shots in rising order make the tables and plots readable."""
     if not evaluation.shots:
@@ -170,6 +211,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("model", "task"), check_model_fits_task),
     (("model",), check_model),
     (("evaluation",), check_evaluation),
+    (("secure_aggregation", "rounds"), check_secure_aggregation),
+    (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
 )
 
 

@@ -189,6 +189,31 @@ class PrivacyPlan(Section):
     accountant: Literal["prv", "rdp"] = Field("prv", description="prv is tight, rdp looser and faster")
 
 
+class SecureAggregationPlan(Section):
+    """Who sees a client's meta-update: nobody, only sums over groups being opened; or the server."""
+
+    mode: Literal["secure", "plain"] = Field(
+        "secure", description="secure: the server learns sums over groups only; plain: it sees each client's update"
+    )
+    group_size: int = Field(
+        8, ge=3, le=10_000, description="clients a group; a cohort is cut into groups of at least this"
+    )
+    min_group: int = Field(4, ge=3, le=10_000, description="a sum over fewer survivors than this is never opened")
+    corruption: float = Field(0.1, ge=0, lt=0.5, description="share of a group that may collude with the server")
+    dropout: float = Field(0.1, ge=0, lt=0.5, description="share of a group of over 64 that may drop out")
+    max_left_out: float = Field(
+        0.5, ge=0, lt=1, description="largest share of a cohort that may be missing once the groups can be known"
+    )
+    max_attempts: int = Field(5, ge=1, le=100, description="how often one round may be begun")
+    max_weight: int = Field(
+        1, ge=1, le=65536, description="1: one client, one vote; above: a client weighs its examples, at most so many"
+    )
+    value_bits: int | None = Field(
+        None, ge=2, le=24, description="bits of one coordinate; none: as many as the largest group leaves room for"
+    )
+    step_deadline_seconds: PositiveFloat = Field(60.0, description="for each exchange after training")
+
+
 class EvaluationPlan(Section):
     """Few-shot evaluation on clients that never trained."""
 
@@ -201,3 +226,9 @@ class EvaluationPlan(Section):
     every_rounds: int = Field(10, ge=1, le=1_000_000, description="how often the curve gets a point")
     episodes: int = Field(50, ge=1, le=10_000, description="few_shot: episodes a client")
     queries: int = Field(10, ge=1, le=1000, description="few_shot: query examples a class")
+    federated_every_rounds: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="how often training clients score the model on own examples, inside the secure sum; none: never",
+    )

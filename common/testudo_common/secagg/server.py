@@ -245,7 +245,7 @@ def share(
     return Masking(state.context, state.members, sharers, (), total), deliveries, tuple(faults)
 
 
-def accept(state: Masking, client_id: str, vector: Words) -> Masking:
+def accept(state: Masking, client_id: str, vector: Words | None) -> Masking:
     """Add one masked input to the group's sum, in place: ``state`` must not be used again.
 
     Raises:

@@ -21,7 +21,17 @@ def _training(repeats: int) -> list[Measurement]:
     return measure_training(repeats)
 
 
-BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {"exchange": _exchange, "training": _training}
+def _secagg(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.secagg import measure_secagg
+
+    return measure_secagg(repeats)
+
+
+BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
+    "exchange": _exchange,
+    "training": _training,
+    "secagg": _secagg,
+}
 
 
 def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:

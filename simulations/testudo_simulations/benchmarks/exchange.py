@@ -65,7 +65,7 @@ def _one_exchange(grid: Grid, clients: int) -> Callable[[], object]:
     request = TrainRequest("0" * 64, 1, 0, vector_digest(model), model)
 
     def exchange() -> None:
-        replies = transport.deliver(dict.fromkeys(nodes, request), deadline_seconds=_DEADLINE_SECONDS)
+        replies = list(transport.deliver(dict.fromkeys(nodes, request), deadline_seconds=_DEADLINE_SECONDS))
         assert len(replies) == len(nodes)
 
     return exchange

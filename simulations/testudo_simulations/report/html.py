@@ -43,6 +43,7 @@ def to_html(report: Report) -> str:
         sections.found(settings),
         *(_results(group, f"m{number}") for number, group in enumerate(by_metric.values())),
         sections.privacy(settings),
+        sections.secure(settings),
         sections.left_out(settings),
         sections.cost(settings),
         sections.small_print(report, settings),

@@ -11,7 +11,7 @@ from testudo_simulations.report.drawing import Drawing
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.markup import Markup, block, join, table, tag, text
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary, rows_by_shots
-from testudo_simulations.results import Report, RunResult
+from testudo_simulations.results import Report, RoundRecord, RunResult
 
 Settings = Sequence[SettingSummary]
 SIGNS = {"better": "▲", "worse": "▼", "tie": "≈", None: "·"}
@@ -161,6 +161,44 @@ def _account(setting: SettingSummary) -> dict[str, str]:
         "Share of examples drawn a step": shown(account.sample_rate),
         "Steps a client": str(account.steps_per_client),
     }
+
+
+SECURE_TEXT = (
+    "With secure aggregation the server learns sums over groups of clients and no single client's update; a sum over "
+    "too few is never opened. It hides who contributed what, not what all contributed together: that is what "
+    "differential privacy is for."
+)
+
+
+def secure(settings: Settings) -> Markup:
+    """Who saw what of the updates, and what training clients scored together."""
+    rows = [[wording.place(one), wording.secure_line(one.secure, one.cost)] for one in settings]
+    parts = [tag("p", SECURE_TEXT)] if any(one.secure.mode != "plain" for one in settings) else []
+    parts.append(table(["", "Secure sums"], rows, caption="Who saw what, and what that took", numbers=range(0)))
+    parts += [_federated_scores(run) for one in settings for run in one.runs if any(r.metrics for r in run.rounds)]
+    return section("What the server saw", *parts)
+
+
+def _federated_scores(run: RunResult) -> Markup:
+    measured = [record for record in run.rounds if record.metrics]
+    names = list(dict.fromkeys(name for record in measured for name in record.metrics.get("after", {})))
+    rows = [
+        [
+            str(record.round),
+            *(
+                f"{_score(record, 'before', name)} → {_score(record, 'after', name)}"
+                for name in names
+            ),
+        ]
+        for record in measured
+    ]  # fmt: skip
+    caption = f"Training clients' own scores, summed securely, before → after adaptation: {_run_name(run)}"
+    return table(["Round", *map(wording.metric_title, names)], rows, caption=caption)
+
+
+def _score(record: RoundRecord, when: str, name: str) -> str:
+    value = record.metrics.get(when, {}).get(name)
+    return wording.MISSING if value is None else wording.number(name, value)
 
 
 def left_out(settings: Settings) -> Markup:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from testudo_simulations.results import Arm, Cost, PrivacySummary, Report, RunResult
+from testudo_simulations.results import Arm, Cost, PrivacySummary, Report, RunResult, SecureSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class SettingSummary:
 
     Attributes:
         privacy: That of the run that spent most.
+        secure: Sums over the runs; CPU seconds are means, the smallest sum the smallest of all.
         cost: Sums over the runs; memory is the largest.
         left_out: Clients that never were in the federation.
         refused: Clients whose reply was not used in some rounds.
@@ -92,6 +93,7 @@ class SettingSummary:
     arms: tuple[ArmSummary, ...]
     curve: tuple[CurveSummary, ...]
     privacy: PrivacySummary
+    secure: SecureSummary
     cost: Cost
     left_out: tuple[Exclusion, ...]
     refused: tuple[Exclusion, ...]
@@ -171,6 +173,7 @@ def _setting(runs: list[RunResult]) -> SettingSummary:
         arms=tuple(_arm(by_run, first.metric) for by_run in arms.values()),
         curve=_curve(runs),
         privacy=max((run.privacy for run in runs), key=_spent),
+        secure=_together([run.secure for run in runs]),
         cost=_total([run.cost for run in runs]),
         left_out=_count(pair for run in runs for pair in run.excluded_clients),
         refused=_count(pair for run in runs for record in run.rounds for pair in record.excluded),
@@ -218,6 +221,23 @@ def _curve(runs: list[RunResult]) -> tuple[CurveSummary, ...]:
 def _spent(privacy: PrivacySummary) -> float:
     """Order of accounts by what they spent; no bound at all is the most."""
     return math.inf if privacy.unit == "none" or privacy.epsilon is None else privacy.epsilon
+
+
+def _together(found: Sequence[SecureSummary]) -> SecureSummary:
+    clients = [one.client_cpu_seconds for one in found if one.client_cpu_seconds is not None]
+    servers = [one.server_cpu_seconds for one in found if one.server_cpu_seconds is not None]
+    return SecureSummary(
+        mode=found[0].mode,
+        groups_opened=sum(one.groups_opened for one in found),
+        groups_lost=sum(one.groups_lost for one in found),
+        smallest_sum=min(one.smallest_sum for one in found),
+        attempts=sum(one.attempts for one in found),
+        barred=sorted({client for one in found for client in one.barred}),
+        client_cpu_seconds=fmean(clients) if clients else None,
+        server_cpu_seconds=fmean(servers) if servers else None,
+        plain_bytes_up=sum(one.plain_bytes_up for one in found),
+        plain_bytes_down=sum(one.plain_bytes_down for one in found),
+    )
 
 
 def _total(costs: Sequence[Cost]) -> Cost:

@@ -13,7 +13,7 @@ from testudo_simulations.report.summaries import (
     Spread,
     without_privacy,
 )
-from testudo_simulations.results import Cost, PrivacySummary, Report, RunResult
+from testudo_simulations.results import Cost, PrivacySummary, Report, RunResult, SecureSummary
 
 MISSING = "–"
 DIVERGED = "diverged"
@@ -133,6 +133,28 @@ def privacy_line(privacy: PrivacySummary) -> str:
         *_named_number("clipped at", privacy.max_grad_norm),
         f"{privacy.steps_per_client} steps a client",
     ]
+    return "; ".join(parts)
+
+
+def secure_line(secure: SecureSummary, cost: Cost) -> str:
+    """Who saw what, and what hiding it took."""
+    if secure.mode == "plain":
+        return "none; the server saw every client's update"
+    lost = f", {secure.groups_lost} lost" if secure.groups_lost else ""
+    opened = f"{secure.groups_opened} group{'s' if secure.groups_opened != 1 else ''} opened{lost}"
+    seen = f"{opened}; at least {secure.smallest_sum} clients in a sum"
+    if secure.barred:
+        seen += f"; barred after strikes: {', '.join(map(printable, secure.barred))}"
+    if secure.mode == "mask-free":
+        return f"simulated without masks: the same sums, no secrecy, and not their cost; {seen}"
+    parts = [seen]
+    if secure.client_cpu_seconds is not None:
+        parts.append(f"{1000 * secure.client_cpu_seconds:.3g} ms CPU a client and round")
+    if secure.server_cpu_seconds is not None:
+        parts.append(f"{1000 * secure.server_cpu_seconds:.3g} ms a round at the server")
+    if secure.plain_bytes_up and secure.plain_bytes_down:
+        up, down = cost.bytes_up / secure.plain_bytes_up, cost.bytes_down / secure.plain_bytes_down
+        parts.append(f"{up:.2f} times the plain bytes up, {down:.2f} times down")
     return "; ".join(parts)
 
 

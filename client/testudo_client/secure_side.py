@@ -1,0 +1,170 @@
+"""One data owner's side of secure aggregation between messages: its session, kept, and its update, used once.
+
+The steps themselves are the protocol's (testudo_common.secagg.client). Here is what they leave to their caller:
+attempts only ever go up and are capped, a state is kept before its reply leaves, and an update that was sent masked
+is never grouped a second time, since two sums that differ by one client would show that client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+
+from testudo_client.store import ClientStore
+from testudo_common.errors import Breach, CheckpointError, ProtocolError
+from testudo_common.plan import FederationPlan
+from testudo_common.roster import Roster
+from testudo_common.secagg.client import CLIENT_STATES, Identity, Masked, Shared, commit, step
+from testudo_common.secagg.codec import U32, Blob, Catalogue, Text
+from testudo_common.secagg.messages import MESSAGES, Reply
+from testudo_common.secagg.primitives import random_secret
+from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secagg.terms import Terms
+from testudo_common.secure_terms import Attempt, terms_of
+from testudo_common.vectors import Vector, vector_digest
+from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
+
+_MAX_STATE_BYTES = 1 << 30
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The attempt that a client is in, or was in last.
+
+    Attributes:
+        round: 1 and up.
+        attempt: 0 and up.
+        model_digest: Hex.
+        used_digest: Of the update that left masked in this round; empty if none did.
+        counts: ``int64[k]`` as bytes: metric sums that go into the masked input.
+        state: Of the protocol, encoded.
+    """
+
+    round: Annotated[int, U32]
+    attempt: Annotated[int, U32]
+    model_digest: Annotated[str, Text(64)]
+    used_digest: Annotated[str, Text(64)]
+    counts: Annotated[bytes, Blob(1 << 26)] = field(repr=False)
+    state: Annotated[bytes, Blob(_MAX_STATE_BYTES)] = field(repr=False)
+
+
+_SESSIONS = Catalogue(1, {1: Session})
+
+
+class SecureSide:
+    """The sessions of one client under one plan.
+
+    Args:
+        plan: The copy installed here.
+        identity: Whose name and key.
+        roster: As pinned here.
+        store: Where sessions are kept.
+        size: d, shared parameters.
+
+    Raises:
+        ProtocolError: The plan's numbers do not fit together.
+    """
+
+    def __init__(self, plan: FederationPlan, identity: Identity, roster: Roster, store: ClientStore, size: int) -> None:
+        self._plan = plan
+        self._plan_digest = plan.digest
+        self._identity = identity
+        self._roster = roster
+        self._store = store
+        self._size = size
+        self._last_terms: tuple[Attempt, Terms] | None = None
+        self._terms(1, 0, "0" * 64)
+
+    def fault_of(self, request: TrainRequest) -> RefusalReason | None:
+        """Why no attempt is begun for ``request``, or None."""
+        if request.attempt >= self._plan.secure_aggregation.max_attempts:
+            return RefusalReason.TOO_MANY_ATTEMPTS
+        last = self._load()
+        if last is not None and (request.round, request.attempt) <= (last.round, last.attempt):
+            return RefusalReason.REPLAYED
+        return None
+
+    def has_used(self, round_number: int) -> bool:
+        """Whether this round's update left masked already: what goes into another attempt must be trained anew."""
+        last = self._load()
+        return last is not None and last.round == round_number and bool(last.used_digest)
+
+    def begin(self, request: TrainRequest, update: Vector, counts: Counts) -> SecureMessage | RefusalReason:
+        """Begin the attempt: a commitment, once the session is kept."""
+        last = self._load()
+        used = last.used_digest if last is not None and last.round == request.round else ""
+        if used and used == vector_digest(update):
+            return RefusalReason.UPDATE_USED
+        terms = self._terms(request.round, request.attempt, request.model_digest)
+        state, reply = commit(terms, self._identity)
+        session = Session(
+            request.round,
+            request.attempt,
+            request.model_digest,
+            used,
+            counts.astype("<i8").tobytes(),
+            CLIENT_STATES.encode(state),
+        )
+        self._save(session)
+        return self._carry(session, reply)
+
+    def step(self, message: SecureMessage, contribution: Callable[[Counts | None], Contribution]) -> SecureMessage:
+        """The next step of the attempt that ``message`` is for.
+
+        Args:
+            message: From the server.
+            contribution: Asked when it is time to mask, with the counts kept for it.
+
+        Raises:
+            ProtocolError: It is for another attempt, out of turn, or breaks a rule. The session is as it was.
+        """
+        session = self._load()
+        if session is None or (message.round, message.attempt) != (session.round, session.attempt):
+            raise ProtocolError(Breach.OUT_OF_TURN, "a message for an attempt that this client is not in")
+        terms = self._terms(session.round, session.attempt, session.model_digest)
+        state, received = CLIENT_STATES.decode(session.state), MESSAGES.decode(message.body)
+        vector, used = None, session.used_digest
+        if isinstance(state, Shared):
+            counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
+            given = contribution(counts if terms.parameters.layout.count_bounds else None)
+            vector, used = encode(terms.parameters.layout, given, random_secret()), vector_digest(given.update)
+        following, reply = step(terms, self._identity, state, received, vector)
+        session = replace(
+            session,
+            used_digest=used if isinstance(following, Masked) else session.used_digest,
+            state=CLIENT_STATES.encode(following),
+        )
+        self._save(session)  # before the reply leaves: no state is answered from twice
+        return self._carry(session, reply)
+
+    def _terms(self, round_number: int, attempt: int, model_digest: str) -> Terms:
+        named = Attempt(self._plan_digest, round_number, attempt, model_digest)
+        if self._last_terms is None or self._last_terms[0] != named:
+            self._last_terms = named, terms_of(self._plan, self._roster, named, self._size)
+        return self._last_terms[1]
+
+    def _carry(self, session: Session, reply: Reply) -> SecureMessage:
+        body = MESSAGES.encode(reply.message)
+        return SecureMessage(self._plan_digest, session.round, session.attempt, body, reply.vector)
+
+    def _load(self) -> Session | None:
+        data = self._store.load_session(self._plan_digest)
+        if data is None:
+            return None
+        try:
+            session: Session = _SESSIONS.decode(data)
+        except ProtocolError as error:
+            raise CheckpointError(
+                "the session of secure aggregation is damaged",
+                where=self._identity.client_id,
+                remedy="restore it from a copy; without it, what was sent already is not known",
+            ) from error
+        return session
+
+    def _save(self, session: Session) -> None:
+        self._store.save_session(self._plan_digest, _SESSIONS.encode(session))

@@ -1,0 +1,85 @@
+"""The keys of a simulated federation: every client's, and the roster, from one secret. For simulations only.
+
+All clients of a simulation live on one machine and trust it. Real owners make their own keys and keep them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from testudo_client.membership import Membership
+from testudo_common.files import write_atomically
+from testudo_common.key_files import public_hex
+from testudo_common.roster import Roster, sign_roster
+from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
+from testudo_server.roster import FEDERATION_PUBLIC, ROSTER
+from testudo_simulations.federations.base import Federation
+
+_KEPT_IN = "simulation.key"
+
+
+class SimulatedKeys:
+    """Keys derived from one secret, the same in every process that has it.
+
+    Args:
+        federation: Its name.
+        clients: Ids of the training clients.
+        secret: 32 bytes.
+
+    Attributes:
+        roster: Of all clients.
+    """
+
+    def __init__(self, federation: str, clients: Iterable[str], secret: bytes) -> None:
+        self._secret = secret
+        members = {client: self._key_of(client).public_key().public_bytes_raw() for client in sorted(clients)}
+        self.roster = Roster(federation, members)
+
+    @classmethod
+    def of(cls, federation: Federation, folder: Path | None) -> SimulatedKeys:
+        """The keys of a federation's training clients.
+
+        Args:
+            federation: With a complete plan.
+            folder: Keeps the secret, so that a run can be resumed and other processes find it, and the roster, where
+                a server looks for it; None: a new secret that nobody else has.
+        """
+        if folder is None:
+            return cls(federation.plan.name, federation.training, random_secret())
+        keys = cls(federation.plan.name, federation.training, _kept_secret(folder / _KEPT_IN))
+        if not (folder / ROSTER).exists():  # whoever writes it writes the same
+            key = keys._federation_key()
+            write_atomically(folder / FEDERATION_PUBLIC, f"{public_hex(key)}\n".encode(), durable=False)
+            write_atomically(folder / ROSTER, sign_roster(keys.roster, key), durable=False)
+        return keys
+
+    def membership_of(self, client: str) -> Membership:
+        """One client's key, with the roster."""
+        return Membership(self._key_of(client), self.roster)
+
+    def _key_of(self, client: str) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated client", client.encode()))
+
+    def _federation_key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated federation"))
+
+
+def _kept_secret(path: Path) -> bytes:
+    """The secret in ``path``; made by the first process that asks, whole, with mode 0600."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(random_secret())
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+            os.link(temporary, path)
+        Path(temporary).unlink()
+    secret = path.read_bytes()
+    assert len(secret) == SECRET_BYTES
+    return secret

@@ -1,0 +1,143 @@
+"""Secure aggregation without its masks, for simulations of very many clients: the same integers, and no secrecy.
+
+Everything that changes a number stays: clipping, quantisation, the groups that the coin draws, sums modulo 2^32, the
+checks of opened sums. What goes is what cancels: keys, shares and masks. A test holds that both give the same bits.
+It cannot be switched on outside simulations: no plan, server or client of a real federation has a word for it, and
+a real client's participant never sends a vector unmasked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from testudo_client.participant import Participant
+from testudo_common.errors import ProtocolError
+from testudo_common.plan import FederationPlan
+from testudo_common.roster import Roster
+from testudo_common.secagg.bindings import commitments_digest
+from testudo_common.secagg.groups import commitment_to, draw_coin, partition
+from testudo_common.secagg.masking import Words
+from testudo_common.secagg.messages import MESSAGES, CommitmentEntry, MaskedInput
+from testudo_common.secagg.primitives import random_secret
+from testudo_common.secagg.quantize import decode, encode
+from testudo_common.secagg.terms import Terms
+from testudo_common.secure_terms import Attempt, terms_of
+from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+from testudo_common.wire import encode as encode_message
+from testudo_server.exchange import NO_REPLY, Collected, ExchangeCost, GroupMean, GroupRecord, Transport
+
+
+class MaskFreeParticipant(Participant):
+    """A simulated client that answers training with its quantised vector in clear."""
+
+    def _secure_side(self, _membership: object) -> None:
+        """It has no side of its own in a protocol that is left out."""
+
+    def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
+        """Answer one request with what would be masked."""
+        if reason := self._fault_of(request):
+            return self._refuse(request, reason)
+        update = self._update_for(request)
+        if isinstance(update, RefusalReason):
+            return self._refuse(request, update)
+        attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
+        counts = self._counts_for(request) if self.plan.evaluates_in(request.round) else None
+        layout = terms_of(self.plan, _NO_ROSTER, attempt, len(update)).parameters.layout
+        vector = encode(layout, self._contribution(counts), random_secret())
+        body = MESSAGES.encode(MaskedInput())
+        return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
+
+
+_NO_ROSTER = Roster("simulation", {})
+
+
+def draw_groups(terms: Terms, nonces: Mapping[str, bytes], present: set[str]) -> tuple[tuple[str, ...], ...]:
+    """The groups that the protocol draws when all in ``nonces`` commit and those in ``present`` reveal theirs."""
+    entries = tuple(
+        CommitmentEntry(client, commitment_to(nonces[client], terms.round_context, client)) for client in sorted(nonces)
+    )
+    revealed = [(client, nonces[client]) for client in sorted(present)]
+    coin = draw_coin(terms.round_context, commitments_digest(entries), revealed)
+    return partition(coin, [client for client, _ in revealed], terms.parameters.group_size)
+
+
+class MaskFreeExchange:
+    """The secure exchange's group means from vectors in clear.
+
+    Args:
+        transport: To clients that are :class:`MaskFreeParticipant`.
+        plan: Complete.
+        roster: Of all clients.
+        nonce: Makes each client's nonce of the coin, 32 bytes.
+    """
+
+    def __init__(
+        self, transport: Transport, plan: FederationPlan, roster: Roster, nonce: Callable[[], bytes] = random_secret
+    ) -> None:
+        self._transport = transport
+        self._plan = plan
+        self._roster = roster
+        self._nonce = nonce
+        self.max_attempts = plan.secure_aggregation.max_attempts
+
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+        """See :class:`testudo_server.exchange.Exchange`. Who does not answer has dropped out before masking."""
+        attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
+        terms = terms_of(self._plan, self._roster, attempt, len(request.model))
+        groups = draw_groups(terms, {client: self._nonce() for client in cohort}, set(cohort))
+        group_of = {client: index for index, group in enumerate(groups) for client in group}
+        totals: dict[int, Words] = {}
+        survivors: dict[int, list[str]] = {index: [] for index in range(len(groups))}
+        silent = dict.fromkeys(cohort, NO_REPLY)
+        bytes_up, cpu = 0, 0.0
+        requests = dict.fromkeys(cohort, request)
+        for client, reply in self._transport.deliver(requests, deadline_seconds=self._plan.rounds.deadline_seconds):
+            if not isinstance(reply, SecureMessage) or reply.masked is None:
+                silent[client] = f"refused: {reply.reason.value}" if isinstance(reply, Refusal) else str(reply)
+                continue
+            bytes_up += encode_message(reply).size_bytes
+            started = time.process_time()
+            group = group_of[client]
+            if group in totals:
+                np.add(totals[group], reply.masked, out=totals[group])
+            else:
+                totals[group] = reply.masked.copy()
+            survivors[group].append(client)
+            del silent[client]
+            cpu += time.process_time() - started
+        started = time.process_time()
+        found = [_open(terms, group, totals.get(i), sorted(survivors[i])) for i, group in enumerate(groups)]
+        cost = ExchangeCost(
+            len(cohort) * encode_message(request).size_bytes, bytes_up, cpu + time.process_time() - started
+        )
+        opened = [(mean, counts) for mean, counts, _ in found if mean is not None]
+        summed = {client for mean, _ in opened for client in mean.members}
+        return Collected(
+            groups=tuple(sorted((mean for mean, _ in opened), key=lambda mean: mean.members)),
+            excluded=tuple(
+                (client, silent.get(client, "its group was not opened")) for client in cohort if client not in summed
+            ),
+            records=tuple(record for _, _, record in found),
+            counts=sum((counts for _, counts in opened), np.zeros(len(terms.parameters.layout.count_bounds), np.int64)),
+            cost=cost,
+        )
+
+
+def _open(
+    terms: Terms, group: tuple[str, ...], total: Words | None, survivors: list[str]
+) -> tuple[GroupMean | None, np.ndarray[tuple[int], np.dtype[np.int64]], GroupRecord]:
+    members, nothing = tuple(sorted(group)), np.empty(0, dtype=np.int64)
+    if total is None or len(survivors) < terms.parameters.min_group:
+        return None, nothing, GroupRecord(0, members, (), "too_few")
+    try:
+        opened = decode(terms.parameters.layout, total, len(survivors))
+    except ProtocolError as error:
+        return None, nothing, GroupRecord(0, members, (), error.breach.value, blamed=True)
+    return (
+        GroupMean(tuple(survivors), opened.mean, opened.weight),
+        opened.counts,
+        GroupRecord(0, members, tuple(survivors)),
+    )
