@@ -14,6 +14,7 @@ import typer
 
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
+from testudo_simulations.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from testudo_simulations.progress import JobProgress
@@ -145,7 +146,9 @@ def report(
 
 @app.command(epilog="Example: testudo-simulate bench exchange --json")
 def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark: exchange or training; all for both.")] = "all",
+    name: Annotated[
+        str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
+    ] = "all",
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Each figure is the median of so many.")] = 3,
     as_json: JsonOption = False,
 ) -> None:

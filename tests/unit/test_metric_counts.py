@@ -312,6 +312,15 @@ def test_refuses_to_decode(fault: str, total: np.ndarray) -> None:
         CLASSIFICATION.decode(total)
 
 
+def test_refuses_correct_predictions_in_a_bin_that_holds_none() -> None:
+    places = first_places(CLASSIFICATION)
+    moved = changed(TOTAL, "bin_correct", -1)
+    assert TOTAL[places["bin_count"]] == 0, "no confidence under 1/15 with three classes"
+    moved[places["bin_correct"]] += 1
+    with pytest.raises(WireError, match="different numbers of correct"):
+        CLASSIFICATION.decode(moved)
+
+
 @pytest.mark.parametrize("total", [[0, 1, 0], [0, 0, 1], [1, 2**9 * MAX_ERROR**2 + 1, 0]])
 def test_refuses_errors_of_nobody(total: list[int]) -> None:
     with pytest.raises(WireError, match="more than its examples"):

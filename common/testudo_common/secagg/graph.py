@@ -18,6 +18,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 from testudo_common.errors import Breach, ProtocolError
 
 COMPLETE_UP_TO = 64
@@ -64,11 +67,13 @@ def graph_of(members: int, corruption: float, dropout: float) -> Graph:
         ProtocolError: No threshold withstands both.
     """
     corrupt, dropped = share_of(members, corruption), share_of(members, dropout)
+    corrupt = max(1, corrupt)  # one member is taken to be corrupt in any case
     if members <= COMPLETE_UP_TO:
         return Graph(members, members - 1, _complete_threshold(members, corrupt))
-    for degree in range(2, members - 1, 2):
-        if threshold := _threshold(members, degree, corrupt, dropped):
-            return Graph(members, degree, threshold)
+    if corrupt + 2 * dropped < members:  # otherwise no degree is enough, however large
+        for degree in range(2, members - 1, 2):
+            if threshold := _threshold(members, degree, corrupt, dropped):
+                return Graph(members, degree, threshold)
     threshold = _complete_threshold(members, corrupt)
     if threshold > members - dropped:
         raise ProtocolError(
@@ -80,8 +85,8 @@ def graph_of(members: int, corruption: float, dropout: float) -> Graph:
 
 
 def _complete_threshold(members: int, corrupt: int) -> int:
-    """The least t with 2 t > members + corrupt; one member is taken to be corrupt in any case."""
-    return (members + max(1, corrupt)) // 2 + 1
+    """The least t with 2 t > members + corrupt."""
+    return (members + corrupt) // 2 + 1
 
 
 def share_of(members: int, share: float) -> int:
@@ -91,25 +96,41 @@ def share_of(members: int, share: float) -> int:
 
 def _threshold(members: int, degree: int, corrupt: int, dropped: int) -> int | None:
     """The largest threshold that loses no group, if it keeps the members' secrets too."""
-    others = members - 1
-    per_member = math.log2(members)
     if _log2_disconnected(members, degree, corrupt + dropped) > LOG2_PRIVACY:
         return None
-    lost = next(y for y in range(degree + 1) if per_member + _log2_tail(others, dropped, degree, y + 1) <= LOG2_ABORT)
+    per_member = math.log2(members)
+    gone = per_member + _log2_tails(members - 1, dropped, degree)
+    lost = int(np.argmax(gone <= LOG2_ABORT)) - 1  # so many of its neighbours a member may lose
     threshold = degree - lost
     at_work = 2 * threshold - degree - 1  # so many corrupt neighbours would be enough
-    if at_work <= 0 or per_member + _log2_tail(others, corrupt, degree, at_work) > LOG2_PRIVACY:
+    hostile = per_member + _log2_tails(members - 1, corrupt, degree)
+    if at_work <= 0 or (at_work < len(hostile) and hostile[at_work] > LOG2_PRIVACY):
         return None
     return threshold
 
 
-def _log2_tail(population: int, marked: int, drawn: int, at_least: int) -> float:
-    """log2 of the probability that ``drawn`` of ``population`` hold ``at_least`` of the ``marked`` ones; exact."""
-    ways = sum(
-        math.comb(marked, hit) * math.comb(population - marked, drawn - hit)
-        for hit in range(at_least, min(marked, drawn) + 1)
-    )
-    return math.log2(ways) - math.log2(math.comb(population, drawn)) if ways else -math.inf
+@lru_cache(maxsize=8)
+def _log2_factorials(largest: int) -> npt.NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(np.log2(np.arange(1, largest + 1)))])
+
+
+def _log2_tails(population: int, marked: int, drawn: int) -> npt.NDArray[np.float64]:
+    """log2 of the probability that ``drawn`` of ``population`` hold i or more of the ``marked``, for i = 0, 1, ...
+
+    The last entry is minus infinity: so many they cannot hold.
+    """
+    factorials = _log2_factorials(population)
+    fewest, most = max(0, drawn - (population - marked)), min(marked, drawn)
+    hits = np.arange(fewest, most + 1)
+
+    def choose(n: int, k: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        ways: npt.NDArray[np.float64] = factorials[n] - factorials[k] - factorials[n - k]
+        return ways
+
+    probabilities = choose(marked, hits) + choose(population - marked, drawn - hits)
+    probabilities -= choose(population, np.array([drawn]))
+    tails = np.logaddexp2.accumulate(probabilities[::-1])[::-1]
+    return np.concatenate([np.zeros(fewest), np.minimum(tails, 0.0), [-math.inf]])
 
 
 def _log2_disconnected(members: int, degree: int, gone: int) -> float:
@@ -117,8 +138,11 @@ def _log2_disconnected(members: int, degree: int, gone: int) -> float:
 
     The Harary graph falls apart only where half its degree of consecutive members are gone in two places.
     """
-    run = degree // 2
-    if 2 * run > gone:
+    both = 2 * (degree // 2)
+    if both > gone:
         return -math.inf
-    hits = math.log2(math.comb(members - 2 * run, gone - 2 * run)) - math.log2(math.comb(members, gone))
-    return 2 * math.log2(members) - 1 + hits
+    if gone >= members:
+        return 0.0
+    f = _log2_factorials(members)
+    placed = f[members - both] - f[gone - both] + f[gone] - f[members]  # C(m - both, gone - both) / C(m, gone)
+    return float(2 * math.log2(members) - 1 + placed)
