@@ -43,6 +43,7 @@ def terms_of(
     size: int = 8,
     group_size: int | None = None,
     min_group: int = 3,
+    min_cohort: int | None = None,
     corruption: float = 0.05,
     dropout: float = 0.05,
     max_left_out: float = 0.5,
@@ -52,6 +53,7 @@ def terms_of(
     """Terms of a first round among ``clients``; one group unless ``group_size`` says otherwise."""
     parameters = Parameters(
         group_size=group_size or max(len(clients), min_group),
+        min_cohort=min_cohort or min_group,
         min_group=min_group,
         corruption=corruption,
         dropout=dropout,

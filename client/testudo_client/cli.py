@@ -14,14 +14,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Look at a federation's plan from the data owner's side.\n\n"
+    help="A data owner's side of a federation: its key, and whether its data fits a plan.\n\n"
     "Example: testudo-client check plan.toml --data mine.csv",
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keep ``check`` a subcommand while it is the only one."""
 
 
 @app.command(epilog="Example: testudo-client check plan.toml --data mine.csv --json")
@@ -48,6 +43,43 @@ def check(
         return
     typer.echo(f"{data} fits the plan {loaded.name!r}: {answer['rows']} rows, {answer['inputs']} inputs each.")
     typer.echo(f"Plan digest: {loaded.digest}")
+
+
+@app.command(epilog="Example: testudo-client key my-keys")
+def key(
+    folder: Annotated[Path, typer.Argument(help="A folder for your key, which only you can read.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Make your key for secure aggregation, once; print its public half, which the federation puts on its roster."""
+    from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE
+    from testudo_common.key_files import create_key, public_hex
+
+    public = public_hex(create_key(folder / IDENTITY_FILE))
+    if as_json:
+        typer.echo(json.dumps({"identity": str(folder / IDENTITY_FILE), "public_key": public}, indent=2))
+        return
+    typer.echo(f"Your key: {folder / IDENTITY_FILE}. It never leaves this computer.")
+    typer.echo(f"Its public half, for the federation's roster: {public}")
+    typer.echo(f"Put {ROSTER_FILE} and {FEDERATION_KEY_FILE} beside it when you get them.")
+
+
+@app.command(epilog="Example: testudo-client roster my-keys --client shop-1")
+def roster(
+    folder: Annotated[Path, typer.Argument(help="The folder of your key, with the roster in it.", show_default=False)],
+    client: Annotated[str, typer.Option(help="Your name in the federation.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Check that the roster is the federation's, and that it holds you with your key."""
+    from testudo_client.membership import read_membership
+
+    membership = read_membership(folder)
+    membership.identity_of(client)
+    found = membership.roster
+    answer = {"federation": found.federation, "members": len(found.members), "digest": found.digest.hex()}
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo(f"{client} is one of {answer['members']} members of {found.federation!r}; digest {answer['digest']}")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from testudo_client.store import ClientStore
 from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
-from testudo_common.secagg.client import CLIENT_STATES, Identity, Masked, Shared, commit, step
+from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Text
 from testudo_common.secagg.messages import MESSAGES, Reply
 from testudo_common.secagg.primitives import random_secret
@@ -40,7 +40,8 @@ class Session:
         round: 1 and up.
         attempt: 0 and up.
         model_digest: Hex.
-        used_digest: Of the update that left masked in this round; empty if none did.
+        used_round: The last round whose update left masked; 0 before the first.
+        used_digest: Of that update; empty before the first.
         counts: ``int64[k]`` as bytes: metric sums that go into the masked input.
         state: Of the protocol, encoded.
     """
@@ -48,6 +49,7 @@ class Session:
     round: Annotated[int, U32]
     attempt: Annotated[int, U32]
     model_digest: Annotated[str, Text(64)]
+    used_round: Annotated[int, U32]
     used_digest: Annotated[str, Text(64)]
     counts: Annotated[bytes, Blob(1 << 26)] = field(repr=False)
     state: Annotated[bytes, Blob(_MAX_STATE_BYTES)] = field(repr=False)
@@ -92,13 +94,13 @@ class SecureSide:
     def has_used(self, round_number: int) -> bool:
         """Whether this round's update left masked already: what goes into another attempt must be trained anew."""
         last = self._load()
-        return last is not None and last.round == round_number and bool(last.used_digest)
+        return last is not None and last.used_round == round_number
 
     def begin(self, request: TrainRequest, update: Vector, counts: Counts) -> SecureMessage | RefusalReason:
         """Begin the attempt: a commitment, once the session is kept."""
         last = self._load()
-        used = last.used_digest if last is not None and last.round == request.round else ""
-        if used and used == vector_digest(update):
+        used_round, used = (0, "") if last is None else (last.used_round, last.used_digest)
+        if used == vector_digest(update):
             return RefusalReason.UPDATE_USED
         terms = self._terms(request.round, request.attempt, request.model_digest)
         state, reply = commit(terms, self._identity)
@@ -106,6 +108,7 @@ class SecureSide:
             request.round,
             request.attempt,
             request.model_digest,
+            used_round,
             used,
             counts.astype("<i8").tobytes(),
             CLIENT_STATES.encode(state),
@@ -128,17 +131,15 @@ class SecureSide:
             raise ProtocolError(Breach.OUT_OF_TURN, "a message for an attempt that this client is not in")
         terms = self._terms(session.round, session.attempt, session.model_digest)
         state, received = CLIENT_STATES.decode(session.state), MESSAGES.decode(message.body)
-        vector, used = None, session.used_digest
+        vector, used = None, ""
         if isinstance(state, Shared):
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
             given = contribution(counts if terms.parameters.layout.count_bounds else None)
             vector, used = encode(terms.parameters.layout, given, random_secret()), vector_digest(given.update)
         following, reply = step(terms, self._identity, state, received, vector)
-        session = replace(
-            session,
-            used_digest=used if isinstance(following, Masked) else session.used_digest,
-            state=CLIENT_STATES.encode(following),
-        )
+        session = replace(session, state=CLIENT_STATES.encode(following))
+        if used:
+            session = replace(session, used_round=session.round, used_digest=used)
         self._save(session)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
 

@@ -14,13 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Prepare a federation's plan.\n\nExample: testudo-server check plan.toml --clients 12",
+    help="Prepare a federation: its plan and its roster.\n\nExample: testudo-server check plan.toml --clients 12",
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keep ``check`` a subcommand while it is the only one."""
 
 
 @app.command(epilog="Example: testudo-server check plan.toml --clients 12 --json")
@@ -40,6 +35,42 @@ def check(
     width = max(map(len, found))
     for name, value in found.items():
         typer.echo(f"{name.replace('_', ' '):<{width}}  {'not stated' if value is None else value}")
+
+
+@app.command(epilog="Example: testudo-server roster keys --federation shops --add shop-1=5f0c...")
+def roster(
+    folder: Annotated[Path, typer.Argument(help="The folder of the federation's key and roster.", show_default=False)],
+    federation: Annotated[str, typer.Option(help="The federation's name.", show_default=False)],
+    add: Annotated[
+        list[str] | None,
+        typer.Option("--add", metavar="CLIENT=KEY", help="Admit a client by its public key; repeat for more."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Admit clients and sign the roster; the federation's key is made the first time."""
+    from testudo_common.errors import UsageError
+    from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
+
+    members: dict[str, str] = {}
+    for text in add or []:
+        client, equals, key = text.rpartition("=")
+        if not equals or not client or client in members:
+            raise UsageError(f"{text!r} admits nobody", remedy="write each client once, as --add CLIENT=KEY")
+        members[client] = key
+    signed = admit(folder, federation, members)
+    answer = {
+        "federation": signed.federation,
+        "members": len(signed.members),
+        "digest": signed.digest.hex(),
+        "roster": str(folder / ROSTER),
+        "federation_key": (folder / FEDERATION_PUBLIC).read_text(encoding="ascii").strip(),
+    }
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo(f"{answer['roster']}: {answer['members']} members of {signed.federation!r}, digest {answer['digest']}")
+    typer.echo(f"Federation's key: {answer['federation_key']}")
+    typer.echo(f"Give every member {ROSTER} and {FEDERATION_PUBLIC}; let it compare the key by another way.")
 
 
 def main() -> None:

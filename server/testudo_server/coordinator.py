@@ -165,6 +165,7 @@ class Coordinator:
             if usable >= self._plan.rounds.min_replies or attempt + 1 >= most:
                 self._check_enough(number, found)
                 return replace(found, records=records, cost=cost)
+            cohort = tuple(client for client in cohort if client not in found.vanished)
 
     def _culprits(self) -> tuple[str, ...]:
         """Whom bad groups single out so far; nobody, without looking, while there is no bad group."""

@@ -42,6 +42,7 @@ class GroupRecord:
         survivors: Of those whose sum was opened, sorted; empty if none was.
         fault: Why no sum of it counts, as a fixed word; empty if one does.
         blamed: Whether a member must have cheated for that, so that all get a strike; dropouts are nobody's fault.
+        disputes: (owner, holder) of shares that proved wrong: one of the two cheated, and nobody is blamed for it.
     """
 
     attempt: int
@@ -49,6 +50,7 @@ class GroupRecord:
     survivors: tuple[str, ...]
     fault: str = ""
     blamed: bool = False
+    disputes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Collected:
         groups: Usable group means, in the order of their members.
         excluded: (client id, reason) of everyone whose update is in no group.
         records: What became of each group.
+        vanished: Who fell silent when the groups could be known; the next attempt is made without them.
         counts: ``int64[k]``, metric counts summed over all groups; empty in a round without.
         cost: At the server.
     """
@@ -87,6 +90,7 @@ class Collected:
     groups: tuple[GroupMean, ...]
     excluded: tuple[tuple[str, str], ...]
     records: tuple[GroupRecord, ...] = ()
+    vanished: tuple[str, ...] = ()
     counts: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.empty(0, dtype=np.int64), repr=False, compare=False
     )

@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
+from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
+from testudo_common.secagg.graph import graph_of, share_of
+
+
+def _secure_figures(plan: FederationPlan) -> dict[str, str | int | float | None]:
+    """Group, threshold and resolution of secure aggregation, for a full cohort."""
+    secure, rounds = plan.secure_aggregation, plan.rounds
+    if not plan.secure:
+        return {"secure_aggregation": "none; the server sees each client's update"}
+    limit = plan.outer.max_update_norm
+    parameters = parameters_for(secure, rounds, max_norm=limit, values=1, count_bounds=())
+    groups = max(1, rounds.cohort_size // secure.group_size)
+    members = rounds.cohort_size // groups
+    graph = graph_of(members, secure.corruption, secure.dropout)
+    complete = graph.degree == members - 1
+    return {
+        "secure_aggregation": "the server sees sums over groups",
+        "groups_a_round": groups,
+        "clients_a_group": members,
+        "fewest_clients_a_round": parameters.min_cohort,
+        "fewest_clients_in_a_sum": secure.min_group,
+        "shares_that_open_a_mask": f"{graph.threshold} of {graph.degree + 1}",
+        "members_that_may_drop_out_of_a_group": members - max(graph.threshold, secure.min_group)
+        if complete
+        else share_of(members, secure.dropout),
+        "members_that_may_collude_in_a_group": graph.colluders if complete else share_of(members, secure.corruption),
+        "bits_a_coordinate": parameters.layout.value_bits,
+        "quantisation_step": 1 / parameters.layout.scale,
+    }
 
 
 def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
@@ -40,6 +69,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         "shared_parameters": size,
         "bytes_down_a_client_and_round": None if size is None else 4 * size,
         "bytes_up_a_client_and_round": None if size is None else 4 * size,
+        **_secure_figures(plan),
         "privacy_unit": plan.privacy.unit,
         "epsilon_of_one_client": epsilon,
         "delta": plan.privacy.delta if plan.private else None,

@@ -53,6 +53,7 @@ class _Group:
     fault: ProtocolError | None = None
     opened: Opened | None = None
     survivors: tuple[str, ...] = ()
+    disputes: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ class _Talk:
     deadline_seconds: float
     silent: dict[str, str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
-    wrong_shares: set[str] = field(default_factory=set)
+    vanished: tuple[str, ...] = ()
     bytes_down: int = 0
     bytes_up: int = 0
 
@@ -187,6 +188,7 @@ class SecureExchange:
         with self._timed():
             state, listed = protocol.begin(terms, commitments)
         advertisements = talk.step(dict.fromkeys(commitments, listed), Advertisement)
+        talk.vanished = tuple(sorted(set(commitments) - set(advertisements)))
         with self._timed():
             drawn, directory, faults = protocol.gather(terms, state, advertisements)
         talk.set_aside(faults)
@@ -232,7 +234,9 @@ class SecureExchange:
 
         def open_sum(group: _Group) -> None:
             found = protocol.open_sum(terms, group.state, shares)
-            talk.wrong_shares.update(found.liars)
+            talk.set_aside(found.faults)
+            group.disputes = found.disputes
+            talk.silent.update(dict.fromkeys(found.liars, "its shares of others' secrets were wrong"))
             group.opened = decode(terms.parameters.layout, found.total, len(found.survivors))
             group.survivors = found.survivors
 
@@ -279,6 +283,7 @@ class SecureExchange:
             counts=np.sum([group.opened.counts for group in opened if group.opened], axis=0, dtype=np.int64)
             if opened
             else np.empty(0, dtype=np.int64),
+            vanished=talk.vanished,
             cost=ExchangeCost(talk.bytes_down, talk.bytes_up, self._cpu_seconds),
         )
 
@@ -291,6 +296,6 @@ def _mean_of(group: _Group) -> GroupMean:
 def _record_of(talk: _Talk, group: _Group) -> GroupRecord:
     members = tuple(sorted(group.names))
     if group.fault is None:
-        return GroupRecord(talk.request.attempt, members, group.survivors)
+        return GroupRecord(talk.request.attempt, members, group.survivors, disputes=group.disputes)
     blamed = group.fault.breach in CHEATING or not talk.broken.isdisjoint(members)
     return GroupRecord(talk.request.attempt, members, (), group.fault.breach.value, blamed)

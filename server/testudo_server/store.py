@@ -195,7 +195,14 @@ def _record(line: str) -> RoundRecord:
     fields["excluded"] = tuple((client, reason) for client, reason in fields["excluded"])
     fields["barred"] = tuple(fields["barred"])
     fields["groups"] = tuple(
-        GroupRecord(**{**group, "members": tuple(group["members"]), "survivors": tuple(group["survivors"])})
+        GroupRecord(
+            **{
+                **group,
+                "members": tuple(group["members"]),
+                "survivors": tuple(group["survivors"]),
+                "disputes": tuple((owner, holder) for owner, holder in group["disputes"]),
+            }
+        )
         for group in fields["groups"]
     )
     return RoundRecord(**fields)

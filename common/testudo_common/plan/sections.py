@@ -198,11 +198,17 @@ class SecureAggregationPlan(Section):
     group_size: int = Field(
         8, ge=3, le=10_000, description="clients a group; a cohort is cut into groups of at least this"
     )
+    min_cohort: int | None = Field(
+        None, ge=3, le=100_000, description="fewer clients are never grouped; none: half of rounds.cohort_size"
+    )
     min_group: int = Field(4, ge=3, le=10_000, description="a sum over fewer survivors than this is never opened")
-    corruption: float = Field(0.1, ge=0, lt=0.5, description="share of a group that may collude with the server")
-    dropout: float = Field(0.1, ge=0, lt=0.5, description="share of a group of over 64 that may drop out")
+    corruption: float = Field(0.1, ge=0, lt=0.5, description="share of the clients that may collude with the server")
+    dropout: float = Field(0.2, ge=0, lt=0.5, description="share of a group that may drop out; more costs its sum")
     max_left_out: float = Field(
-        0.5, ge=0, lt=1, description="largest share of a cohort that may be missing once the groups can be known"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a cohort that may vanish when the groups can be known; else the round is begun again",
     )
     max_attempts: int = Field(5, ge=1, le=100, description="how often one round may be begun")
     max_weight: int = Field(

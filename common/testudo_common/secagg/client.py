@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from testudo_common.errors import Breach, ProtocolError
+from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.secagg import client_checks as checks
 from testudo_common.secagg import shamir
 from testudo_common.secagg.bindings import (
@@ -211,6 +211,7 @@ def commit(terms: Terms, identity: Identity) -> tuple[Committed, Reply]:
 def advertise(terms: Terms, identity: Identity, state: Committed, message: CommitmentList) -> tuple[Advertised, Reply]:
     """Step 1: reveal the nonce, now that nobody can choose another, and advertise fresh keys."""
     checks.own_commitment_is_listed(terms, state.client_id, state.nonce, message)
+    checks.cohort_is_large_enough(terms, len(message.entries))
     checks.all_are_on_the_roster(terms, [entry.client_id for entry in message.entries])
     channel_secret, mask_secret, seed = random_secret(), random_secret(), random_secret()
     advertisement = sign_advertisement(
@@ -287,7 +288,11 @@ def mask(terms: Terms, state: Shared, message: Deliveries, vector: Words) -> tup
 
 def _opened(state: Shared, neighbour: Neighbour, ciphertext: bytes) -> Held:
     associated = sealing_context(state.context, neighbour.position, state.position)
-    both = unseal(neighbour.receiving, ciphertext, associated)
+    try:
+        both = unseal(neighbour.receiving, ciphertext, associated)
+    except ProtocolError as error:
+        sender = state.members[neighbour.position].client_id
+        raise PeerError(sender, error.breach, "its sealed shares cannot be opened") from error
     half = shamir.SHARE_BYTES
     return Held(neighbour.position, neighbour.confirming, both[:half], both[half:])
 
@@ -321,6 +326,7 @@ def unmask(terms: Terms, state: Confirmed, message: Confirmations) -> tuple[Fini
         RevealedShare(held.position, held.seed_share if held.position in survivors else held.mask_key_share)
         for held in state.held
     ]
-    shares.append(RevealedShare(state.position, state.own_seed_share))
+    if state.position in survivors:
+        shares.append(RevealedShare(state.position, state.own_seed_share))
     shares.sort(key=lambda share: share.position)
     return Finished(), Reply(UnmaskingShares(tuple(shares)))

@@ -31,11 +31,16 @@ from testudo_common.secagg.terms import Member, Terms
 
 def own_commitment_is_listed(terms: Terms, client_id: str, nonce: bytes, message: CommitmentList) -> None:
     """Stops a server that fixes the list without this client's nonce, and so could choose the coin."""
-    names = [entry.client_id for entry in message.entries]
-    _is_rising(names)
+    _is_rising([entry.client_id for entry in message.entries])
     mine = [entry.commitment for entry in message.entries if entry.client_id == client_id]
     if mine != [commitment_to(nonce, terms.round_context, client_id)]:
         raise ProtocolError(Breach.COMMITMENT, "the list of commitments does not hold this client's own")
+
+
+def cohort_is_large_enough(terms: Terms, clients: int) -> None:
+    """Stops a cohort of the victim and the server's own friends."""
+    if clients < terms.parameters.min_cohort:
+        raise ProtocolError(Breach.TOO_FEW, f"a cohort of {clients}, and {terms.parameters.min_cohort} are needed")
 
 
 def all_are_on_the_roster(terms: Terms, clients: Iterable[str]) -> None:
@@ -56,6 +61,7 @@ def directory_is_honest(
     own_advertisement_is_listed(client_id, own, message)
     nonces_open_their_commitments(terms, commitments, message)
     few_are_left_out(terms, commitments, message)
+    cohort_is_large_enough(terms, len(message.entries))
     advertisements_are_signed(terms, commitments, message)
     keys_are_distinct(message)
 
@@ -77,7 +83,7 @@ def nonces_open_their_commitments(terms: Terms, commitments: tuple[CommitmentEnt
 
 
 def few_are_left_out(terms: Terms, commitments: tuple[CommitmentEntry, ...], message: Directory) -> None:
-    """Stops a server that picks the members of a group by leaving out the others."""
+    """Stops a server that tries whom to leave out until the coin gives it the group it wants."""
     left_out = len(commitments) - len(message.entries)
     if left_out > terms.parameters.max_left_out * len(commitments):
         raise ProtocolError(
@@ -99,13 +105,13 @@ def advertisements_are_signed(terms: Terms, commitments: tuple[CommitmentEntry, 
 
 
 def keys_are_distinct(message: Directory) -> None:
-    """Stops one client that copies another's keys, and so would know its masks cancel."""
-    for name in ("channel_key", "mask_key", "seed_digest"):
-        seen: set[bytes] = set()
-        for entry in message.entries:
-            value = getattr(entry.advertisement, name)
+    """Stops twins: clients whose generators were cloned know each other's secrets, and so does whoever has one."""
+    seen: set[bytes] = set()
+    for entry in message.entries:
+        shown = entry.advertisement
+        for value in (shown.channel_key, shown.mask_key, shown.seed_digest):
             if value in seen:
-                raise PeerError(entry.client_id, Breach.KEY, "it advertises what another client advertises")
+                raise PeerError(entry.client_id, Breach.KEY, "it advertises what stands there already")
             seen.add(value)
 
 
@@ -133,6 +139,8 @@ def vector_has_the_agreed_shape(terms: Terms, vector: Words) -> None:
     size = terms.parameters.layout.size
     if vector.dtype != np.uint32 or vector.shape != (size,) or not vector.flags.c_contiguous:
         raise ProtocolError(Breach.VALUES, f"what is to be masked is not uint32[{size}]")
+    if not vector.flags.writeable:
+        raise ProtocolError(Breach.VALUES, "what is to be masked cannot be written to")
 
 
 def survivors_can_hide_each_other(

@@ -9,7 +9,13 @@ by itself. The threshold t of these k + 1 holders must hold
 - against losing a group although no more than the stated share of members drops out: ``t <= k - dropped``, but with
   probability 2^-20. (The member that dropped out is missing among the holders of its own secrets.)
 
-How many corrupt or dropped members are among k random neighbours is hypergeometric; the bounds add over members.
+How many corrupt or dropped members are among k random neighbours is hypergeometric; the bounds add over members. Of
+all even degrees the smallest is taken at which the largest threshold that loses no group keeps the secrets too, and
+at which the members who stay hold together; where there is none, everybody is everybody's neighbour again.
+
+A group of up to 64 is too small for such tails: a random one holds more corrupt members than their share often enough.
+So its threshold is not the least that withstands that share, but the largest that lets the stated share drop out,
+``members - dropped``. Up to ``2 t - members - 1`` corrupt members then learn nothing (``Graph.colluders``).
 """
 
 from __future__ import annotations
@@ -49,6 +55,11 @@ class Graph:
         half = self.degree // 2
         return tuple(sorted((position + step) % self.members for step in range(-half, half + 1) if step))
 
+    @property
+    def colluders(self) -> int:
+        """Members of a complete graph that may be on the server's side: with one more, a member can be isolated."""
+        return 2 * self.threshold - self.degree - 2
+
     def holders(self, position: int) -> tuple[int, ...]:
         """Who holds shares of a member's secrets: its neighbours and itself, rising."""
         return tuple(sorted((*self.neighbours(position), position)))
@@ -69,7 +80,7 @@ def graph_of(members: int, corruption: float, dropout: float) -> Graph:
     corrupt, dropped = share_of(members, corruption), share_of(members, dropout)
     corrupt = max(1, corrupt)  # one member is taken to be corrupt in any case
     if members <= COMPLETE_UP_TO:
-        return Graph(members, members - 1, _complete_threshold(members, corrupt))
+        return Graph(members, members - 1, max(members - dropped, _complete_threshold(members, corrupt)))
     if corrupt + 2 * dropped < members:  # otherwise no degree is enough, however large
         for degree in range(2, members - 1, 2):
             if threshold := _threshold(members, degree, corrupt, dropped):

@@ -39,7 +39,8 @@ def partition(coin: bytes, clients: Iterable[str], group_size: int) -> tuple[tup
         group_size: 1 or more.
 
     Returns:
-        The groups; the order of a group's members is random too, and gives them their positions.
+        The groups: g = max(1, n // group_size) of them, cut at n * i // g from the clients by rising
+        ``digest("place", coin, id)``. The order within a group is random too, and gives its members their positions.
     """
     order = sorted(clients, key=lambda client: digest("place", coin, client.encode()))
     count = max(1, len(order) // group_size)

@@ -5,7 +5,8 @@ By example, a ``SurvivorSet`` of the members at positions 0, 2 and 3 is::
     01 | 07 | 00 00 00 03 | 00 00 | 00 02 | 00 03
 
 a byte of version, one of kind, and the fields as codec.py writes them. Positions are places in the group's order,
-which every client computes for itself. A masked vector travels beside its message, as ``uint32[size]``.
+which every client computes for itself; client ids are ordered by their code points. A masked vector travels beside its
+message, as ``uint32[size]``, little-endian.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Advertisement:
         mask_key: s, an X25519 key for pairwise masks.
         seed_digest: H(b), of the seed of its own mask.
         nonce: That it committed to.
-        signature: Ed25519 with its roster key, over all of these, the round's context and the list of commitments.
+        signature: Ed25519 with its roster key, over the round's context, the digest of the list of commitments, and
+            these fields in order.
     """
 
     channel_key: Digest

@@ -25,6 +25,7 @@ PROTOCOL = b"testudo-secagg-1"
 SECRET_BYTES = 32
 TAG_BYTES = 16
 _SEALING_NONCE = bytes(12)
+_ANY_SECRET = bytes(range(SECRET_BYTES))  # low order shows with every one
 
 
 def random_secret() -> bytes:
@@ -33,7 +34,10 @@ def random_secret() -> bytes:
 
 
 def digest(label: str, *parts: bytes) -> bytes:
-    """SHA-256 of a label and parts, each behind its length, so that no two lists of parts are one string."""
+    """SHA-256 of the protocol's name, then label and parts, each behind its length of eight bytes, big-endian.
+
+    So no two lists of parts are one string.
+    """
     state = hashlib.sha256(PROTOCOL)
     for part in (label.encode(), *parts):
         state.update(len(part).to_bytes(8, "big"))
@@ -42,7 +46,7 @@ def digest(label: str, *parts: bytes) -> bytes:
 
 
 def number(value: int) -> bytes:
-    """A whole number for :func:`digest`, eight bytes."""
+    """A whole number for :func:`digest`, eight bytes, big-endian."""
     return value.to_bytes(8, "big")
 
 
@@ -73,8 +77,17 @@ class Agreement:
             raise ProtocolError(Breach.KEY, "a peer's key agrees on nothing secret") from error
 
 
+def check_public_key(key: bytes) -> None:
+    """Check that a peer's X25519 key agrees on something secret.
+
+    Raises:
+        ProtocolError: It is of low order.
+    """
+    Agreement(_ANY_SECRET).with_peer(key)
+
+
 def derive(secret: bytes, label: str, *parts: bytes, length: int = SECRET_BYTES) -> bytes:
-    """A key of ``length`` bytes for one purpose (HKDF: extract with the protocol's name, expand with the rest)."""
+    """A key for one purpose: HKDF with the protocol's name as salt and ``digest(label, *parts)`` as info."""
     pseudorandom = hmac.digest(PROTOCOL, secret, "sha256")
     info = digest(label, *parts)
     return HKDFExpand(algorithm=hashes.SHA256(), length=length, info=info).derive(pseudorandom)
@@ -96,7 +109,11 @@ class ChannelKeys:
 
 
 def channel_keys(shared: bytes, context: bytes, me: int, peer: int) -> ChannelKeys:
-    """Keys between the members at positions ``me`` and ``peer`` of the group that ``context`` names."""
+    """Keys between the members at positions ``me`` and ``peer`` of the group that ``context`` names.
+
+    96 bytes under the label ``channel``, over context, lower and higher position: the key for what the lower sends, for
+    what the higher sends, and for tags.
+    """
     low, high = sorted((me, peer))
     keys = derive(shared, "channel", context, number(low), number(high), length=3 * SECRET_BYTES)
     upward, downward, confirming = (keys[i : i + SECRET_BYTES] for i in range(0, 3 * SECRET_BYTES, SECRET_BYTES))
@@ -104,7 +121,7 @@ def channel_keys(shared: bytes, context: bytes, me: int, peer: int) -> ChannelKe
 
 
 def seal(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
-    """``plaintext`` encrypted and authenticated with a key that seals nothing else."""
+    """``plaintext`` under AES-256-GCM with a key that seals nothing else, and so with a nonce of zeros."""
     return AESGCM(key).encrypt(_SEALING_NONCE, plaintext, associated)
 
 
@@ -121,7 +138,7 @@ def unseal(key: bytes, ciphertext: bytes, associated: bytes) -> bytes:
 
 
 def tag(key: bytes, label: str, *parts: bytes) -> bytes:
-    """A 16-byte authentication tag over ``parts``."""
+    """The first 16 bytes of HMAC-SHA256 over ``digest(label, *parts)``."""
     return hmac.digest(key, digest(label, *parts), "sha256")[:TAG_BYTES]
 
 
@@ -131,7 +148,7 @@ def tags_match(one: bytes, other: bytes) -> bool:
 
 
 def sign(signing_key: bytes, label: str, *parts: bytes) -> bytes:
-    """An Ed25519 signature, 64 bytes, with a 32-byte private key."""
+    """An Ed25519 signature over ``digest(label, *parts)``, 64 bytes, with a 32-byte private key."""
     return Ed25519PrivateKey.from_private_bytes(signing_key).sign(digest(label, *parts))
 
 

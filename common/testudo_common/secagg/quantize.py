@@ -5,7 +5,9 @@ and counts (for metrics) where the round has them. Everything is bounded, and th
 a group can wrap: ``value bits + ceil(log2(members * max_weight)) + 1 <= 32``.
 
 Rounding is stochastic (Gupta et al. 2015), so that the sum is unbiased; it comes after the noise of differential
-privacy and costs no epsilon. Its randomness is a key stream, read as 16-bit steps between two neighbouring values.
+privacy and costs no epsilon. Its randomness is a key stream, read as little-endian 16-bit words r: with
+``factor = scale * weight * shrink`` in float64, a coordinate x becomes
+``floor((trunc(x * factor * 2^16) + r) / 2^16)``.
 """
 
 from __future__ import annotations
@@ -43,6 +45,11 @@ class Layout:
     max_weight: int = 1
     count_bounds: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        sensible = self.values >= 1 and 2 <= self.value_bits <= MAX_VALUE_BITS and self.max_weight >= 1
+        if not (sensible and 0 < self.max_norm < math.inf and all(bound >= 0 for bound in self.count_bounds)):
+            raise ProtocolError(Breach.VALUES, "a layout with nothing in it, or with bounds that are none")
+
     @property
     def size(self) -> int:
         """Words of one client's vector."""
@@ -69,8 +76,14 @@ class Layout:
         Raises:
             ProtocolError: It could.
         """
+        if members * max(self.count_bounds, default=0) >= 1 << (RING_BITS - 1):
+            raise ProtocolError(
+                Breach.RANGE,
+                f"a count of up to {max(self.count_bounds)} does not fit into a sum over {members} clients",
+                remedy="Lower the bounds of the counts, or sum over fewer clients",
+            )
         needed = self.value_bits + math.ceil(math.log2(members * self.max_weight)) + 1
-        if needed > RING_BITS or members * max(self.count_bounds, default=0) >= 1 << (RING_BITS - 1):
+        if needed > RING_BITS:
             raise ProtocolError(
                 Breach.RANGE,
                 f"sums over {members} clients of weight up to {self.max_weight} need {needed} bits, and there are 32",
@@ -147,12 +160,23 @@ def _round(update: npt.NDArray[np.float32], factor: float, largest: int, key: by
     steps = 1 << _STEP_BITS
     for start in range(0, len(update), _CHUNK):
         chunk = update[start : start + _CHUNK]
-        fine = chunk * np.float64(factor * steps)
+        fine = chunk.astype(np.float64) * (factor * steps)
         np.clip(fine, -largest * steps, largest * steps, out=fine)
         numbers = fine.astype(np.int64)  # toward zero: a bias of at most 2^-16 of one step
         numbers += next(stream)[: len(chunk)]
         numbers >>= _STEP_BITS
         into[start : start + len(chunk)] = numbers  # modulo 2^32
+
+
+def _rounding_norm(layout: Layout, survivors: int, weight: int) -> float:
+    """The most that rounding adds to the norm of a mean, but with probability 2^-40.
+
+    A coordinate of the sum is off by independent errors of the survivors, each in an interval of one step and so of
+    variance 1/4 at most. A norm is convex and 1-Lipschitz, so it exceeds its mean, at most half of
+    ``sqrt(d * survivors)`` steps, by 11 ``sqrt(survivors)`` with probability exp(-11^2 / 4) (Talagrand 1996).
+    """
+    steps = (math.sqrt(layout.values) / 2 + 11) * math.sqrt(survivors)
+    return steps / (layout.scale * weight)
 
 
 def _checked_counts(layout: Layout, counts: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
@@ -203,10 +227,9 @@ def decode(layout: Layout, total: Words, survivors: int) -> Opened:
         signed = total[start : min(start + _CHUNK, layout.values)].view(np.int32)
         if int(signed.max()) > limit or int(signed.min()) < -limit:
             raise ProtocolError(Breach.RANGE, "an opened number is out of range")
-        chunk = signed * np.float64(1.0 / (layout.scale * weight))
+        chunk = signed.astype(np.float64) * (1.0 / (layout.scale * weight))
         square += float(np.dot(chunk, chunk))
         mean[start : start + len(chunk)] = chunk
-    rounding = math.sqrt(layout.values) / layout.scale  # each coordinate is at most one step off
-    if math.sqrt(square) > (layout.max_norm + rounding) * (1 + 1e-6):
+    if math.sqrt(square) > layout.max_norm * (1 + 1e-6) + _rounding_norm(layout, survivors, weight):
         raise ProtocolError(Breach.NORM, "an opened mean is longer than clipped updates can make it")
     return Opened(mean, weight, counts)

@@ -1,12 +1,14 @@
-"""From revealed shares to the secrets they belong to, and to those who lied. Knows no masks and no messages.
+"""From revealed shares to the secrets they belong to, and to the shares that were wrong. Knows no masks, no messages.
 
-Secrets are recovered all at once from the first shares of each. A secret that does not prove right was given a wrong
-share: then holders are left out, one, two, ... at a time, until it does, and everybody whose share is not on the
-polynomial found is a liar. That is a search, and it has a bound.
+Secrets are recovered all at once from t shares each. A secret that does not prove right was given a wrong share. Which
+ones are wrong is decoded as errors of a Reed-Solomon code, up to half of the spare shares (Welch and Berlekamp 1986);
+past that, subsets of t are tried, within a bound. Holders of wrong shares are then left out for the other secrets, and
+in the end every share is compared with what its secret's polynomial says.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
@@ -15,6 +17,7 @@ import numpy as np
 
 from testudo_common.errors import Breach, ProtocolError
 from testudo_common.secagg import shamir
+from testudo_common.secagg.decoding import places_in_error
 
 MAX_TRIES = 4096
 _TRIES_AT_ONCE = 64
@@ -37,7 +40,7 @@ class Holding:
 
 def recover_secrets(
     holdings: Sequence[Holding], threshold: int, names: Sequence[str]
-) -> tuple[dict[int, bytes], set[int]]:
+) -> tuple[dict[int, bytes], set[tuple[int, int]]]:
     """The secrets of all holdings.
 
     Args:
@@ -46,7 +49,7 @@ def recover_secrets(
         names: Position -> client id, for errors.
 
     Returns:
-        Owner's position -> secret of 32 bytes, and the positions of holders whose share of one proved wrong.
+        Owner's position -> secret of 32 bytes; and (owner, holder) of each share that was found to be wrong.
 
     Raises:
         ProtocolError: There are fewer than t shares of a secret, or no t of them found within the bound prove right.
@@ -57,40 +60,50 @@ def recover_secrets(
                 Breach.TOO_FEW,
                 f"{len(holding.shares)} shares of a secret of {names[holding.owner]!r}, and {threshold} are needed",
             )
-    if not holdings:
-        return {}, set()
-    firsts = [sorted(holding.shares)[:threshold] for holding in holdings]
-    joined = b"".join(holding.shares[p] for holding, first in zip(holdings, firsts, strict=True) for p in first)
-    shares = np.frombuffer(joined, dtype=">u4").astype(np.int64).reshape(len(holdings), threshold, shamir.LIMBS)
-    candidates = shamir.recover(np.array(firsts, dtype=np.int64) + 1, shares % shamir.PRIME)
     secrets: dict[int, bytes] = {}
-    liars: set[int] = set()
-    for holding, candidate in zip(holdings, candidates, strict=True):
-        if candidate is not None and holding.proves(candidate):
-            secrets[holding.owner] = candidate
-            continue
-        secret, wrong = _search(holding, threshold, names[holding.owner])
-        secrets[holding.owner] = secret
-        liars |= wrong
-    return secrets, liars
+    right: dict[int, tuple[int, ...]] = {}  # owner -> t holders whose shares give the secret back
+    avoided: set[int] = set()
+    left = list(holdings)
+    while left:
+        for owner, (secret, subset) in _first_shares(left, threshold, avoided).items():
+            secrets[owner], right[owner] = secret, subset
+        left = [holding for holding in left if holding.owner not in secrets]
+        if left:
+            owner = left[0].owner
+            secrets[owner], right[owner] = _decode(left[0], threshold, names[owner])
+            avoided |= {holder for _, holder in _disputes(left[:1], right)}
+            del left[0]
+    return secrets, _disputes(holdings, right) if avoided else set()
 
 
-def _search(holding: Holding, threshold: int, owner: str) -> tuple[bytes, set[int]]:
-    """The secret, and who lied, by leaving out ever more holders."""
+def _first_shares(
+    holdings: Sequence[Holding], threshold: int, avoided: set[int]
+) -> dict[int, tuple[bytes, tuple[int, ...]]]:
+    """Owner -> secret and holders, of those that the first t shares give back; holders to be avoided come last."""
+    firsts = [sorted(holding.shares, key=lambda p: (p in avoided, p))[:threshold] for holding in holdings]
+    shares = np.stack([_words(holding, tuple(first)) for holding, first in zip(holdings, firsts, strict=True)])
+    in_field = shares.max(axis=(1, 2)) < shamir.PRIME
+    candidates = shamir.recover(np.array(firsts, dtype=np.int64) + 1, shares % shamir.PRIME)
+    return {
+        holding.owner: (candidate, tuple(first))
+        for holding, first, candidate, fits in zip(holdings, firsts, candidates, in_field, strict=True)
+        if fits and candidate is not None and holding.proves(candidate)
+    }
+
+
+def _decode(holding: Holding, threshold: int, owner: str) -> tuple[bytes, tuple[int, ...]]:
+    """The secret, and t holders whose shares of it are right."""
     shares: dict[int, shamir.Field] = {}
-    wrong: set[int] = set()
     for place, data in sorted(holding.shares.items()):
-        try:
+        with contextlib.suppress(ProtocolError):  # not in the field, and so wrong
             shares[place] = shamir.share_from_bytes(data)
-        except ProtocolError:
-            wrong.add(place)
-    tries = islice(_subsets(list(shares), threshold), MAX_TRIES)
+    tries = islice(_subsets(shares, threshold), MAX_TRIES) if len(shares) >= threshold else iter(())
     while batch := list(islice(tries, _TRIES_AT_ONCE)):
         points = np.array(batch, dtype=np.int64) + 1
         found = shamir.recover(points, np.stack([[shares[place] for place in subset] for subset in batch]))
         for subset, candidate in zip(batch, found, strict=True):
             if candidate is not None and holding.proves(candidate):
-                return candidate, wrong | _off_the_polynomial(shares, subset)
+                return candidate, subset
     raise ProtocolError(
         Breach.SHARE,
         f"the shares of a secret of {owner!r} do not give it back",
@@ -98,20 +111,40 @@ def _search(holding: Holding, threshold: int, owner: str) -> tuple[bytes, set[in
     )
 
 
-def _subsets(places: list[int], threshold: int) -> Iterator[tuple[int, ...]]:
-    """Holders to try: the first t, then t of the first t + 1 that were not tried, and so on."""
+def _subsets(shares: Mapping[int, shamir.Field], threshold: int) -> Iterator[tuple[int, ...]]:
+    """Holders to try: t that decoding finds right; then the first t, t of the first t + 1, and so on."""
+    places = list(shares)
+    errors = places_in_error(
+        np.array(places, dtype=np.int64) + 1, np.stack([shares[place] for place in places]), threshold
+    )
+    right = [place for place, error in zip(places, errors, strict=True) if not error]
+    if len(right) >= threshold:
+        yield tuple(right[:threshold])
     for count in range(threshold, len(places) + 1):
         *early, last = places[:count]
         for rest in combinations(early, threshold - 1):
             yield (*rest, last)
 
 
-def _off_the_polynomial(shares: Mapping[int, shamir.Field], good: tuple[int, ...]) -> set[int]:
-    points = np.array([good], dtype=np.int64) + 1
-    others = [place for place in shares if place not in good]
-    if not others:
+def _disputes(holdings: Sequence[Holding], right: Mapping[int, tuple[int, ...]]) -> set[tuple[int, int]]:
+    """(owner, holder) of every share that is not on its secret's polynomial."""
+    others = [sorted(set(holding.shares) - set(right[holding.owner])) for holding in holdings]
+    widest = max(map(len, others))
+    if widest == 0:
         return set()
-    right = shamir.evaluate(
-        points, np.stack([[shares[place] for place in good]]), np.array([others], dtype=np.int64) + 1
-    )[0]
-    return {place for place, share in zip(others, right, strict=True) if not np.array_equal(share, shares[place])}
+    good = [right[holding.owner] for holding in holdings]
+    points = np.array(good, dtype=np.int64) + 1
+    shares = np.stack([_words(holding, subset) for holding, subset in zip(holdings, good, strict=True)])
+    padded = np.array([[*rest, *[subset[0]] * (widest - len(rest))] for rest, subset in zip(others, good, strict=True)])
+    expected = shamir.evaluate(points, shares, padded + 1)  # [holdings, widest, 16]
+    return {
+        (holding.owner, holder)
+        for holding, rest, row in zip(holdings, others, expected, strict=True)
+        for holder, words in zip(rest, row, strict=False)
+        if holding.shares[holder] != shamir.share_to_bytes(words)
+    }
+
+
+def _words(holding: Holding, places: tuple[int, ...]) -> shamir.Field:
+    joined = b"".join(holding.shares[place] for place in places)
+    return np.frombuffer(joined, dtype=">u4").astype(np.int64).reshape(len(places), shamir.LIMBS)

@@ -21,6 +21,7 @@ without their masks. It is not thereby honest: quantize.py checks ranges, and wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -57,7 +58,7 @@ from testudo_common.secagg.messages import (
     SurvivorSet,
     UnmaskingShares,
 )
-from testudo_common.secagg.primitives import Agreement, public_key
+from testudo_common.secagg.primitives import Agreement, check_public_key, public_key
 from testudo_common.secagg.recovery import Holding, recover_secrets
 from testudo_common.secagg.terms import Member, Terms, group_context, members_of
 
@@ -126,12 +127,17 @@ class Sum:
     Attributes:
         total: ``uint32[size]``, the sum modulo 2^32 of the survivors' vectors.
         survivors: Their client ids, sorted.
-        liars: Who sent a share that proved wrong, where it had to be found out.
+        disputes: (owner, holder) of each share that proved wrong, where one stood in the way: the holder revealed a
+            wrong one, or the owner had dealt it. One dispute does not tell which.
+        liars: Holders in dispute with more than half of the owners.
+        faults: Whose shares were not as asked for, and so were not used.
     """
 
     total: Words = field(repr=False, compare=False)
     survivors: tuple[str, ...]
-    liars: tuple[str, ...]
+    disputes: tuple[tuple[str, str], ...] = ()
+    liars: tuple[str, ...] = ()
+    faults: tuple[PeerError, ...] = ()
 
 
 def begin(terms: Terms, commitments: Mapping[str, Commitment]) -> tuple[Advertising, CommitmentList]:
@@ -144,9 +150,9 @@ def begin(terms: Terms, commitments: Mapping[str, Commitment]) -> tuple[Advertis
     Raises:
         ProtocolError: There are too few for one group.
     """
-    if len(commitments) < terms.parameters.min_group:
+    if len(commitments) < terms.parameters.min_cohort:
         raise ProtocolError(
-            Breach.TOO_FEW, f"{len(commitments)} clients are there, and {terms.parameters.min_group} are needed"
+            Breach.TOO_FEW, f"{len(commitments)} clients are there, and {terms.parameters.min_cohort} are needed"
         )
     entries = tuple(CommitmentEntry(client, commitments[client].commitment) for client in sorted(commitments))
     return Advertising(entries), CommitmentList(entries)
@@ -177,8 +183,10 @@ def gather(
     missing = len(state.commitments) - len(entries)
     if missing > terms.parameters.max_left_out * len(state.commitments):
         raise ProtocolError(Breach.LEFT_OUT, f"{missing} of {len(state.commitments)} clients did not advertise keys")
-    if len(entries) < terms.parameters.min_group:
-        raise ProtocolError(Breach.TOO_FEW, f"{len(entries)} clients are left, and {terms.parameters.min_group} needed")
+    if len(entries) < terms.parameters.min_cohort:
+        raise ProtocolError(
+            Breach.TOO_FEW, f"{len(entries)} clients are left, and {terms.parameters.min_cohort} are needed"
+        )
     directory = Directory(tuple(entries.values()))
     return _draw_groups(terms, listed, entries), directory, tuple(faults)
 
@@ -195,6 +203,11 @@ def _check_advertisement(
         verify_advertisement(terms.roster[client], terms.round_context, listed, shown)
     except ProtocolError as error:
         raise PeerError(client, Breach.SIGNATURE, "its advertisement is not signed by it") from error
+    try:
+        check_public_key(shown.channel_key)
+        check_public_key(shown.mask_key)
+    except ProtocolError as error:
+        raise PeerError(client, Breach.KEY, "it advertises a key that agrees on nothing secret") from error
     keys = {shown.channel_key, shown.mask_key, shown.seed_digest}
     if keys & taken or len(keys) < 3:
         raise PeerError(client, Breach.KEY, "it advertises what another client advertises")
@@ -305,7 +318,8 @@ def open_sum(terms: Terms, state: Unmasking, replies: Mapping[str, UnmaskingShar
         ProtocolError: Too few shares, or too many wrong ones, of some member's secret.
     """
     graph = _graph(terms, state.members)
-    survivors, revealed = set(state.survivors), _revealed(graph, state, replies)
+    survivors = set(state.survivors)
+    revealed, faults = _revealed(graph, state, replies)
     needed = [p for p in state.sharers if p in survivors or survivors.intersection(graph.neighbours(p))]
     holdings = [
         Holding(
@@ -315,7 +329,7 @@ def open_sum(terms: Terms, state: Unmasking, replies: Mapping[str, UnmaskingShar
         )
         for place in needed
     ]
-    secrets, liars = recover_secrets(holdings, graph.threshold, [member.client_id for member in state.members])
+    secrets, disputes = recover_secrets(holdings, graph.threshold, [member.client_id for member in state.members])
     total = np.frombuffer(state.total, dtype=np.uint32)
     # Keys of masks that lie on the sum, by their sign there.
     added: list[bytes] = []
@@ -331,18 +345,27 @@ def open_sum(terms: Terms, state: Unmasking, replies: Mapping[str, UnmaskingShar
             (added if near < place else subtracted).append(key)
     apply_masks(total, added=subtracted, subtracted=added)
     names = tuple(sorted(state.members[p].client_id for p in state.survivors))
-    return Sum(total, names, tuple(sorted(state.members[p].client_id for p in liars)))
+    named = sorted((state.members[owner].client_id, state.members[holder].client_id) for owner, holder in disputes)
+    against = Counter(holder for _, holder in named)
+    liars = sorted(holder for holder, owners in against.items() if 2 * owners > len(holdings))
+    return Sum(total, names, tuple(named), tuple(liars), faults)
 
 
-def _revealed(graph: Graph, state: Unmasking, replies: Mapping[str, UnmaskingShares]) -> dict[int, dict[int, bytes]]:
-    """Holder -> owner -> share. A reply that is not exactly one share of each is no reply."""
-    sharers, found = set(state.sharers), {}
+def _revealed(
+    graph: Graph, state: Unmasking, replies: Mapping[str, UnmaskingShares]
+) -> tuple[dict[int, dict[int, bytes]], tuple[PeerError, ...]]:
+    """Holder -> owner -> share. A reply that is not exactly one share of each is no reply, and its sender is named."""
+    sharers, faults = set(state.sharers), []
+    found: dict[int, dict[int, bytes]] = {}
     for position in state.survivors:
-        reply = replies.get(state.members[position].client_id)
-        expected = [place for place in graph.holders(position) if place in sharers]
-        if reply is not None and [item.position for item in reply.shares] == expected:
+        client = state.members[position].client_id
+        if (reply := replies.get(client)) is None:
+            continue
+        if [item.position for item in reply.shares] == [p for p in graph.holders(position) if p in sharers]:
             found[position] = {item.position: item.share for item in reply.shares}
-    return found
+        else:
+            faults.append(PeerError(client, Breach.SHARE, "it did not reveal exactly one share of each"))
+    return found, tuple(faults)
 
 
 def _is_seed_of(member: Member) -> Callable[[bytes], bool]:

@@ -1,8 +1,9 @@
 """Shamir's secret sharing of 32-byte secrets over F_65537, many secrets at once. Pure; authenticates nothing.
 
-A secret is 16 limbs of 16 bits, each the constant term of a polynomial of degree t - 1 whose other coefficients are
-uniform in the field. Shares of all limbs of all secrets come from one float64 matrix product, exact because
-t * 65536^2 < 2^53 for every t below 2^21. Source: Shamir 1979.
+A secret is 16 limbs of 16 bits (big-endian), each the constant term of a polynomial of degree t - 1 whose other
+coefficients, from the first power up, are uniform in the field. A share is its 16 values as big-endian 32-bit words.
+Shares of all limbs of all secrets come from one float64 matrix product, exact because t * 65536^2 < 2^53 for every t
+below 2^21. Source: Shamir 1979.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def split(secrets: tuple[bytes, ...], threshold: int, points: Sequence[int]) -> 
     assert 1 <= threshold <= len(points) == len(set(points))
     assert 1 <= min(points) <= max(points) < PRIME
     limbs = np.frombuffer(b"".join(secrets), dtype=">u2").astype(np.int64)  # [secrets * 16]
-    coefficients = np.vstack([limbs[None, :], _uniform((threshold - 1, len(limbs)))])  # [t, secrets * 16]
+    coefficients = np.vstack([limbs[None, :], uniform((threshold - 1, len(limbs)))])  # [t, secrets * 16]
     powers = np.ones((len(points), threshold), dtype=np.int64)
     for column in range(1, threshold):
         powers[:, column] = powers[:, column - 1] * np.asarray(points, dtype=np.int64) % PRIME
@@ -45,7 +46,7 @@ def split(secrets: tuple[bytes, ...], threshold: int, points: Sequence[int]) -> 
     return shares.reshape(len(points), len(secrets), LIMBS).transpose(1, 0, 2)
 
 
-def _uniform(shape: tuple[int, int]) -> Field:
+def uniform(shape: tuple[int, int]) -> Field:
     """Field elements from the operating system, unbiased: words past the last whole multiple are drawn again."""
     count = shape[0] * shape[1]
     limit = (1 << 32) // PRIME * PRIME
@@ -86,7 +87,7 @@ def evaluate(points: Field, shares: Field, at: Field) -> Field:
         difference = (points - points[:, j : j + 1]) % PRIME
         difference[:, j] = 1
         denominators = denominators * difference % PRIME
-    inverses = _inverse(denominators)  # [T, t]
+    inverses = inverse(denominators)  # [T, t]
     result = np.zeros((*at.shape, LIMBS), dtype=np.int64)
     for i in range(count):
         weight = np.broadcast_to(inverses[:, i : i + 1], at.shape)
@@ -97,7 +98,7 @@ def evaluate(points: Field, shares: Field, at: Field) -> Field:
     return result
 
 
-def _inverse(values: Field) -> Field:
+def inverse(values: Field) -> Field:
     """Inverses in the field: the power p - 2 (Fermat)."""
     result, base, exponent = np.ones_like(values), values % PRIME, PRIME - 2
     while exponent:
@@ -119,7 +120,7 @@ def share_from_bytes(data: bytes) -> Field:
     Raises:
         ProtocolError: A limb is not in the field.
     """
-    share = np.frombuffer(data, dtype=">u4").astype(np.int64)
+    share = np.frombuffer(data, dtype=">u4" if len(data) == SHARE_BYTES else "u1").astype(np.int64)
     if share.size != LIMBS or share.max() >= PRIME:
         raise ProtocolError(Breach.SHARE, "a share is not in the field")
     return share

@@ -27,14 +27,17 @@ class Parameters:
 
     Attributes:
         group_size: Members of a group where the cohort has so many; groups grow to less than twice it.
+        min_cohort: Fewest clients that may be grouped: stops a server that asks the victim and its own friends only.
         min_group: Fewest survivors whose sum is opened; 3 or more, since a sum of two tells each the other's.
         corruption: Share of a group's members that may be on the server's side, in [0, 1).
         dropout: Share of a group's members that may drop out, in [0, 1).
-        max_left_out: Largest share of the cohort that may be missing after nonces were revealed, in [0, 1).
+        max_left_out: Largest share of the cohort that may be missing after nonces were revealed, in [0, 1). Whom to
+            leave out is the server's choice, made when it can compute the groups: 0 leaves it none.
         layout: What a client's vector holds.
     """
 
     group_size: int
+    min_cohort: int
     min_group: int
     corruption: float
     dropout: float
@@ -54,6 +57,12 @@ class Parameters:
                 if self.min_group > self.group_size
                 else f"a sum of {self.min_group} does not hide its members",
                 remedy=f"min_group must be {LEAST_MIN_GROUP} to group_size",
+            )
+        if not self.min_group <= self.min_cohort <= cohort_size:
+            raise ProtocolError(
+                Breach.TOO_FEW,
+                f"a cohort of {cohort_size} cannot keep to {self.min_cohort} clients at the least",
+                remedy="min_cohort must be min_group to the cohort's size",
             )
         self.layout.check_budget(largest_group(cohort_size, self.group_size))
 
@@ -117,7 +126,7 @@ def members_of(entries: Mapping[str, DirectoryEntry], group: tuple[str, ...]) ->
 
 
 def group_context(round_context: bytes, group: int, members: tuple[Member, ...]) -> bytes:
-    """32 bytes that name a group: its round, its number, its members in order, and their keys."""
+    """32 bytes that name a group: its round, its number from 0, its members in order, and their keys."""
     parts = [
         part
         for member in members

@@ -39,12 +39,19 @@ def complete_plan(
 
 
 def with_participations(federation: Federation) -> Federation:
-    """The federation with ``rounds.max_participations`` stated: as planned, or everybody asked equally often."""
+    """The federation with ``rounds.max_participations`` stated: as planned, or everybody asked equally often.
+
+    A cohort is no larger than the federation.
+
+    Raises:
+        PlanError: The plan does not work with so few clients.
+    """
     plan = federation.plan
-    if plan.rounds.max_participations is not None:
+    cohort_size = min(plan.rounds.cohort_size, len(federation.training))
+    if plan.rounds.max_participations is not None and cohort_size == plan.rounds.cohort_size:
         return federation
-    participations = participations_for(plan, len(federation.training))
-    rounds = plan.rounds.model_copy(update={"max_participations": participations})
+    participations = plan.rounds.max_participations or participations_for(plan, len(federation.training))
+    rounds = plan.rounds.model_copy(update={"max_participations": participations, "cohort_size": cohort_size})
     changed = plan.model_copy(update={"rounds": rounds})
     return replace(federation, plan=FederationPlan.model_validate(changed.model_dump()))
 
