@@ -8,10 +8,10 @@ from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
-from testudo_common.secagg.graph import graph_of, share_of
+from testudo_common.secagg.graph import Graph, graph_of, log2_tails, share_of
 
 
-def _secure_figures(plan: FederationPlan) -> dict[str, str | int | float | None]:
+def _secure_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
     """Group, threshold and resolution of secure aggregation, for a full cohort."""
     secure, rounds = plan.secure_aggregation, plan.rounds
     if not plan.secure:
@@ -33,9 +33,19 @@ def _secure_figures(plan: FederationPlan) -> dict[str, str | int | float | None]
         if complete
         else share_of(members, secure.dropout),
         "members_that_may_collude_in_a_group": graph.colluders if complete else share_of(members, secure.corruption),
+        "chance_that_more_collude": _chance_of_more(graph, clients, secure.corruption)
+        if complete and clients is not None
+        else None,
         "bits_a_coordinate": parameters.layout.value_bits,
         "quantisation_step": 1 / parameters.layout.scale,
     }
+
+
+def _chance_of_more(graph: Graph, clients: int, corruption: float) -> float:
+    """Probability that a client meets more colluders in its group than the group withstands, where their share holds."""
+    tails = log2_tails(clients - 1, share_of(clients, corruption), min(graph.members, clients) - 1)
+    more = graph.colluders + 1
+    return float(2.0 ** tails[more]) if more < len(tails) else 0.0
 
 
 def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
@@ -69,7 +79,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         "shared_parameters": size,
         "bytes_down_a_client_and_round": None if size is None else 4 * size,
         "bytes_up_a_client_and_round": None if size is None else 4 * size,
-        **_secure_figures(plan),
+        **_secure_figures(plan, clients),
         "privacy_unit": plan.privacy.unit,
         "epsilon_of_one_client": epsilon,
         "delta": plan.privacy.delta if plan.private else None,

@@ -196,7 +196,7 @@ class SecureAggregationPlan(Section):
         "secure", description="secure: the server learns sums over groups only; plain: it sees each client's update"
     )
     group_size: int = Field(
-        8, ge=3, le=10_000, description="clients a group; a cohort is cut into groups of at least this"
+        10, ge=3, le=10_000, description="clients a group; a cohort is cut into groups of at least this"
     )
     min_cohort: int | None = Field(
         None, ge=3, le=100_000, description="fewer clients are never grouped; none: half of rounds.cohort_size"

@@ -14,8 +14,8 @@ all even degrees the smallest is taken at which the largest threshold that loses
 at which the members who stay hold together; where there is none, everybody is everybody's neighbour again.
 
 A group of up to 64 is too small for such tails: a random one holds more corrupt members than their share often enough.
-So its threshold is not the least that withstands that share, but the largest that lets the stated share drop out,
-``members - dropped``. Up to ``2 t - members - 1`` corrupt members then learn nothing (``Graph.colluders``).
+So its threshold is not the least that withstands that share, but the largest that lets the stated share, and at least
+one member, drop out. Up to ``2 t - members - 1`` corrupt members then learn nothing (``Graph.colluders``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from testudo_common.errors import Breach, ProtocolError
 COMPLETE_UP_TO = 64
 LOG2_PRIVACY = -40.0
 LOG2_ABORT = -20.0
+_ROUNDING = 1e-9  # 0.1 * 30 is a little more than 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def graph_of(members: int, corruption: float, dropout: float) -> Graph:
     corrupt, dropped = share_of(members, corruption), share_of(members, dropout)
     corrupt = max(1, corrupt)  # one member is taken to be corrupt in any case
     if members <= COMPLETE_UP_TO:
-        return Graph(members, members - 1, max(members - dropped, _complete_threshold(members, corrupt)))
+        spared = max(1, math.floor(members * dropout + _ROUNDING))
+        return Graph(members, members - 1, max(members - spared, _complete_threshold(members, corrupt)))
     if corrupt + 2 * dropped < members:  # otherwise no degree is enough, however large
         for degree in range(2, members - 1, 2):
             if threshold := _threshold(members, degree, corrupt, dropped):
@@ -102,7 +104,7 @@ def _complete_threshold(members: int, corrupt: int) -> int:
 
 def share_of(members: int, share: float) -> int:
     """How many members a share of them is, rounded up."""
-    return math.ceil(members * share - 1e-9)
+    return math.ceil(members * share - _ROUNDING)
 
 
 def _threshold(members: int, degree: int, corrupt: int, dropped: int) -> int | None:
@@ -110,11 +112,11 @@ def _threshold(members: int, degree: int, corrupt: int, dropped: int) -> int | N
     if _log2_disconnected(members, degree, corrupt + dropped) > LOG2_PRIVACY:
         return None
     per_member = math.log2(members)
-    gone = per_member + _log2_tails(members - 1, dropped, degree)
+    gone = per_member + log2_tails(members - 1, dropped, degree)
     lost = int(np.argmax(gone <= LOG2_ABORT)) - 1  # so many of its neighbours a member may lose
     threshold = degree - lost
     at_work = 2 * threshold - degree - 1  # so many corrupt neighbours would be enough
-    hostile = per_member + _log2_tails(members - 1, corrupt, degree)
+    hostile = per_member + log2_tails(members - 1, corrupt, degree)
     if at_work <= 0 or (at_work < len(hostile) and hostile[at_work] > LOG2_PRIVACY):
         return None
     return threshold
@@ -125,7 +127,7 @@ def _log2_factorials(largest: int) -> npt.NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(np.log2(np.arange(1, largest + 1)))])
 
 
-def _log2_tails(population: int, marked: int, drawn: int) -> npt.NDArray[np.float64]:
+def log2_tails(population: int, marked: int, drawn: int) -> npt.NDArray[np.float64]:
     """log2 of the probability that ``drawn`` of ``population`` hold i or more of the ``marked``, for i = 0, 1, ...
 
     The last entry is minus infinity: so many they cannot hold.
