@@ -42,7 +42,7 @@ def _secure_figures(plan: FederationPlan, clients: int | None) -> dict[str, str 
 
 
 def _chance_of_more(graph: Graph, clients: int, corruption: float) -> float:
-    """Probability that a client meets more colluders in its group than the group withstands, where their share holds."""
+    """Probability that a client meets more colluders in its group than the group withstands, if their share holds."""
     tails = log2_tails(clients - 1, share_of(clients, corruption), min(graph.members, clients) - 1)
     more = graph.colluders + 1
     return float(2.0 ** tails[more]) if more < len(tails) else 0.0
