@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from testudo_common.errors import RosterError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from testudo_common.errors import KeyFileError, RosterError
 from testudo_common.files import write_atomically
 from testudo_common.key_files import create_key, parse_public, public_hex, read_key, read_public
 from testudo_common.roster import Roster, read_roster, sign_roster
@@ -48,9 +50,7 @@ def admit(folder: Path, federation: str, members: Mapping[str, str]) -> Roster:
         RosterError: A member is there with another key, or the roster is another federation's.
         KeyFileError: A key is not one, or a file cannot be read or written.
     """
-    key = (
-        read_key(folder / FEDERATION_KEY) if (folder / FEDERATION_KEY).exists() else create_key(folder / FEDERATION_KEY)
-    )
+    key = _signing_key(folder)
     write_atomically(folder / FEDERATION_PUBLIC, f"{public_hex(key)}\n".encode())
     known: dict[str, bytes] = {}
     if (folder / ROSTER).exists():
@@ -66,3 +66,15 @@ def admit(folder: Path, federation: str, members: Mapping[str, str]) -> Roster:
     roster = Roster(federation, dict(sorted(known.items())))
     write_atomically(folder / ROSTER, sign_roster(roster, key))
     return roster
+
+
+def _signing_key(folder: Path) -> Ed25519PrivateKey:
+    """The federation's key; a new one only where there was none, since it would make a roster already there void."""
+    path = folder / FEDERATION_KEY
+    if path.exists():
+        return read_key(path)
+    if (folder / FEDERATION_PUBLIC).exists() or (folder / ROSTER).exists():
+        raise KeyFileError(
+            "the federation's private key is not here", where=str(path), remedy="put it there to add members"
+        )
+    return create_key(path)

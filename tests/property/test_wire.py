@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from testudo_common.wire import (
     MAX_HEADER_BYTES,
     WIRE_VERSION,
     Message,
+    Parts,
     Refusal,
     RefusalReason,
+    SecureMessage,
     TrainReply,
     TrainRequest,
     decode,
@@ -30,43 +32,67 @@ from testudo_common.wire import (
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 numbers = st.integers(0, 2**31 - 1)
 vectors = arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32))
+masked_inputs = arrays(np.uint32, st.integers(0, 20))
+bodies = st.binary(max_size=50)
 messages = st.one_of(
     st.builds(TrainRequest, digests, numbers, numbers, digests, vectors),
     st.builds(TrainReply, digests, numbers, numbers, digests, vectors),
     st.builds(Refusal, digests, numbers, numbers, st.sampled_from(RefusalReason)),
+    st.builds(SecureMessage, digests, numbers, numbers, bodies, st.none() | masked_inputs),
 )
 
 PLAN, MODEL = "c2" * 32, "9f" * 32
 VECTOR = np.array([1.5, -2.0], dtype=np.float32)
 REQUEST = TrainRequest(PLAN, 3, 0, MODEL, VECTOR)
 REFUSAL = Refusal(PLAN, 3, 0, RefusalReason.PRIVACY_SPENT)
+WORDS = np.array([7, 2**32 - 1], dtype=np.uint32)
+BODY = b"a body \xff\x00"
+MASKED = SecureMessage(PLAN, 3, 0, BODY, WORDS)
+STEP = SecureMessage(PLAN, 3, 0, BODY)
 
 
 @given(messages)
 @settings(max_examples=50, deadline=None)
 def test_round_trip(message: Message) -> None:
-    header, vector = encode(message)
-    again = decode(header, vector)
+    parts = encode(message)
+    again = decode(parts)
     assert again == message
-    for name in ("model", "update"):
-        if hasattr(message, name):
-            assert getattr(again, name).tobytes() == getattr(message, name).tobytes()
-    assert encode(again)[0] == header
+    for name in ("model", "update", "masked"):
+        sent, got = getattr(message, name, None), getattr(again, name, None)
+        assert (sent is None) == (got is None)
+        if sent is not None and got is not None:
+            assert (got.dtype, got.tobytes()) == (sent.dtype, sent.tobytes())
+    assert encode(again) == parts
 
 
 def test_known_bytes() -> None:
     """Written by hand from the module's description, not by our encoder."""
-    body = b'{"attempt":0,"model_digest":"%s","plan_digest":"%s","round":3}' % (MODEL.encode(), PLAN.encode())
-    header, vector = encode(REQUEST)
-    assert header == b"\x01\x01" + len(body).to_bytes(4, "big") + body
-    assert vector is VECTOR
-    body = b'{"attempt":0,"plan_digest":"%s","reason":"privacy_spent","round":3}' % PLAN.encode()
-    assert encode(REFUSAL) == (b"\x01\x03" + len(body).to_bytes(4, "big") + body, None)
+    content = b'{"attempt":0,"model_digest":"%s","plan_digest":"%s","round":3}' % (MODEL.encode(), PLAN.encode())
+    parts = encode(REQUEST)
+    assert parts == Parts(b"\x01\x01" + len(content).to_bytes(4, "big") + content)
+    assert parts.vector is VECTOR
+    content = b'{"attempt":0,"plan_digest":"%s","reason":"privacy_spent","round":3}' % PLAN.encode()
+    parts = encode(REFUSAL)
+    assert parts == Parts(b"\x01\x03" + len(content).to_bytes(4, "big") + content)
+    assert parts.vector is None
+    content = b'{"attempt":0,"plan_digest":"%s","round":3}' % PLAN.encode()
+    parts = encode(MASKED)
+    assert parts == Parts(b"\x01\x04" + len(content).to_bytes(4, "big") + content, BODY)
+    assert parts.vector is WORDS
+    assert encode(STEP) == parts
+    assert encode(STEP).vector is None
+
+
+def test_size_is_that_of_all_that_travels() -> None:
+    assert encode(REQUEST).size_bytes == 6 + len(json.dumps(CONTENT, separators=(",", ":"))) + 2 * 4
+    assert encode(MASKED).size_bytes == 6 + len(json.dumps(STEP_CONTENT, separators=(",", ":"))) + 9 + 2 * 4
+    assert encode(STEP).size_bytes == encode(MASKED).size_bytes - 2 * 4
+    assert Parts(b"").size_bytes == 0
 
 
 def test_kinds_have_numbers_of_their_own() -> None:
     reply = TrainReply(PLAN, 3, 0, MODEL, VECTOR)
-    assert [encode(message)[0][1] for message in (REQUEST, reply, REFUSAL)] == [1, 2, 3]
+    assert [encode(message).header[1] for message in (REQUEST, reply, REFUSAL, STEP)] == [1, 2, 3, 4]
 
 
 def test_reasons_are_fixed() -> None:
@@ -78,6 +104,11 @@ def test_reasons_are_fixed() -> None:
         "other_model",
         "other_plan",
         "privacy_spent",
+        "protocol_broken",
+        "replayed",
+        "too_few",
+        "too_many_attempts",
+        "update_used",
     ]
 
 
@@ -91,11 +122,19 @@ def test_fields_are_fixed() -> None:
         "update",
     ]
     assert [field.name for field in fields(Refusal)] == ["plan_digest", "round", "attempt", "reason"]
+    assert [field.name for field in fields(SecureMessage)] == ["plan_digest", "round", "attempt", "body", "masked"]
 
 
 def test_vectors_are_not_printed() -> None:
     assert "1.5" not in repr(REQUEST)
     assert "1.5" not in repr(TrainReply(PLAN, 3, 0, MODEL, VECTOR))
+    assert "1.5" not in repr(encode(REQUEST))
+
+
+def test_neither_body_nor_masked_input_is_printed() -> None:
+    for shown in (repr(MASKED), repr(encode(MASKED))):
+        assert "a body" not in shown
+        assert "4294967295" not in shown
 
 
 def header_of(content: Any, kind: int = 1, version: int = WIRE_VERSION) -> bytes:
@@ -106,13 +145,15 @@ def header_of(content: Any, kind: int = 1, version: int = WIRE_VERSION) -> bytes
 
 CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL}
 REFUSAL_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "reason": "privacy_spent"}
+STEP_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0}
 HEADER = header_of(CONTENT)
 
 
 def test_header_of_makes_what_encode_makes() -> None:
     """Otherwise the negative vectors below could fail for another reason than their name."""
-    assert header_of(CONTENT) == encode(REQUEST)[0]
-    assert header_of(REFUSAL_CONTENT, 3) == encode(REFUSAL)[0]
+    assert header_of(CONTENT) == encode(REQUEST).header
+    assert header_of(REFUSAL_CONTENT, 3) == encode(REFUSAL).header
+    assert header_of(STEP_CONTENT, 4) == encode(STEP).header
 
 
 def with_body(body: bytes, kind: int = 1) -> bytes:
@@ -132,7 +173,7 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "version 0": (header_of(CONTENT, version=0), VECTOR, "wire version 0"),
     "version 2": (header_of(CONTENT, version=2), VECTOR, "wire version 2"),
     "kind 0": (header_of(CONTENT, 0), VECTOR, "kind 0"),
-    "kind 4": (header_of(CONTENT, 4), VECTOR, "kind 4"),
+    "kind 5": (header_of(CONTENT, 5), VECTOR, "kind 5"),
     "no bytes": (b"", VECTOR, "header of 0 bytes"),
     "half a prefix": (HEADER[:5], VECTOR, "header of 5 bytes"),
     "prefix alone": (HEADER[:6], VECTOR, "length"),
@@ -181,50 +222,91 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
         "reason is not",
     ),
     "reason as number": (header_of({**REFUSAL_CONTENT, "reason": 1}, 3), None, "reason is not"),
-    "no vector": (HEADER, None, "needs vector"),
+    "no vector": (HEADER, None, "needs a vector"),
     "vector where none belongs": (header_of(REFUSAL_CONTENT, 3), VECTOR, "has no vector"),
-    "float64 vector": (HEADER, VECTOR.astype(np.float64), "not float32"),
-    "float16 vector": (HEADER, VECTOR.astype(np.float16), "not float32"),
-    "integer vector": (HEADER, VECTOR.astype(np.int32), "not float32"),
-    "object vector": (HEADER, VECTOR.astype(object), "not float32"),
-    "big-endian vector": (HEADER, VECTOR.astype(">f4"), "not float32"),
-    "2-d vector": (HEADER, VECTOR[np.newaxis], "not float32"),
-    "0-d vector": (HEADER, np.array(1, dtype=np.float32), "not float32"),
+    "float64 vector": (HEADER, VECTOR.astype(np.float64), "not a list of float32"),
+    "float16 vector": (HEADER, VECTOR.astype(np.float16), "not a list of float32"),
+    "integer vector": (HEADER, VECTOR.astype(np.int32), "not a list of float32"),
+    "object vector": (HEADER, VECTOR.astype(object), "not a list of float32"),
+    "big-endian vector": (HEADER, VECTOR.astype(">f4"), "not a list of float32"),
+    "2-d vector": (HEADER, VECTOR[np.newaxis], "not a list of float32"),
+    "0-d vector": (HEADER, np.array(1, dtype=np.float32), "not a list of float32"),
+    "unsigned vector": (HEADER, WORDS, "not a list of float32"),
 }
 
 
 @pytest.mark.parametrize(("header", "vector", "words"), NEGATIVE.values(), ids=NEGATIVE.keys())
 def test_bad_message(header: bytes, vector: Any, words: str) -> None:
     with pytest.raises(WireError, match=words) as caught:
-        decode(header, vector)
+        decode(Parts(header, None, vector))
     assert "ill" not in str(caught.value).split(), "the peer's text is not repeated"
 
 
-@given(st.binary(max_size=300), st.booleans())
+STEP_HEADER = header_of(STEP_CONTENT, 4)
+
+# name of the fault -> (parts, words of the error)
+NEGATIVE_STEPS: dict[str, tuple[Parts, str]] = {
+    "no body": (Parts(STEP_HEADER), "SecureMessage needs a body"),
+    "no body beside a vector": (Parts(STEP_HEADER, None, WORDS), "SecureMessage needs a body"),
+    "body where none belongs": (Parts(HEADER, BODY, VECTOR), "TrainRequest has no body"),
+    "empty body where none belongs": (Parts(HEADER, b"", VECTOR), "TrainRequest has no body"),
+    "body of an update": (Parts(header_of(CONTENT, 2), BODY, VECTOR), "TrainReply has no body"),
+    "body of a refusal": (Parts(header_of(REFUSAL_CONTENT, 3), BODY), "Refusal has no body"),
+    "body in the header": (Parts(header_of({**STEP_CONTENT, "body": "x"}, 4), BODY), "fields of a SecureMessage"),
+    "vector in the header": (Parts(header_of({**STEP_CONTENT, "masked": []}, 4), BODY), "fields of a SecureMessage"),
+    "fields of a request": (Parts(header_of(CONTENT, 4), BODY), "fields of a SecureMessage"),
+    "no attempt": (Parts(header_of({"plan_digest": PLAN, "round": 3}, 4), BODY), "fields of a SecureMessage"),
+    "attempt as bool": (Parts(header_of({**STEP_CONTENT, "attempt": False}, 4), BODY), "attempt is not"),
+    "round too large": (Parts(header_of({**STEP_CONTENT, "round": 2**31}, 4), BODY), "round is not"),
+    "digest in capitals": (Parts(header_of({**STEP_CONTENT, "plan_digest": PLAN.upper()}, 4), BODY), "plan_digest is"),
+    "update in clear": (Parts(STEP_HEADER, BODY, VECTOR), "not a list of uint32"),
+    "signed vector": (Parts(STEP_HEADER, BODY, WORDS.astype(np.int32)), "not a list of uint32"),
+    "uint64 vector": (Parts(STEP_HEADER, BODY, WORDS.astype(np.uint64)), "not a list of uint32"),
+    "uint16 vector": (Parts(STEP_HEADER, BODY, WORDS.astype(np.uint16)), "not a list of uint32"),
+    "object vector": (Parts(STEP_HEADER, BODY, WORDS.astype(object)), "not a list of uint32"),
+    "big-endian vector": (Parts(STEP_HEADER, BODY, WORDS.astype(">u4")), "not a list of uint32"),
+    "2-d vector": (Parts(STEP_HEADER, BODY, WORDS[np.newaxis]), "not a list of uint32"),
+    "0-d vector": (Parts(STEP_HEADER, BODY, np.array(1, dtype=np.uint32)), "not a list of uint32"),
+}
+
+
+@pytest.mark.parametrize(("parts", "words"), NEGATIVE_STEPS.values(), ids=NEGATIVE_STEPS.keys())
+def test_bad_message_of_secure_aggregation(parts: Parts, words: str) -> None:
+    with pytest.raises(WireError, match=words):
+        decode(parts)
+
+
+@given(
+    st.binary(max_size=300) | bodies.map(lambda tail: STEP_HEADER[:-1] + tail),
+    st.none() | bodies,
+    st.sampled_from([None, VECTOR, WORDS]),
+)
 @settings(max_examples=50, deadline=None)
-def test_any_bytes_are_refused_or_mean_exactly_themselves(noise: bytes, with_vector: bool) -> None:
+def test_any_bytes_are_refused_or_mean_exactly_themselves(noise: bytes, body: bytes | None, vector: Any) -> None:
     try:
-        message = decode(noise, VECTOR if with_vector else None)
+        message = decode(Parts(noise, body, vector))
     except WireError:
         return
-    assert encode(message)[0] == noise
+    again = encode(message)
+    assert again == Parts(noise, body)
+    assert again.vector is vector
 
 
 @given(messages, st.data())
 @settings(max_examples=50, deadline=None)
 def test_a_changed_byte_is_refused_or_seen(message: Message, data: st.DataObject) -> None:
-    header, vector = encode(message)
-    place = data.draw(st.integers(0, len(header) - 1))
-    altered = bytearray(header)
+    parts = encode(message)
+    place = data.draw(st.integers(0, len(parts.header) - 1))
+    altered = bytearray(parts.header)
     altered[place] ^= data.draw(st.integers(1, 255))
     try:
-        other = decode(bytes(altered), vector)
+        other = decode(replace(parts, header=bytes(altered)))
     except WireError:
         return
     assert (type(other), other) != (type(message), message)
-    assert encode(other)[0] == altered
+    assert encode(other) == Parts(bytes(altered), parts.body)
 
 
 def test_version_fault_says_what_to_install() -> None:
     with pytest.raises(WireError, match=re.escape("install a release that speaks version 1")):
-        decode(header_of(CONTENT, version=9), VECTOR)
+        decode(Parts(header_of(CONTENT, version=9), None, VECTOR))

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from testudo_common import errors
-from testudo_common.errors import Fault, PlanError, TestudoError
+from testudo_common.errors import Breach, Fault, PeerError, PlanError, ProtocolError, TestudoError
 
 FAULTS = [Fault("inner.steps", "1 cannot be used", "Write 2"), Fault("", "not TOML", "Correct that line")]
 
@@ -20,13 +20,17 @@ def every_kind(kind: type[TestudoError] = TestudoError) -> list[type[TestudoErro
 def made(kind: type[TestudoError]) -> TestudoError:
     if kind is PlanError:
         return PlanError(FAULTS, source="plan.toml")
+    if kind is ProtocolError:
+        return ProtocolError(Breach.TOO_FEW, "3 clients are there", where="group 2", remedy="Wait for more")
+    if kind is PeerError:
+        return PeerError("shop-3", Breach.SHARE, "its share does not fit")
     return kind("a column is missing", where="mine.csv", remedy="Add it")
 
 
 def test_tree_is_one() -> None:
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert named == set(every_kind())
-    assert len(named) == 9
+    assert len(named) == 13
 
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
@@ -53,6 +57,8 @@ def test_error_is_pickled_whole(kind: type[TestudoError], protocol: int) -> None
             "  - inner.steps: 1 cannot be used. Write 2\n"
             "  - (whole file): not TOML. Correct that line",
         ),
+        (made(ProtocolError), "group 2: 3 clients are there. Wait for more"),
+        (made(PeerError), "shop-3: its share does not fit"),
     ],
 )
 def test_sentence(error: TestudoError, text: str) -> None:
@@ -64,3 +70,33 @@ def test_attributes_hold_what_the_sentence_is_made_of() -> None:
     assert isinstance(plan_error, PlanError)
     assert plan_error.faults == tuple(FAULTS)
     assert plan_error.source == plan_error.where == "plan.toml"
+
+
+def test_breaches_are_fixed() -> None:
+    """They are in rounds.jsonl, and programs may count them."""
+    assert sorted(Breach) == [
+        "commitment",
+        "confirmation",
+        "key",
+        "left_out",
+        "malformed",
+        "members",
+        "norm",
+        "not_on_roster",
+        "out_of_turn",
+        "range",
+        "reused",
+        "share",
+        "signature",
+        "survivors",
+        "too_few",
+        "values",
+    ]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_whose_fault_it_is_crosses_processes(protocol: int) -> None:
+    again = pickle.loads(pickle.dumps(made(PeerError), protocol))
+    assert isinstance(again, ProtocolError)
+    assert (again.client_id, again.breach, again.where) == ("shop-3", Breach.SHARE, "shop-3")
+    assert type(again.breach) is Breach

@@ -19,12 +19,16 @@ from testudo_common.flower_records import (
     to_records,
 )
 from testudo_common.vectors import Vector
-from testudo_common.wire import Message, Refusal, RefusalReason, TrainReply, TrainRequest, encode
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
 
 DIGEST = "ab" * 32
 VECTOR = np.array([1.0, -0.0, 3.5], dtype=np.float32)
 REPLY = TrainReply(DIGEST, 1, 0, DIGEST, VECTOR)
 REFUSAL = Refusal(DIGEST, 1, 0, RefusalReason.INTERNAL)
+WORDS = np.array([0, 1, 2**32 - 1], dtype=np.uint32)
+BODY = b"\x00 a body \xff"
+MASKED = SecureMessage(DIGEST, 1, 0, BODY, WORDS)
+STEP = SecureMessage(DIGEST, 1, 0, BODY)
 
 
 @pytest.mark.parametrize("message", [TrainRequest(DIGEST, 1, 0, DIGEST, VECTOR), REPLY, REFUSAL])
@@ -37,12 +41,32 @@ def test_there_and_back(message: Message) -> None:
         assert vector.tobytes() == VECTOR.tobytes()
 
 
+def test_secure_aggregation_there_and_back() -> None:
+    again = from_records(to_records(MASKED))
+    assert again == MASKED
+    assert isinstance(again, SecureMessage) and again.masked is not None
+    assert (again.masked.dtype, again.masked.tobytes()) == (np.uint32, WORDS.tobytes())
+    again = from_records(to_records(STEP))
+    assert again == STEP
+    assert isinstance(again, SecureMessage) and again.masked is None
+    empty = SecureMessage(DIGEST, 1, 0, b"")
+    assert from_records(to_records(empty)) == empty
+
+
 def test_records_are_one_header_and_one_vector() -> None:
     records = to_records(REPLY)
     assert set(records) == {"testudo", "vector"}
-    assert dict(records.config_records["testudo"]) == {"header": encode(REPLY)[0]}
+    assert dict(records.config_records["testudo"]) == {"header": encode(REPLY).header}
     assert len(records.array_records["vector"]) == 1
     assert set(to_records(REFUSAL)) == {"testudo"}
+
+
+def test_records_of_secure_aggregation_are_header_and_body_and_one_vector() -> None:
+    records = to_records(MASKED)
+    assert set(records) == {"testudo", "vector"}
+    assert dict(records.config_records["testudo"]) == {"header": encode(MASKED).header, "body": BODY}
+    assert len(records.array_records["vector"]) == 1
+    assert set(to_records(STEP)) == {"testudo"}
 
 
 def npz() -> bytes:
@@ -126,13 +150,21 @@ def plus(**records: RecordDict | ArrayRecord | ConfigRecord | MetricRecord) -> R
     return changed
 
 
+def step_plus(**records: ArrayRecord | ConfigRecord) -> RecordDict:
+    changed = to_records(MASKED)
+    for name, record in records.items():
+        changed[name] = record
+    return changed
+
+
 def minus(name: str) -> RecordDict:
     changed = to_records(REPLY)
     del changed[name]
     return changed
 
 
-HEADER = encode(REPLY)[0]
+HEADER = encode(REPLY).header
+STEP_HEADER = encode(STEP).header
 HOSTILE_RECORDS = {
     "no records": RecordDict(),
     "no header": minus("testudo"),
@@ -150,6 +182,19 @@ HOSTILE_RECORDS = {
     "empty configuration": plus(testudo=ConfigRecord({})),
     "more beside the header": plus(testudo=ConfigRecord({"header": HEADER, "loss": 0.5})),
     "header of an identity": plus(testudo=ConfigRecord({"client_id": "ada"})),
+    "body beside an update": plus(testudo=ConfigRecord({"header": HEADER, "body": BODY})),
+    "body without a header": plus(testudo=ConfigRecord({"body": BODY})),
+    "no body": step_plus(testudo=ConfigRecord({"header": STEP_HEADER})),
+    "body as text": step_plus(testudo=ConfigRecord({"header": STEP_HEADER, "body": "a body"})),
+    "body as a list": step_plus(testudo=ConfigRecord({"header": STEP_HEADER, "body": [BODY]})),
+    "body as a number": step_plus(testudo=ConfigRecord({"header": STEP_HEADER, "body": 0})),
+    "body as an array": step_plus(
+        testudo=ConfigRecord({"header": STEP_HEADER}), body=ArrayRecord([WORDS.astype(np.uint8)])
+    ),
+    "more beside the body": step_plus(testudo=ConfigRecord({"header": STEP_HEADER, "body": BODY, "loss": 0.5})),
+    "update in clear beside a body": step_plus(vector=ArrayRecord([VECTOR])),
+    "signed vector beside a body": step_plus(vector=ArrayRecord([WORDS.astype(np.int32)])),
+    "two vectors beside a body": step_plus(vector=ArrayRecord([WORDS, WORDS])),
 }
 
 

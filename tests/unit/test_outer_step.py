@@ -150,17 +150,35 @@ def test_arguments_are_left_alone_and_results_are_float32(kind: str, model: Vect
 @given(arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=numbers), st.randoms())
 @settings(max_examples=50, deadline=None)
 def test_mean(rows: np.ndarray, rng: object) -> None:
-    found = mean(rows)
+    found = mean(rows, [1] * len(rows))
     assert found.dtype == np.float32
     expected = [math.fsum(column.tolist()) / len(rows) for column in rows.T]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
     order = list(range(len(rows)))
     rng.shuffle(order)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(mean(rows[order]), found, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(mean(rows[order], [1] * len(rows)), found, rtol=1e-6, atol=1e-12)
 
 
 def test_mean_is_summed_in_float64() -> None:
-    assert mean(np.array([[2.0**24], [1.0], [-(2.0**24)]], dtype=np.float32))[0] == np.float32(1 / 3)
+    assert mean(np.array([[2.0**24], [1.0], [-(2.0**24)]], dtype=np.float32), [1, 1, 1])[0] == np.float32(1 / 3)
+
+
+groups_of_clients = st.lists(st.lists(st.integers(-1000, 1000), min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+@given(groups_of_clients)
+@settings(max_examples=50, deadline=None)
+def test_mean_of_groups_is_the_mean_of_the_clients_behind_them(groups: list[list[int]]) -> None:
+    rows = np.array([[sum(group) / len(group)] for group in groups], dtype=np.float32)
+    everybody = [value for group in groups for value in group]
+    found = mean(rows, [len(group) for group in groups])
+    np.testing.assert_allclose(found, [sum(everybody) / len(everybody)], rtol=1e-5, atol=1e-3)
+
+
+def test_votes_are_weights_and_not_repetitions_of_a_row() -> None:
+    rows = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    assert mean(rows, [3, 1]).tolist() == [0.75, 0.25]
+    assert mean(rows, [300_000, 100_000]).tolist() == [0.75, 0.25]
 
 
 # --- cohorts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from helpers import make_plan, request_for
 from testudo_common.errors import CheckpointError, RoundError
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector, vector_digest
-from testudo_common.wire import Message, Refusal, RefusalReason, TrainReply, TrainRequest
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 from testudo_server.coordinator import Coordinator
-from testudo_server.exchange import Collected, GroupMean, PlainExchange
+from testudo_server.exchange import Collected, ExchangeCost, GroupMean, GroupRecord, PlainExchange
 from testudo_server.outer_step import OuterState
 from testudo_server.preview import preview
 from testudo_server.store import RoundRecord, RunState, RunStore
@@ -41,9 +41,11 @@ class Answers:
     def __init__(self, answers: Mapping[str, Message | str]) -> None:
         self._answers = answers
 
-    def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Mapping[str, Message | str]:
+    def deliver(
+        self, requests: Mapping[str, Message], *, deadline_seconds: float
+    ) -> Iterator[tuple[str, Message | str]]:
         self.delivered = dict(requests), deadline_seconds
-        return self._answers
+        yield from self._answers.items()
 
 
 BAD = {
@@ -60,6 +62,7 @@ BAD = {
     "refusal": (Refusal(PLAN.digest, 1, 0, RefusalReason.PRIVACY_SPENT), "refused: privacy_spent"),
     "refusal of another round": (Refusal("0" * 64, 0, 0, RefusalReason.INTERNAL), "refused: internal"),
     "its own request": (REQUEST, "not a reply"),
+    "step of secure aggregation": (SecureMessage(PLAN.digest, 1, 0, b"body"), "not a reply"),
     "error": ("Flower error 2", "Flower error 2"),
 }
 
@@ -88,6 +91,32 @@ def test_reply_of_somebody_who_was_not_asked_does_not_count() -> None:
     assert collected.excluded == ()
 
 
+def test_every_client_is_one_vote_and_no_group_is_kept() -> None:
+    answers = Answers({"a": reply(), "b": reply()})
+    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b"))
+    assert [group.votes for group in collected.groups] == [1, 1]
+    assert (collected.records, collected.vanished, len(collected.counts)) == ((), (), 0)
+    assert PlainExchange.max_attempts == 1
+
+
+HEADER_BYTES = 6 + len('{"attempt":0,"model_digest":"","plan_digest":"","round":1}') + 2 * 64
+REFUSAL_BYTES = 6 + len('{"attempt":0,"plan_digest":"","reason":"internal","round":1}') + 64
+
+
+def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
+    """Also of a reply that is of no use; a reason why there is none has no bytes."""
+    refusal = Refusal(PLAN.digest, 1, 0, RefusalReason.INTERNAL)
+    useless = reply(update=np.full(8, np.nan, dtype=np.float32))
+    answers = Answers({"a": reply(), "b": refusal, "c": useless, "d": "Flower error 2"})
+    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b", "c", "d", "e"))
+    with_vector = HEADER_BYTES + 8 * 4
+    assert collected.cost == ExchangeCost(5 * with_vector, 2 * with_vector + REFUSAL_BYTES)
+
+
+def test_costs_add_up() -> None:
+    assert ExchangeCost(1, 2, 0.5) + ExchangeCost(10, 20, 0.25) == ExchangeCost(11, 22, 0.75)
+
+
 def test_updates_are_not_printed() -> None:
     assert "array" not in repr(GroupMean(("a",), np.ones(2, dtype=np.float32)))
 
@@ -98,17 +127,21 @@ def test_updates_are_not_printed() -> None:
 class Clients:
     """Every client's update depends on its name, the round and the model, and on nothing else."""
 
+    max_attempts = 1
+
     def __init__(self, absent: Callable[[int, str], bool] = lambda number, client: False) -> None:
         self._absent = absent
         self.asked: list[tuple[int, tuple[str, ...]]] = []
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         self.asked.append((request.round, cohort))
+        assert request.attempt == 0
         assert vector_digest(request.model) == request.model_digest
         present = [client for client in cohort if not self._absent(request.round, client)]
         return Collected(
             tuple(GroupMean((client,), update_of(client, request)) for client in present),
             tuple((client, "gone") for client in cohort if client not in present),
+            cost=ExchangeCost(100 * len(cohort), 10 * len(present)),
         )
 
 
@@ -145,7 +178,8 @@ def test_one_round_applies_the_mean(tmp_path: Path) -> None:
     assert (record.round, record.cohort, record.excluded) == (1, cohort, ())
     assert record.model_digest == vector_digest(following.model)
     assert record.mean_update_norm == pytest.approx(np.linalg.norm(updates.mean(axis=0)), rel=1e-5)
-    assert (record.bytes_down, record.bytes_up) == (3 * 8 * 4, 3 * 8 * 4)
+    assert (record.bytes_down, record.bytes_up) == (3 * 100, 3 * 10)
+    assert (record.groups, record.barred, record.secure_cpu_seconds, record.metrics) == ((), (), 0.0, {})
 
 
 def test_absent_clients_are_set_aside_and_counted_as_asked(tmp_path: Path) -> None:
@@ -155,7 +189,7 @@ def test_absent_clients_are_set_aside_and_counted_as_asked(tmp_path: Path) -> No
     state = runner.run_round(runner.begin(START, NAMES))
     (record,) = RunStore(tmp_path).records()
     assert record.excluded == (("client-1", "gone"),)
-    assert record.bytes_up == 4 * 8 * 4
+    assert (record.bytes_down, record.bytes_up) == (5 * 100, 4 * 10)
     assert set(state.participations.values()) == {1}, "it may have trained, and spent"
 
 
@@ -253,6 +287,113 @@ def test_resume_knows_who_came_and_who_went(tmp_path: Path) -> None:
     assert sum(state.participations.values()) == 2
 
 
+# --- attempts and groups, over an exchange that does as it is told
+
+
+class Attempts:
+    """Groups of two, of which each attempt opens as many as ``opened`` says: (round, attempt) -> groups."""
+
+    max_attempts = 3
+
+    def __init__(
+        self, opened: Callable[[int, int], int], vanished: Mapping[int, tuple[str, ...]] | None = None
+    ) -> None:
+        self._opened = opened
+        self._vanished = vanished or {}
+        self.asked: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+        self.asked.append((request.round, request.attempt, cohort))
+        drawn = [cohort[start : start + 2] for start in range(0, len(cohort), 2)]
+        opened = drawn[: self._opened(request.round, request.attempt)]
+        return Collected(
+            tuple(GroupMean(group, np.full(8, len(group), dtype=np.float32), votes=len(group)) for group in opened),
+            tuple((client, "lost") for group in drawn if group not in opened for client in group),
+            tuple(
+                GroupRecord(
+                    request.attempt, group, group if group in opened else (), "" if group in opened else "share"
+                )
+                for group in drawn
+            ),
+            self._vanished.get(request.attempt, ()),
+            cost=ExchangeCost(7, 5, 0.5),
+        )
+
+
+FOURS = make_plan("rounds.cohort_size=4", "rounds.min_replies=4", "rounds.count=2")
+
+
+def attempts(folder: Path, exchange: Attempts, plan: FederationPlan = FOURS) -> Coordinator:
+    return Coordinator(plan, exchange, RunStore(folder, durable=False))
+
+
+def test_round_that_brings_too_little_is_begun_again_and_all_attempts_are_kept(tmp_path: Path) -> None:
+    exchange = Attempts(lambda number, attempt: 1 if (number, attempt) == (1, 0) else 2)
+    runner = attempts(tmp_path, exchange)
+    runner.run(runner.begin(START, NAMES))
+    (first, second, third) = exchange.asked
+    assert [asked[:2] for asked in exchange.asked] == [(1, 0), (1, 1), (2, 0)]
+    assert second[2] == first[2], "the same clients are asked for the same round again"
+    repeated, smooth = RunStore(tmp_path).records()
+    assert [group.attempt for group in repeated.groups] == [0, 0, 1, 1]
+    assert [bool(group.survivors) for group in repeated.groups] == [True, False, True, True]
+    assert (repeated.bytes_down, repeated.bytes_up, repeated.secure_cpu_seconds) == (14, 10, 1.0)
+    assert repeated.excluded == (), "in the end everybody's update counted"
+    assert [group.attempt for group in smooth.groups] == [0, 0]
+    assert len(third[2]) == 4
+
+
+def test_whoever_vanished_is_not_asked_again_in_that_round_and_counts_as_asked(tmp_path: Path) -> None:
+    plan = make_plan("rounds.cohort_size=5", "rounds.min_replies=4", "rounds.count=2")
+    exchange = Attempts(lambda number, attempt: attempt * 2, vanished={0: ("client-1",)})
+    runner = attempts(tmp_path, exchange, plan)
+    state = runner.run_round(runner.begin(START, NAMES))
+    assert [asked[2] for asked in exchange.asked] == [tuple(NAMES), ("client-0", "client-2", "client-3", "client-4")]
+    assert set(state.participations.values()) == {1}
+    runner.run_round(state)
+    assert exchange.asked[2][2] == tuple(NAMES), "the next round is another one"
+
+
+def test_last_attempt_ends_the_run(tmp_path: Path) -> None:
+    exchange = Attempts(lambda number, attempt: 1)
+    runner = attempts(tmp_path, exchange)
+    with pytest.raises(RoundError, match="round 1 brought 2 usable replies and needs 4"):
+        runner.run(runner.begin(START, NAMES))
+    assert [asked[:2] for asked in exchange.asked] == [(1, 0), (1, 1), (1, 2)]
+    runner = attempts(tmp_path, exchange)
+    with pytest.raises(RoundError, match="round 1 was begun 3 times and did not close"):
+        runner.run(runner.resume(NAMES))
+    assert len(exchange.asked) == 3, "no attempt is made that clients would refuse"
+
+
+def test_attempts_are_counted_across_a_restart(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def killed(number: int, attempt: int) -> int:
+        raise StoppedError
+
+    runner = attempts(tmp_path, Attempts(killed))
+    with pytest.raises(StoppedError):
+        runner.run(runner.begin(START, NAMES))
+    again = Attempts(lambda number, attempt: 2)
+    runner = attempts(tmp_path, again)
+    runner.run(runner.resume(NAMES))
+    assert [asked[:2] for asked in again.asked] == [(1, 1), (2, 0)]
+
+
+def test_a_groups_mean_weighs_as_its_votes(tmp_path: Path) -> None:
+    class Uneven(Attempts):
+        def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+            one, rest = np.full(8, 4.0, dtype=np.float32), np.zeros(8, dtype=np.float32)
+            return Collected((GroupMean(cohort[:1], one, votes=1), GroupMean(cohort[1:], rest, votes=3)), ())
+
+    plan = make_plan("rounds.cohort_size=4", "outer.step_size=1.0")
+    runner = attempts(tmp_path, Uneven(lambda number, attempt: 2), plan)
+    state = runner.run_round(runner.begin(START, NAMES))
+    np.testing.assert_allclose(state.model, START + 1.0, rtol=0, atol=1e-6)
+
+
 # --- the store
 
 DIGEST = "ab" * 32
@@ -266,7 +407,24 @@ STATE = RunState(
 
 
 def record(number: int) -> RoundRecord:
-    return RoundRecord(number, "cd" * 32, ("a", "ä\u2028"), (("ä\u2028", "gone"),), 0.1, 2.5, 10, 20)
+    groups = (
+        GroupRecord(0, ("a", "ä\u2028"), (), "share", blamed=True),
+        GroupRecord(1, ("a", "ä\u2028"), ("a",), disputes=(("a", "ä\u2028"), ("ä\u2028", "a"))),
+    )
+    return RoundRecord(
+        number,
+        "cd" * 32,
+        ("a", "ä\u2028"),
+        (("ä\u2028", "gone"),),
+        0.1,
+        2.5,
+        10,
+        20,
+        groups,
+        ("é", "z"),
+        0.25,
+        {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}},
+    )
 
 
 @pytest.fixture
@@ -398,6 +556,56 @@ def test_rewriting_alone_damages_nothing(tmp_path: Path, store: RunStore) -> Non
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(rewritten(path.read_bytes()))
     assert store.load(DIGEST) == STATE
+
+
+# --- attempts in the store
+
+
+def test_attempts_count_up_from_nothing_and_begin_again_with_each_round(store: RunStore, tmp_path: Path) -> None:
+    assert [store.begin_attempt(3) for _ in range(3)] == [0, 1, 2]
+    assert RunStore(tmp_path, durable=False).begin_attempt(3) == 3, "another process goes on counting"
+    assert [store.begin_attempt(4), store.begin_attempt(4)] == [0, 1]
+    assert store.load(DIGEST) == STATE
+
+
+def test_attempt_is_kept_before_it_is_given(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    store.begin_attempt(3)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        store.begin_attempt(3)
+    assert store.begin_attempt(3) == 1, "the one that was not kept was not given"
+
+
+def test_new_run_in_the_same_folder_forgets_attempts(store: RunStore) -> None:
+    store.begin_attempt(1)
+    store.save(dataclasses.replace(STATE, round=0), None)
+    assert store.begin_attempt(1) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b'{"round": 3, "attem', id="truncated"),
+        pytest.param(b"\xff", id="not text"),
+        pytest.param(b"[3, 0]", id="a list"),
+        pytest.param(b'{"round": 3}', id="no attempt"),
+        pytest.param(b'{"attempt": 0}', id="no round"),
+        pytest.param(b'{"round": 3, "attempt": "0"}', id="attempt as text"),
+    ],
+)
+def test_damaged_attempt(store: RunStore, tmp_path: Path, content: bytes) -> None:
+    """Counting from nothing would begin an attempt a second time."""
+    path = tmp_path / "attempt.json"
+    store.begin_attempt(3)
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        store.begin_attempt(3)
+    assert caught.value.where == str(path)
+    assert path.read_bytes() == content
 
 
 # --- what a plan will cost
