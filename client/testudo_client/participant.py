@@ -37,6 +37,9 @@ from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainRepl
 
 _LOG = logging.getLogger("testudo.client")
 
+_BAD_LUCK = frozenset({Breach.TOO_FEW, Breach.CONFIRMATION})
+"""What dropouts alone bring about too; the server must not take it for a member's fault."""
+
 MechanismFactory = Callable[[float, float, np.random.Generator], Mechanism]
 
 
@@ -132,8 +135,8 @@ class Participant:
                 return self._secure.step(message, self._contribution)
         except ProtocolError as error:
             _LOG.warning("secure aggregation, round %d: %s", message.round, error)
-            few = error.breach is Breach.TOO_FEW
-            return self._refuse(message, RefusalReason.TOO_FEW if few else RefusalReason.PROTOCOL_BROKEN)
+            bad_luck = error.breach in _BAD_LUCK
+            return self._refuse(message, RefusalReason.TOO_FEW if bad_luck else RefusalReason.PROTOCOL_BROKEN)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -146,7 +149,7 @@ class Participant:
     def _contribution(self, counts: npt.NDArray[np.int64] | None) -> Contribution:
         update = self._store.load(self.plan_digest).last_update
         assert update is not None  # a session begins with one
-        weight = min(len(self._examples), self.plan.secure_aggregation.max_weight)
+        weight = max(1, min(len(self._examples), self.plan.secure_aggregation.max_weight))
         return Contribution(update, weight, counts)
 
     def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
@@ -161,10 +164,10 @@ class Participant:
     def _update_for(self, request: TrainRequest) -> Vector | RefusalReason:
         """The update for ``request``: the one remembered, unless it was used up, or a new one."""
         memory = self._store.load(self.plan_digest)
-        used = self._secure is not None and self._secure.has_used(request.round)
-        if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest) and not used:
+        if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest):
             assert memory.last_update is not None
-            return memory.last_update
+            if self._secure is None or not self._secure.has_used(memory.last_update):
+                return memory.last_update
         if not self._affordable(memory.events):
             return RefusalReason.PRIVACY_SPENT
         return self._train_and_remember(request, memory)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
-from testudo_common.secagg.codec import U32, Blob, Catalogue, Text
+from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
 from testudo_common.secagg.messages import MESSAGES, Reply
 from testudo_common.secagg.primitives import random_secret
 from testudo_common.secagg.quantize import Contribution, encode
@@ -40,8 +40,7 @@ class Session:
         round: 1 and up.
         attempt: 0 and up.
         model_digest: Hex.
-        used_round: The last round whose update left masked; 0 before the first.
-        used_digest: Of that update; empty before the first.
+        used: Digests of all updates that left masked under this plan.
         counts: ``int64[k]`` as bytes: metric sums that go into the masked input.
         state: Of the protocol, encoded.
     """
@@ -49,13 +48,16 @@ class Session:
     round: Annotated[int, U32]
     attempt: Annotated[int, U32]
     model_digest: Annotated[str, Text(64)]
-    used_round: Annotated[int, U32]
-    used_digest: Annotated[str, Text(64)]
+    used: Annotated[tuple[bytes, ...], Many(Fixed(32))]
     counts: Annotated[bytes, Blob(1 << 26)] = field(repr=False)
     state: Annotated[bytes, Blob(_MAX_STATE_BYTES)] = field(repr=False)
 
 
 _SESSIONS = Catalogue(1, {1: Session})
+
+
+def _named(update: Vector) -> bytes:
+    return bytes.fromhex(vector_digest(update))
 
 
 class SecureSide:
@@ -91,16 +93,16 @@ class SecureSide:
             return RefusalReason.REPLAYED
         return None
 
-    def has_used(self, round_number: int) -> bool:
-        """Whether this round's update left masked already: what goes into another attempt must be trained anew."""
+    def has_used(self, update: Vector) -> bool:
+        """Whether ``update`` left masked already: what goes into another attempt must be trained anew."""
         last = self._load()
-        return last is not None and last.used_round == round_number
+        return last is not None and _named(update) in last.used
 
     def begin(self, request: TrainRequest, update: Vector, counts: Counts) -> SecureMessage | RefusalReason:
         """Begin the attempt: a commitment, once the session is kept."""
         last = self._load()
-        used_round, used = (0, "") if last is None else (last.used_round, last.used_digest)
-        if used == vector_digest(update):
+        used = () if last is None else last.used
+        if _named(update) in used:
             return RefusalReason.UPDATE_USED
         terms = self._terms(request.round, request.attempt, request.model_digest)
         state, reply = commit(terms, self._identity)
@@ -108,7 +110,6 @@ class SecureSide:
             request.round,
             request.attempt,
             request.model_digest,
-            used_round,
             used,
             counts.astype("<i8").tobytes(),
             CLIENT_STATES.encode(state),
@@ -130,16 +131,16 @@ class SecureSide:
         if session is None or (message.round, message.attempt) != (session.round, session.attempt):
             raise ProtocolError(Breach.OUT_OF_TURN, "a message for an attempt that this client is not in")
         terms = self._terms(session.round, session.attempt, session.model_digest)
-        state, received = CLIENT_STATES.decode(session.state), MESSAGES.decode(message.body)
-        vector, used = None, ""
+        state, received = self._whole(CLIENT_STATES, session.state), MESSAGES.decode(message.body)
+        vector, used = None, session.used
         if isinstance(state, Shared):
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
             given = contribution(counts if terms.parameters.layout.count_bounds else None)
-            vector, used = encode(terms.parameters.layout, given, random_secret()), vector_digest(given.update)
+            if _named(given.update) in used:  # a request that was refused in between can have trained it again
+                raise ProtocolError(Breach.REUSED, "this update left masked before")
+            vector, used = encode(terms.parameters.layout, given, random_secret()), (*used, _named(given.update))
         following, reply = step(terms, self._identity, state, received, vector)
-        session = replace(session, state=CLIENT_STATES.encode(following))
-        if used:
-            session = replace(session, used_round=session.round, used_digest=used)
+        session = replace(session, used=used, state=CLIENT_STATES.encode(following))
         self._save(session)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
 
@@ -155,17 +156,18 @@ class SecureSide:
 
     def _load(self) -> Session | None:
         data = self._store.load_session(self._plan_digest)
-        if data is None:
-            return None
+        return None if data is None else self._whole(_SESSIONS, data)
+
+    def _whole(self, catalogue: Catalogue, data: bytes) -> Any:
+        """What was kept as ``data``; that it cannot be read is no peer's fault."""
         try:
-            session: Session = _SESSIONS.decode(data)
+            return catalogue.decode(data)
         except ProtocolError as error:
             raise CheckpointError(
                 "the session of secure aggregation is damaged",
                 where=self._identity.client_id,
                 remedy="restore it from a copy; without it, what was sent already is not known",
             ) from error
-        return session
 
     def _save(self, session: Session) -> None:
         self._store.save_session(self._plan_digest, _SESSIONS.encode(session))

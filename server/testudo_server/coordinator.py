@@ -148,6 +148,7 @@ class Coordinator:
     def _collect(self, number: int, model: Vector, cohort: tuple[str, ...]) -> Collected:
         """What the first attempt that brings in enough brings in, with the records and cost of all attempts."""
         records: tuple[GroupRecord, ...] = ()
+        gone: tuple[tuple[str, str], ...] = ()
         cost = ExchangeCost()
         most = self._exchange.max_attempts
         while True:
@@ -160,12 +161,14 @@ class Coordinator:
                 )
             request = TrainRequest(self._plan_digest, number, attempt, vector_digest(model), model)
             found = self._exchange.group_means(request, cohort)
+            found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
             usable = sum(len(group.members) for group in found.groups)
             if usable >= self._plan.rounds.min_replies or attempt + 1 >= most:
                 self._check_enough(number, found)
                 return replace(found, records=records, cost=cost)
             cohort = tuple(client for client in cohort if client not in found.vanished)
+            gone = tuple((client, reason) for client, reason in found.excluded if client not in cohort)
 
     def _culprits(self) -> tuple[str, ...]:
         """Whom bad groups single out so far; nobody, without looking, while there is no bad group."""

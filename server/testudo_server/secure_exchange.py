@@ -103,7 +103,9 @@ class _Talk:
         self.bytes_down += sum(sizes[id(request)] for request in requests.values())
         waiting = set(requests)
         for client, reply in self.transport.deliver(requests, deadline_seconds=deadline_seconds):
-            waiting.discard(client)
+            if client not in waiting:
+                continue
+            waiting.remove(client)
             if isinstance(reply, str):
                 self.silent[client] = reply
                 continue

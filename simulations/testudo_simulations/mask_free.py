@@ -131,13 +131,13 @@ def _open(
 ) -> tuple[GroupMean | None, np.ndarray[tuple[int], np.dtype[np.int64]], GroupRecord]:
     members, nothing = tuple(sorted(group)), np.empty(0, dtype=np.int64)
     if total is None or len(survivors) < terms.parameters.min_group:
-        return None, nothing, GroupRecord(0, members, (), "too_few")
+        return None, nothing, GroupRecord(terms.attempt, members, (), "too_few")
     try:
         opened = decode(terms.parameters.layout, total, len(survivors))
     except ProtocolError as error:
-        return None, nothing, GroupRecord(0, members, (), error.breach.value, blamed=True)
+        return None, nothing, GroupRecord(terms.attempt, members, (), error.breach.value, blamed=True)
     return (
         GroupMean(tuple(survivors), opened.mean, opened.weight),
         opened.counts,
-        GroupRecord(0, members, tuple(survivors)),
+        GroupRecord(terms.attempt, members, tuple(survivors)),
     )

@@ -32,7 +32,8 @@ def secure_summary(
     plain_bytes = asked * parameters * _FLOAT32_BYTES
     groups = [group for record in records for group in record.groups]
     survivors = [len(group.survivors) for group in groups if group.survivors]
-    attempts = sum(len({group.attempt for group in record.groups}) for record in records)
+    # An attempt that ended before there were groups left no record; the last one, which closed the round, has one.
+    attempts = sum(1 + max((group.attempt for group in record.groups), default=0) for record in records)
     return SecureSummary(
         mode=("secure" if masks else "mask-free") if plan.secure else "plain",
         groups_opened=len(survivors),

@@ -32,7 +32,7 @@ def _joint_training(plan: FederationPlan) -> FederationPlan:
 
 
 def _adapted_mse(federation: Federation, folder: Path) -> float:
-    state = federate_in_process(federation, RunStore(folder, durable=False), None)
+    state = federate_in_process(federation, RunStore(folder, durable=False), None).state
     evaluator = Evaluator(federation, make_splits(federation))
     return evaluator.headline_mean(evaluator.scores(state.model, None, federation.plan.evaluation.steps))
 

@@ -126,6 +126,18 @@ def run(
     )
 
 
+def with_scores(found: RunResult) -> RunResult:
+    """The run with rounds 2 to 4, of which 2 and 4 have scores of training clients; nobody was counted before in 4."""
+    (first,) = found.rounds
+    scores = {"before": {"accuracy": 0.5, "ece": 0.25}, "after": {"accuracy": 0.75, "ece": 0.125}}
+    more = [
+        first.model_copy(update={"round": 2, "metrics": scores}),
+        first.model_copy(update={"round": 3}),
+        first.model_copy(update={"round": 4, "metrics": {"after": {"accuracy": 0.8}}}),
+    ]
+    return found.model_copy(update={"rounds": [first, *more]})
+
+
 def report(*runs: RunResult, title: str = "Digits") -> Report:
     return Report(title=title, created="2025-01-01T00:00:00Z", versions={"testudo": "0.1.0"}, runs=list(runs))
 

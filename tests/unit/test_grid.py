@@ -15,15 +15,25 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 
 from helpers import make_examples, make_plan, request_for
-from testudo_client.participant import os_mechanism
-from testudo_common.errors import PlanError, PrivacyError, UsageError
+from testudo_client.participant import Participant, os_mechanism
+from testudo_client.store import ClientStore
+from testudo_common.errors import PlanError, PrivacyError, RosterError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
-from testudo_common.wire import TrainReply
+from testudo_common.wire import SecureMessage, TrainReply
+from testudo_server.roster import roster_in
 from testudo_simulations import sweep
+from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import CLIENT_APP_RAISED, InProcessGrid
-from testudo_simulations.owners import Owners, OwnersByFile, participant_of_partition, seeded_mechanism
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.owners import (
+    Owners,
+    OwnersByFile,
+    _owners_of,
+    participant_of_partition,
+    seeded_mechanism,
+)
 from testudo_simulations.sweep import Job, make_jobs, parse_sweep, run_jobs, settings_for
 
 # --- the Grid
@@ -141,7 +151,7 @@ def partition(number: int, **run_config: Any) -> Context:
 
 def test_owner_of_a_partition() -> None:
     plan = make_plan()
-    owners = Owners(federation_of(plan), None)
+    owners = Owners(federation_of(plan), None, None)
     assert [owners(partition(number)).client_id for number in range(3)] == ["client-0", "client-1", "client-2"]
     assert owners(partition(1)) is owners(partition(1))
     replies = [owners(partition(number)).train(request_for(plan)) for number in range(3)]
@@ -151,16 +161,16 @@ def test_owner_of_a_partition() -> None:
 
 def test_more_partitions_than_clients() -> None:
     with pytest.raises(UsageError, match="partition 3 of 3 training clients"):
-        Owners(federation_of(make_plan()), None)(partition(3))
+        Owners(federation_of(make_plan()), None, None)(partition(3))
 
 
 def test_owners_remember_in_folders_of_their_own(tmp_path: Path) -> None:
     plan = make_plan('privacy.unit="example"', "privacy.noise_multiplier=1")
-    owners = Owners(federation_of(plan), tmp_path)
+    owners = Owners(federation_of(plan), tmp_path, None)
     for number in (0, 1):
         owners(partition(number)).train(request_for(plan))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", "00001"]
-    again = Owners(federation_of(plan), tmp_path)
+    again = Owners(federation_of(plan), tmp_path, None)
     assert again(partition(0)).spent == owners(partition(0)).spent != ()
     assert again(partition(2)).spent == ()
 
@@ -168,7 +178,7 @@ def test_owners_remember_in_folders_of_their_own(tmp_path: Path) -> None:
 def test_runs_without_noise_are_repeatable_and_runs_with_noise_are_not() -> None:
     def update(noise_multiplier: str) -> bytes:
         plan = make_plan('privacy.unit="example"', f"privacy.noise_multiplier={noise_multiplier}")
-        reply = Owners(federation_of(plan), None)(partition(0)).train(request_for(plan))
+        reply = Owners(federation_of(plan), None, None)(partition(0)).train(request_for(plan))
         assert isinstance(reply, TrainReply)
         return reply.update.tobytes()
 
@@ -193,6 +203,7 @@ def test_owners_of_another_process_are_read_from_files(tmp_path: Path) -> None:
         "data": {"federation": "sine", "clients": 3, "unseen_clients": 1, "examples": 4},
         "task": {"kind": "regression"},
         "model": {"name": "linear"},
+        "secure_aggregation": {"mode": "plain"},
     }
     plan = make_plan(tables=tables)
     (tmp_path / "plan.toml").write_text(dump_plan(plan))
@@ -200,8 +211,56 @@ def test_owners_of_another_process_are_read_from_files(tmp_path: Path) -> None:
     participant = participant_of_partition(partition(1, **where))
     assert participant.client_id == "wave-000001"
     assert participant.plan.model.inputs == (1,), "the plan is the completed one"
-    same = OwnersByFile(where["plan"], "", str(tmp_path / "out" / "clients"))(partition(1))
+    folders = str(tmp_path / "out" / "clients"), str(tmp_path / "out" / "keys")
+    same = OwnersByFile(where["plan"], "", *folders)(partition(1))
     assert same is participant, "loaded once a process"
+    assert not (tmp_path / "out" / "keys").exists(), "a plan without secure aggregation needs none"
+
+
+WAVES: dict[str, Any] = {
+    "name": "waves",
+    "data": {"federation": "sine", "clients": 4, "unseen_clients": 1, "examples": 4},
+    "task": {"kind": "regression"},
+    "model": {"name": "linear", "inputs": [1], "outputs": 1},
+    "rounds": {"cohort_size": 4},
+}
+
+
+def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path) -> None:
+    """A new cache stands for a new process; the server finds the roster where it looks for one."""
+    federation = load_federation(make_plan(tables=WAVES), None)
+    (tmp_path / "plan.toml").write_text(dump_plan(federation.plan))
+    where = {"plan": str(tmp_path / "plan.toml"), "out": str(tmp_path / "out")}
+    commitments = []
+    for number in (0, 1):
+        _owners_of.cache_clear()
+        participant = participant_of_partition(partition(number, **where))
+        reply = participant.train(request_for(federation.plan))
+        assert isinstance(reply, SecureMessage), reply
+        commitments.append(reply.body)
+    assert commitments[0] != commitments[1]
+    keys = SimulatedKeys.of(federation, tmp_path / "out" / "keys")
+    assert roster_in(tmp_path / "out" / "keys") == keys.roster
+    assert set(keys.roster.members) == {f"wave-{number:06d}" for number in range(4)}
+    secret = tmp_path / "out" / "keys" / "simulation.key"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    other = SimulatedKeys.of(federation, tmp_path / "other")
+    assert other.roster.digest != keys.roster.digest, "keys are not made from the plan"
+
+
+def test_owners_under_secure_aggregation_have_the_keys_of_the_roster() -> None:
+    federation = load_federation(make_plan(tables=WAVES), None)
+    plan, keys = federation.plan, SimulatedKeys.of(federation, None)
+    owners = Owners(federation, None, keys)
+    assert owners.secure_cpu_seconds == 0
+    assert isinstance(owners(partition(2)).train(request_for(plan)), SecureMessage)
+    assert owners.secure_cpu_seconds > 0
+    with pytest.raises(UsageError, match="no key and no roster"):
+        Owners(federation, None, None)(partition(2))
+    with pytest.raises(RosterError, match="holds another key for 'wave-000002'"):
+        Participant(
+            "wave-000002", plan, make_examples(), ClientStore(None), membership=keys.membership_of("wave-000001")
+        )
 
 
 @pytest.mark.parametrize("run_config", [{}, {"plan": "plan.toml"}, {"out": "folder"}])

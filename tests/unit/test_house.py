@@ -45,6 +45,42 @@ def test_help_imports_nothing_slow(module: str, tmp_path: Path) -> None:
     assert ran.stdout.splitlines()[-1].split() == ["loaded:"], f"{module} --help imports what is slow: {ran.stdout}"
 
 
+IMPORT_PROBE = """
+import importlib, sys
+sys.path[:0] = {paths}
+for name in {modules}:
+    importlib.import_module(name)
+print("loaded:", *sorted(set({slow}) & set(sys.modules)))
+"""
+SECAGG = [
+    f"testudo_common.secagg.{path.stem}"
+    for path in sorted((ROOT / "common/testudo_common/secagg").glob("*.py"))
+    if path.stem != "__init__"
+]
+# What is imported together -> what of the slow it must not load.
+LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "the protocol": (SECAGG, (*SLOW, "pydantic", "rfc8785", "safetensors")),
+    "keys and roster": (["testudo_common.key_files", "testudo_common.roster", "testudo_server.roster"], SLOW),
+    "the wire": (["testudo_common.wire"], SLOW),
+    "terms": (["testudo_common.secure_terms"], SLOW),
+    "the server's exchange": (["testudo_server.secure_exchange", "testudo_server.strikes"], SLOW),
+    "the member": (["testudo_client.membership"], SLOW),
+    "the member's sessions": (["testudo_client.secure_side"], SLOW),
+    "the member's scores": (["testudo_client.evaluate"], ("flwr", "matplotlib", "sklearn", "ray")),
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_secure_aggregation_imports_nothing_slow(name: str, tmp_path: Path) -> None:
+    """It is to be read, checked and run without the rest: by an auditor, or on a machine that trains nothing."""
+    modules, slow = LIGHT[name]
+    assert modules
+    probe = IMPORT_PROBE.format(paths=[str(ROOT / top) for top in PACKAGES], modules=modules, slow=slow)
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["loaded:"]
+
+
 # Spelled in parts, so that this file does not find itself.
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:" + "|".join(["wor" + "k", "roo" + "t", "hom" + "e"]) + r")/")
 REGISTRY_HOST = re.compile(

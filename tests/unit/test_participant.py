@@ -29,6 +29,7 @@ from testudo_client.participant import Participant
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import CheckpointError, ModelError, PrivacyError, UsageError
 from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
+from testudo_common.key_files import create_key, public_hex
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
@@ -37,7 +38,8 @@ from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.vectors import Vector
-from testudo_common.wire import Refusal, RefusalReason, TrainReply, TrainRequest
+from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+from testudo_server.roster import admit
 from testudo_simulations.grid import InProcessGrid
 
 EXAMPLE = 'privacy.unit="example"'
@@ -487,7 +489,7 @@ class Raising:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def train(self, request: TrainRequest) -> TrainReply:
+    def answer(self, message: TrainRequest | SecureMessage) -> TrainReply:
         raise self._error
 
 
@@ -504,6 +506,14 @@ def test_text_of_an_error_stays_with_the_owner(caplog: pytest.LogCaptureFixture,
     assert SECRET not in everything_in(reply)
     assert SECRET not in caplog.text
     assert type(error).__name__ in caplog.text
+
+
+def test_text_of_an_error_in_secure_aggregation_stays_with_the_owner(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    step = SecureMessage("ab" * 32, 7, 2, SECRET.encode())
+    reply = ask(grid_of(lambda context: Raising(ValueError(SECRET))), TRAIN, to_records(step))
+    assert from_records(reply.content) == Refusal("ab" * 32, 7, 2, RefusalReason.INTERNAL)
+    assert SECRET not in everything_in(reply) + caplog.text
 
 
 def test_own_errors_are_explained_to_the_owner_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -543,6 +553,26 @@ def test_request_that_is_none(records: RecordDict) -> None:
     assert from_records(reply.content) == Refusal("0" * 64, 0, 0, RefusalReason.INTERNAL)
 
 
+@pytest.mark.parametrize("body", [b"", b"\x01\x01", SECRET.encode()])
+def test_steps_of_secure_aggregation_are_nothing_for_a_plan_without(body: bytes) -> None:
+    plan = make_plan()
+    participant = make_participant(plan, untouchable())
+    step = SecureMessage(plan.digest, 3, 1, body)
+    refusal = Refusal(plan.digest, 3, 1, RefusalReason.OTHER_PLAN)
+    assert participant.answer(step) == participant.step(step) == refusal
+    reply = ask(grid_of(lambda context: participant), TRAIN, to_records(step))
+    assert from_records(reply.content) == refusal
+    assert participant.secure_cpu_seconds == 0
+
+
+def test_answer_to_a_training_request_is_that_of_train() -> None:
+    plan = make_plan()
+    request = request_for(plan)
+    reply = make_participant(plan).answer(request)
+    assert isinstance(reply, TrainReply)
+    assert reply.update.tobytes() == update_of(make_participant(plan), request).tobytes()
+
+
 def test_app_is_a_flower_client_app() -> None:
     assert isinstance(client_app.app, ClientApp)
 
@@ -566,21 +596,48 @@ TABLE: dict[str, Any] = {
 }
 
 
-def test_participant_of_a_real_owner(tmp_path: Path) -> None:
-    plan = make_plan(tables=TABLE)
-    (tmp_path / "plan.toml").write_text(dump_plan(plan))
-    (tmp_path / "mine.csv").write_text("price,size,sold\n1,2,no\n3,4,yes\n")
-    config = {
+def owner_of(plan: FederationPlan, folder: Path) -> dict[str, Any]:
+    """What an owner writes into its node's configuration, with the files that it names."""
+    (folder / "plan.toml").write_text(dump_plan(plan))
+    (folder / "mine.csv").write_text("price,size,sold\n1,2,no\n3,4,yes\n")
+    return {
         "client-id": "ada",
-        "plan": str(tmp_path / "plan.toml"),
-        "data": str(tmp_path / "mine.csv"),
-        "state": str(tmp_path / "state"),
+        "plan": str(folder / "plan.toml"),
+        "data": str(folder / "mine.csv"),
+        "state": str(folder / "state"),
     }
+
+
+def test_participant_of_a_real_owner(tmp_path: Path) -> None:
+    plan = make_plan('secure_aggregation.mode="plain"', tables=TABLE)
+    config = owner_of(plan, tmp_path)
     participant = participant_from_context(context_of(config))
     assert (participant.client_id, participant.plan) == ("ada", plan)
     assert participant_from_context(context_of(config)) is participant, "data is read once a process"
     update_of(participant, request_for(plan))
     assert len(list((tmp_path / "state").iterdir())) == 1
+
+
+def test_participant_of_a_real_owner_with_its_key(tmp_path: Path) -> None:
+    plan = make_plan(tables=TABLE)
+    keys = tmp_path / "keys"
+    public = public_hex(create_key(keys / "identity.pem"))
+    others = {name: public_hex(create_key(tmp_path / name / "identity.pem")) for name in ("bob", "cyd", "dan")}
+    admit(keys, "shops", {"ada": public, **others})
+    config = owner_of(plan, tmp_path)
+    participant = participant_from_context(context_of({**config, "keys": str(keys)}))
+    reply = participant.train(request_for(plan))
+    assert isinstance(reply, SecureMessage), "no update leaves in clear"
+    assert reply.masked is None
+    assert sorted(path.suffix for path in (tmp_path / "state").iterdir()) == [".safetensors", ".session"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "state").iterdir())
+
+
+def test_real_owner_without_a_key_is_told_what_to_do(tmp_path: Path) -> None:
+    config = owner_of(make_plan(tables=TABLE), tmp_path)
+    with pytest.raises(UsageError, match="no key and no roster") as caught:
+        participant_from_context(context_of(config))
+    assert "testudo-client key" in caught.value.remedy
 
 
 def test_node_that_says_too_little() -> None:

@@ -48,6 +48,9 @@ def faults_of(tables: dict[str, Any], *changes: str) -> dict[str, str]:
 
 
 EXAMPLE = 'privacy.unit="example"'
+PLAIN = 'secure_aggregation.mode="plain"'
+ONE_CLIENT = "rounds.cohort_size=1"
+LARGE_GROUPS = "secure_aggregation.group_size=200"
 FEW_SHOT_OF_TABLE = ('task.kind="few_shot"', "task.ways=2", "task.shots=1")
 
 # (what it is called, tables, changes that make one fault, its key, a word of it, changes that make none)
@@ -234,6 +237,87 @@ CROSS_CHECKS = [
         ["evaluation.shots=[1, 5]"],
     ),
     ("shots twice", DIGITS, ["evaluation.shots=[1, 1]"], "evaluation.shots", "once", []),
+    (
+        "weights in clear",
+        DIGITS,
+        [PLAIN, "secure_aggregation.max_weight=2"],
+        "secure_aggregation.max_weight",
+        "inside a secure sum only",
+        ["secure_aggregation.max_weight=2"],
+    ),
+    (
+        "too few to hide each other",
+        DIGITS,
+        ["rounds.cohort_size=3"],
+        "rounds.cohort_size",
+        "no sum over fewer than 4 is opened",
+        ["rounds.cohort_size=4"],
+    ),
+    ("two to hide each other", DIGITS, ["rounds.cohort_size=2"], "rounds.cohort_size", '"plain"', [PLAIN, ONE_CLIENT]),
+    (
+        "too few for a larger least sum",
+        DIGITS,
+        ["rounds.cohort_size=7", "secure_aggregation.min_group=8"],
+        "rounds.cohort_size",
+        "fewer than 8",
+        ["rounds.cohort_size=8", "secure_aggregation.min_group=8"],
+    ),
+    (
+        "groups smaller than the least sum",
+        DIGITS,
+        ["secure_aggregation.group_size=5", "secure_aggregation.min_group=6"],
+        "secure_aggregation",
+        "cannot keep 6 survivors",
+        ["secure_aggregation.group_size=6", "secure_aggregation.min_group=6"],
+    ),
+    (
+        "least cohort smaller than the least sum",
+        DIGITS,
+        ["secure_aggregation.min_cohort=3"],
+        "secure_aggregation",
+        "min_cohort",
+        ["secure_aggregation.min_cohort=4"],
+    ),
+    (
+        "least cohort larger than a cohort",
+        DIGITS,
+        ["secure_aggregation.min_cohort=21"],
+        "secure_aggregation",
+        "min_cohort",
+        ["secure_aggregation.min_cohort=20"],
+    ),
+    (
+        "more bits than a sum has room for",
+        DIGITS,
+        [LARGE_GROUPS, "rounds.cohort_size=400", "secure_aggregation.value_bits=24"],
+        "secure_aggregation",
+        "to 22 or less",
+        [LARGE_GROUPS, "rounds.cohort_size=400", "secure_aggregation.value_bits=22"],
+    ),
+    (
+        "weights that leave no room for bits",
+        DIGITS,
+        ["secure_aggregation.max_weight=65536", "secure_aggregation.value_bits=11"],
+        "secure_aggregation",
+        "to 10 or less",
+        ["secure_aggregation.max_weight=65536", "secure_aggregation.value_bits=10"],
+    ),
+    (
+        "scores in clear",
+        DIGITS,
+        [PLAIN, "evaluation.federated_every_rounds=5"],
+        "evaluation.federated_every_rounds",
+        "show the server",
+        ["evaluation.federated_every_rounds=5"],
+    ),
+    (
+        "scores under privacy",
+        DIGITS,
+        [EXAMPLE, "privacy.epsilon=8", "evaluation.federated_every_rounds=5"],
+        "evaluation.federated_every_rounds",
+        "no noise",
+        [EXAMPLE, "privacy.epsilon=8"],
+    ),
 ]
 
 
@@ -277,6 +361,21 @@ FIELD_FAULTS = [
     (["evaluation.shots=[-1]"], "evaluation.shots.0", "greater than or equal to 0"),
     (["evaluation.every_rounds=9007199254740993"], "evaluation.every_rounds", "less than or equal"),
     (["model.inputs=[9007199254740993]"], "model.inputs.0", "less than or equal"),
+    (["secure_aggregation.mode=open"], "secure_aggregation.mode", "'secure' or 'plain'"),
+    (["secure_aggregation.mod=plain"], "secure_aggregation.mod", "Did you mean 'mode'?"),
+    (["secure_agregation.mode=plain"], "secure_agregation", "Did you mean 'secure_aggregation'?"),
+    (["secure_aggregation.min_group=2"], "secure_aggregation.min_group", "greater than or equal to 3"),
+    (["secure_aggregation.group_size=2"], "secure_aggregation.group_size", "greater than or equal to 3"),
+    (["secure_aggregation.min_cohort=2"], "secure_aggregation.min_cohort", "greater than or equal to 3"),
+    (["secure_aggregation.value_bits=1"], "secure_aggregation.value_bits", "greater than or equal to 2"),
+    (["secure_aggregation.value_bits=25"], "secure_aggregation.value_bits", "less than or equal to 24"),
+    (["secure_aggregation.corruption=0.5"], "secure_aggregation.corruption", "less than 0.5"),
+    (["secure_aggregation.dropout=0.5"], "secure_aggregation.dropout", "less than 0.5"),
+    (["secure_aggregation.max_left_out=1"], "secure_aggregation.max_left_out", "less than 1"),
+    (["secure_aggregation.max_attempts=0"], "secure_aggregation.max_attempts", "greater than or equal to 1"),
+    (["secure_aggregation.max_weight=0"], "secure_aggregation.max_weight", "greater than or equal to 1"),
+    (["secure_aggregation.step_deadline_seconds=0"], "secure_aggregation.step_deadline_seconds", "greater than 0"),
+    (["evaluation.federated_every_rounds=0"], "evaluation.federated_every_rounds", "greater than or equal to 1"),
 ]
 
 
@@ -313,12 +412,18 @@ def test_all_faults_are_in_one_list() -> None:
         "nam",
         "name",
         "privacy.epsilon",
+        "rounds.cohort_size",
         "rounds.min_replies",
         "task",
     ]
     text = str(caught.value)
-    assert text.startswith("plan.toml: 9 faults in the plan\n")
+    assert text.startswith("plan.toml: 10 faults in the plan\n")
     assert all(f"  - {key}: " in text for key in keys)
+
+
+def test_scores_in_clear_under_privacy_are_two_faults() -> None:
+    with pytest.raises(PlanError, match="2 faults in the plan"):
+        parsed(DIGITS, PLAIN, EXAMPLE, "privacy.epsilon=8", "evaluation.federated_every_rounds=5")
 
 
 def test_one_fault_is_singular() -> None:
@@ -342,6 +447,18 @@ def test_plan_is_frozen() -> None:
 def test_private_says_whether_training_is() -> None:
     assert not parsed(DIGITS).private
     assert parsed(DIGITS, EXAMPLE, "privacy.epsilon=1").private
+
+
+def test_secure_is_what_a_plan_is_unless_it_says_otherwise() -> None:
+    assert parsed(DIGITS).secure
+    assert not parsed(DIGITS, PLAIN).secure
+
+
+def test_rounds_with_scores_are_every_so_many() -> None:
+    plan = parsed(DIGITS, "evaluation.federated_every_rounds=3")
+    assert [number for number in range(1, 11) if plan.evaluates_in(number)] == [3, 6, 9]
+    assert all(map(parsed(DIGITS, "evaluation.federated_every_rounds=1").evaluates_in, range(1, 11)))
+    assert not any(map(parsed(DIGITS).evaluates_in, range(1, 11)))
 
 
 # --- files
@@ -479,6 +596,18 @@ CHANGES = [
     "privacy.accountant=rdp",
     "evaluation.shots=[0]",
     "evaluation.learning_rate=0.1",
+    "evaluation.federated_every_rounds=5",
+    PLAIN,
+    "secure_aggregation.group_size=11",
+    "secure_aggregation.min_cohort=9",
+    "secure_aggregation.min_group=5",
+    "secure_aggregation.corruption=0.2",
+    "secure_aggregation.dropout=0.1",
+    "secure_aggregation.max_left_out=0.1",
+    "secure_aggregation.max_attempts=4",
+    "secure_aggregation.max_weight=2",
+    "secure_aggregation.value_bits=16",
+    "secure_aggregation.step_deadline_seconds=61",
 ]
 
 

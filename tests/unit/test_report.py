@@ -17,10 +17,8 @@ from report_factory import (
 from testudo_simulations.report.comparisons import before_after, best_baseline, compare
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.summaries import rows_by_shots, summarise, without_privacy
-from testudo_simulations.report.wording import epsilon, open_adaptation, place, size
-from testudo_simulations.results import (
-    Report,
-)
+from testudo_simulations.report.wording import epsilon, open_adaptation, place, secure_line, size
+from testudo_simulations.results import Report, SecureSummary
 
 
 def test_means_and_spreads_are_over_seeds_and_percentiles_over_pooled_clients() -> None:
@@ -219,6 +217,89 @@ def test_places() -> None:
         "At epsilon 8, rounds.count = 5",
     ]
     assert [place(setting) for setting in summarise(report(run(arms, spent=7.0)))] == ["At epsilon 8"]
+
+
+def secure(mode: str = "secure", **changed: object) -> SecureSummary:
+    """A summary of one run; the cost that goes with it is COST."""
+    fields = {
+        "mode": mode,
+        "groups_opened": 12,
+        "groups_lost": 0,
+        "smallest_sum": 8,
+        "attempts": 6,
+        "barred": [],
+        "client_cpu_seconds": 0.00412,
+        "server_cpu_seconds": 0.00998,
+        "plain_bytes_up": 800_000,
+        "plain_bytes_down": 1_600_000,
+    }
+    return SecureSummary.model_validate({**fields, **changed})
+
+
+COST = run([arm("adapted", (0.5,))]).cost  # 1 MB up, 2 MB down
+COSTS = "4.12 ms CPU a client and round; 9.98 ms a round at the server; 1.25 times the plain bytes up, 1.25 times down"
+
+SECURE_LINES = {
+    "plain": (
+        secure("plain", groups_opened=0, smallest_sum=1, client_cpu_seconds=None, server_cpu_seconds=None),
+        "none; the server saw every client's update",
+    ),
+    "secure": (secure(), f"12 groups opened; at least 8 clients in a sum; {COSTS}"),
+    "one group": (secure(groups_opened=1), f"1 group opened; at least 8 clients in a sum; {COSTS}"),
+    "lost": (secure(groups_lost=2), f"12 groups opened, 2 lost; at least 8 clients in a sum; {COSTS}"),
+    "barred": (
+        secure(barred=["c1", "c7"]),
+        f"12 groups opened; at least 8 clients in a sum; barred after strikes: c1, c7; {COSTS}",
+    ),
+    "barred by a hostile name": (
+        secure(barred=["c1\x1b[2J"]),
+        f"12 groups opened; at least 8 clients in a sum; barred after strikes: c1\ufffd[2J; {COSTS}",
+    ),
+    "not measured": (
+        secure(client_cpu_seconds=None, server_cpu_seconds=None, plain_bytes_up=0),
+        "12 groups opened; at least 8 clients in a sum",
+    ),
+    "mask-free": (
+        secure("mask-free", client_cpu_seconds=None),
+        "simulated without masks: the same sums, no secrecy, and not their cost; "
+        "12 groups opened; at least 8 clients in a sum",
+    ),
+    "mask-free and barred": (
+        secure("mask-free", client_cpu_seconds=None, groups_lost=1, barred=["c1"]),
+        "simulated without masks: the same sums, no secrecy, and not their cost; "
+        "12 groups opened, 1 lost; at least 8 clients in a sum; barred after strikes: c1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("summary", "line"), SECURE_LINES.values(), ids=SECURE_LINES.keys())
+def test_secure_line(summary: SecureSummary, line: str) -> None:
+    assert secure_line(summary, COST) == line
+
+
+def test_secure_sums_of_several_runs_are_put_together() -> None:
+    arms = [arm("adapted", (0.5,))]
+    first, second, third = (run(arms, seed=seed) for seed in range(3))
+    found = [
+        secure(smallest_sum=9, barred=["b"], groups_lost=1, client_cpu_seconds=0.25, server_cpu_seconds=0.5),
+        secure(smallest_sum=4, barred=["a", "b"], client_cpu_seconds=0.5, server_cpu_seconds=1.0),
+        secure(client_cpu_seconds=None, server_cpu_seconds=1.5),
+    ]
+    runs = [
+        one.model_copy(update={"secure": summary}) for one, summary in zip((first, second, third), found, strict=True)
+    ]
+    (setting,) = summarise(report(*runs))
+    assert setting.secure == secure(
+        groups_opened=36,
+        groups_lost=1,
+        smallest_sum=4,
+        attempts=18,
+        barred=["a", "b"],
+        client_cpu_seconds=0.375,  # of the two that measured it
+        server_cpu_seconds=1.0,
+        plain_bytes_up=2_400_000,
+        plain_bytes_down=4_800_000,
+    )
 
 
 @pytest.mark.parametrize(

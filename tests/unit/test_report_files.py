@@ -13,6 +13,7 @@ from report_factory import (
     report,
     run,
     two_seeds,
+    with_scores,
 )
 
 from testudo_common.errors import UsageError
@@ -25,6 +26,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read_report(json_path.parent) == two_seeds()
     assert html_path.read_text(encoding="utf-8") == page_of_two_seeds()
     assert sorted(path.name for path in json_path.parent.iterdir()) == ["report.html", "report.json"]
+
+
+def test_scores_of_training_clients_come_back(tmp_path: Path) -> None:
+    found = report(with_scores(run([arm("adapted", (0.5,))])))
+    json_path, _ = write_report(found, tmp_path)
+    assert read_report(json_path) == found
+    assert read_report(json_path).runs[0].rounds[1].metrics["after"]["accuracy"] == 0.75
 
 
 def test_numbers_that_are_not_finite_come_back_as_nan(tmp_path: Path) -> None:
@@ -50,7 +58,22 @@ def _text_for_a_number(text: str) -> str:
 
 
 def _newer(text: str) -> str:
-    return text.replace('"version": 1', '"version": 2', 1)
+    return text.replace('"version": 2', '"version": 3', 1)
+
+
+def _older(text: str) -> str:
+    """As before secure aggregation: of the earlier version, and without what came with it."""
+    content = json.loads(text)
+    content["version"] = 1
+    for one in content["runs"]:
+        del one["secure"]
+        for record in one["rounds"]:
+            del record["metrics"]
+    return json.dumps(content)
+
+
+def _no_secure(text: str) -> str:
+    return text.replace('"secure": {', '"sure": {', 1)
 
 
 def _null_for_a_count(text: str) -> str:
@@ -73,7 +96,9 @@ def _a_list(text: str) -> str:
         (_text_for_a_number, "damaged at runs.0.parameters"),
         (_null_for_a_count, "damaged at runs.0.parameters"),
         (_null_and_no_seed, "damaged at runs.0.seed"),
-        (_newer, "of version 2, and this program reads version 1"),
+        (_newer, "of version 3, and this program reads version 2"),
+        (_older, "of version 1, and this program reads version 2"),
+        (_no_secure, "damaged at runs.0.secure"),
         (_a_list, "damaged at (whole file)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from report_factory import (
     run,
     terminal,
     two_seeds,
+    with_scores,
     words,
 )
 
@@ -48,6 +50,14 @@ def test_terminal_names_privacy_exclusions_and_cost() -> None:
     assert "c7 (too few rows)" in shown
     assert "c7 (no reply; 2 rounds)" in shown
     assert "20 s CPU (training 12 s), 10 s wall; 4 MB down, 2 MB up; 500 MB RAM (2 runs)" in shown
+
+
+def test_terminal_says_who_saw_what() -> None:
+    shown = words(terminal(two_seeds()))
+    assert (
+        "Secure sums 6 groups opened, 2 lost; at least 5 clients in a sum; barred after strikes: c7; "
+        "4 ms CPU a client and round; 9 ms a round at the server; 1.25 times the plain bytes up, 1.25 times down"
+    ) in shown
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
@@ -164,6 +174,51 @@ def test_the_privacy_section_says_what_is_not_covered_and_does_not_claim_what_wa
         assert said in private
     assert "No run of this report was differentially private" in plain
     assert "protects one example" not in plain
+
+
+def in_mode(mode: str) -> Report:
+    found = run([arm("adapted", (0.5,)), arm("meta", (0.4,))])
+    return report(found.model_copy(update={"secure": found.secure.model_copy(update={"mode": mode})}))
+
+
+def test_the_page_says_what_the_server_saw() -> None:
+    secure, plain, mask_free = (read(to_html(in_mode(mode))) for mode in ("secure", "plain", "mask-free"))
+    for page in (secure, plain, mask_free):
+        assert "What the server saw" in page
+    promise = "the server learns sums over groups of clients and no single client's update"
+    assert promise in secure
+    assert "3 groups opened, 1 lost; at least 5 clients in a sum; barred after strikes: c7" in secure
+    assert promise not in plain
+    assert "none; the server saw every client's update" in plain
+    assert "groups opened" not in plain
+    assert "simulated without masks: the same sums, no secrecy, and not their cost" in mask_free
+    assert "the server saw every client's update" not in secure
+
+
+def read(page: str) -> str:
+    """The text as a browser shows it."""
+    return words(html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def rows_of(page: str, caption: str) -> list[list[str]]:
+    """The cells of the table of that caption, as they are read."""
+    (table,) = [part for part in re.findall(r"<table.*?</table>", page, re.DOTALL) if caption in read(part)]
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    return [[read(cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+
+
+def test_the_page_has_the_scores_that_training_clients_counted() -> None:
+    found = with_scores(run([arm("adapted", (0.5,)), arm("meta", (0.4,))], seed=3))
+    rows = rows_of(to_html(report(found)), "Training clients' own scores, summed securely, before → after adaptation")
+    assert rows == [
+        ["Round", "accuracy, %", "ECE"],
+        ["2", "50.0 → 75.0", "0.250 → 0.125"],
+        ["4", "– → 80.0", "– → –"],
+    ]
+
+
+def test_the_page_has_no_scores_where_none_were_counted() -> None:
+    assert "Training clients" not in page_of_two_seeds()
 
 
 def test_adapting_without_privacy_is_drawn_hollow_and_said() -> None:

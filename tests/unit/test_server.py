@@ -350,6 +350,9 @@ def test_whoever_vanished_is_not_asked_again_in_that_round_and_counts_as_asked(t
     state = runner.run_round(runner.begin(START, NAMES))
     assert [asked[2] for asked in exchange.asked] == [tuple(NAMES), ("client-0", "client-2", "client-3", "client-4")]
     assert set(state.participations.values()) == {1}
+    (record,) = RunStore(tmp_path).records()
+    assert record.cohort == tuple(NAMES)
+    assert record.excluded == (("client-1", "lost"),), "it is in no sum, although the last attempt did not ask it"
     runner.run_round(state)
     assert exchange.asked[2][2] == tuple(NAMES), "the next round is another one"
 

@@ -18,7 +18,7 @@ from helpers import make_examples, make_plan, request_for
 from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
-from testudo_common.errors import RoundError, UsageError
+from testudo_common.errors import KeyFileError, RoundError, UsageError
 from testudo_common.flower_records import IDENTIFY, TRAIN, identity_records, to_records
 from testudo_common.plan.load import dump_plan
 from testudo_common.vectors import vector_digest
@@ -31,8 +31,10 @@ from testudo_server.app import (
     identify_clients,
     run_federation,
 )
+from testudo_server.roster import admit
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.keys import SimulatedKeys
 
 
 class Clock:
@@ -120,8 +122,9 @@ def at_once(message: FlowerMessage, identifier: str, clock: Clock) -> Iterator[t
 
 def exchanged(grid: StubGrid, nodes: Iterable[int] = (1000, 1001, 1002), seconds: float = 10.0) -> dict[int, object]:
     contents = {node: (TRAIN, named("server")) for node in nodes}
-    replies = exchange_messages(grid, contents, deadline_seconds=seconds)
-    return {node: name_in(reply) for node, reply in replies.items()}
+    replies = list(exchange_messages(grid, contents, deadline_seconds=seconds))
+    assert len({node for node, _ in replies}) == len(replies), "a node's reply is given once"
+    return {node: name_in(reply) for node, reply in replies}
 
 
 EVERYONE = {node: f"node {node}" for node in (1000, 1001, 1002)}
@@ -158,6 +161,21 @@ def test_replies_out_of_order_are_told_apart(clock: Clock) -> None:
 
     assert exchanged(StubGrid(clock, replies)) == EVERYONE
     assert 3.0 <= clock.now - 1000 <= 3.5
+
+
+def test_reply_is_given_as_it_arrives(clock: Clock) -> None:
+    """So that it can be worked on, and its memory given back, while others are waited for."""
+
+    def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
+        yield {1000: 3.0, 1001: 1.0, 1002: 2.0}[message.metadata.dst_node_id], echo(message)
+
+    contents = {node: (TRAIN, named("server")) for node in EVERYONE}
+    arrived = []
+    for node, _ in exchange_messages(StubGrid(clock, replies), contents, deadline_seconds=10.0):
+        arrived.append((node, clock.now - 1000))
+    assert [node for node, _ in arrived] == [1001, 1002, 1000]
+    for (_, seconds), sent in zip(arrived, (1.0, 2.0, 3.0), strict=True):
+        assert sent <= seconds <= sent + 0.5
 
 
 def test_late_reply_is_not_waited_for(clock: Clock) -> None:
@@ -266,7 +284,9 @@ def test_transport_names_clients_and_reads_replies(clock: Clock) -> None:
     names = {"refuses": 1000, "fails": 1001, "babbles": 1002, "attacks": 1003, "sleeps": 1004, "left": 77}
     grid = StubGrid(clock, replies, nodes=5)
     asked = dict.fromkeys([*names, "unknown"], REQUEST)
-    found = GridTransport(grid, names).deliver(asked, deadline_seconds=1.0)
+    delivered = list(GridTransport(grid, names).deliver(asked, deadline_seconds=1.0))
+    found = dict(delivered)
+    assert len(delivered) == len(found)
     assert found == {
         "refuses": REFUSAL,
         "fails": "Flower error 2",
@@ -308,18 +328,19 @@ def test_no_client_answers(clock: Clock, nodes: int) -> None:
         identify_clients(grid, deadline_seconds=1.0)
 
 
-# --- whole federations of three small clients
+# --- whole federations of three small clients, or four
 
 
-def clients_of(plan: Any, silent: str = "") -> ClientApp:
+def clients_of(plan: Any, silent: str = "", keys: SimulatedKeys | None = None) -> ClientApp:
     """Client ``client-i`` for partition i; the one named by ``silent`` raises when it is to train."""
-    stores = {number: ClientStore(None) for number in range(3)}
+    stores = {number: ClientStore(None) for number in range(4)}
 
     def participant_of(context: Context) -> Participant:
         number = int(context.node_config["partition-id"])
         name = f"client-{number}"
         examples = make_examples(0) if name == silent else make_examples(seed=number)
-        return Participant(name, plan, examples, stores[number])
+        membership = None if keys is None else keys.membership_of(name)
+        return Participant(name, plan, examples, stores[number], membership=membership)
 
     return build_client_app(participant_of)
 
@@ -368,6 +389,34 @@ def test_client_with_another_plan_is_set_aside(tmp_path: Path) -> None:
         run_federation(InProcessGrid(clients_of(other), 3), PLAN, RunStore(tmp_path))
 
 
+SECURE = make_plan(
+    "secure_aggregation.mode=secure", "secure_aggregation.group_size=4", "rounds.cohort_size=4", "rounds.count=2"
+)
+FOUR = tuple(f"client-{number}" for number in range(4))
+
+
+def test_federation_with_secure_aggregation_ends_where_the_plain_one_does(tmp_path: Path) -> None:
+    """But for rounding: a step of 1.2e-6 of a coordinate a client at most, in each of two rounds, and what follows."""
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    grid = InProcessGrid(clients_of(SECURE, keys=keys), 4)
+    found = run_federation(grid, SECURE, RunStore(tmp_path / "secure"), roster=lambda: keys.roster)
+    plain = make_plan("rounds.cohort_size=4", "rounds.count=2")
+    expected = run_federation(InProcessGrid(clients_of(plain), 4), plain, RunStore(tmp_path / "plain"))
+    np.testing.assert_allclose(found.model, expected.model, rtol=0, atol=1e-5)
+    assert not np.allclose(found.model, REQUEST.model, rtol=0, atol=1e-2)
+    for record in RunStore(tmp_path / "secure").records():
+        assert (record.cohort, record.excluded) == (FOUR, ())
+        assert [(group.members, group.survivors) for group in record.groups] == [(FOUR, FOUR)]
+
+
+def test_secure_aggregation_without_a_roster_is_not_begun(tmp_path: Path) -> None:
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    store = RunStore(tmp_path)
+    with pytest.raises(UsageError, match="the server has no roster"):
+        run_federation(InProcessGrid(clients_of(SECURE, keys=keys), 4), SECURE, store)
+    assert not store.exists
+
+
 def context_of(**run_config: Any) -> Context:
     return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
 
@@ -383,6 +432,26 @@ def test_server_app_runs_what_its_configuration_says_and_goes_on(tmp_path: Path)
     assert finished.round == 4
     server_app.app(grid, config)
     assert store.load(PLAN.digest) == finished, "a finished run is gone on with, not begun again"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in the run's folder", "where the run says"])
+def test_server_app_finds_its_roster(tmp_path: Path, named: bool) -> None:
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    (tmp_path / "plan.toml").write_text(dump_plan(SECURE))
+    folder = tmp_path / "elsewhere" if named else tmp_path / "out" / "keys"
+    admit(folder, "small", {client: key.hex() for client, key in keys.roster.members.items()})
+    more = {"keys": str(folder)} if named else {}
+    config = context_of(plan=str(tmp_path / "plan.toml"), out=str(tmp_path / "out"), **more)
+    server_app.app(InProcessGrid(clients_of(SECURE, keys=keys), 4), config)
+    assert RunStore(tmp_path / "out").load(SECURE.digest).round == 2
+
+
+def test_server_app_without_its_roster_says_so(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(dump_plan(SECURE))
+    config = context_of(plan=str(tmp_path / "plan.toml"), out=str(tmp_path / "out"))
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    with pytest.raises(KeyFileError, match=r"federation\.pub"):
+        server_app._run_from_config(InProcessGrid(clients_of(SECURE, keys=keys), 4), config)
 
 
 @pytest.mark.parametrize("run_config", [{}, {"plan": "plan.toml"}, {"out": "folder"}])

@@ -1,0 +1,390 @@
+"""Secure aggregation without its masks: the same bits as the real protocol, and nothing that a real client would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import make_examples
+from secure_federation import (
+    NOISY,
+    SECURE,
+    STEPS,
+    Answer,
+    Falling,
+    Link,
+    Members,
+    exchange_of,
+    groups_of,
+    kind_of,
+    layout_of,
+    names_of,
+    off_by,
+    request_of,
+    secure_plan,
+)
+from testudo_client import secure_side
+from testudo_client.participant import Participant
+from testudo_common.errors import PlanError
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import parse_plan
+from testudo_common.plan.sections import SecureAggregationPlan
+from testudo_common.secagg import client as secagg_client
+from testudo_common.secagg.messages import MESSAGES, MaskedInput
+from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
+from testudo_server.coordinator import Coordinator
+from testudo_server.exchange import Collected
+from testudo_server.store import RoundRecord, RunStore
+from testudo_simulations import mask_free
+from testudo_simulations.mask_free import MaskFreeExchange, MaskFreeParticipant, draw_groups
+from testudo_simulations.secure_summary import secure_summary
+
+TWELVE = names_of(12)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def drawn(name: str, what: str) -> bytes:
+    """A client's nonce or rounding key: from its name alone, so that both runs draw the same."""
+    return hashlib.sha256(f"{what} of {name}".encode()).digest()
+
+
+class Acting(Link):
+    """A link that knows whose turn it is."""
+
+    now = ""
+
+    def deliver(self, requests: Any, *, deadline_seconds: float) -> Any:
+        yield from super().deliver(requests, deadline_seconds=deadline_seconds)
+
+    def _answer(self, client: str, message: Message) -> Message:
+        Acting.now = client
+        return super()._answer(client, message)
+
+
+@pytest.fixture
+def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonces and rounding keys by client name; keys, seeds and shares stay random."""
+    real = secagg_client.commit
+
+    def commit(terms: Any, identity: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(secagg_client, "random_secret", lambda: drawn(identity.client_id, "nonce"))
+            return real(terms, identity)
+
+    monkeypatch.setattr(secure_side, "commit", commit)
+    monkeypatch.setattr(secure_side, "random_secret", lambda: drawn(Acting.now, "rounding"))
+    monkeypatch.setattr(mask_free, "random_secret", lambda: drawn(Acting.now, "rounding"))
+
+
+Lose = Callable[[str, Message, Answer], "Message | None"]
+
+
+def real(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+    members = Members(plan, TWELVE, examples=examples)
+    link = Acting(members.participants, lose)
+    exchange, _ = exchange_of(members, link)
+    return exchange.group_means(request_of(members), TWELVE), members, link
+
+
+def without_masks(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+    kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
+    members = Members(plan, TWELVE, kinds=kinds, examples=examples)
+    link = Acting(members.participants, lose)
+    nonces = iter(drawn(name, "nonce") for name in TWELVE)
+    exchange = MaskFreeExchange(link, plan, members.keys.roster, lambda: next(nonces))
+    return exchange.group_means(request_of(members), TWELVE), members, link
+
+
+def nobody(client: str, message: Message, answer: Answer) -> Message:
+    return answer()
+
+
+def twelve(*more: str) -> FederationPlan:
+    return secure_plan("rounds.cohort_size=12", "secure_aggregation.group_size=4", *more)
+
+
+PLANS = {
+    "one vote each": twelve(),
+    "few bits": twelve("secure_aggregation.value_bits=8"),
+    "weights": twelve("secure_aggregation.max_weight=20"),
+    "counts": twelve("evaluation.federated_every_rounds=1"),
+    "weights and counts": twelve("secure_aggregation.max_weight=20", "evaluation.federated_every_rounds=1"),
+    "one group": twelve("secure_aggregation.group_size=12"),
+    "clipped": twelve("outer.max_update_norm=0.01"),
+}
+
+
+def examples_of_many_sizes(place: int) -> Any:
+    return make_examples(3 + 2 * place, regression=True, inputs=7, seed=place)
+
+
+@pytest.mark.usefixtures("fixed")
+@pytest.mark.parametrize("gone", [(), TWELVE[:2], TWELVE[3:6]], ids=["all there", "two gone", "three gone"])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_same_bits_as_the_real_protocol(plan: FederationPlan, gone: tuple[str, ...]) -> None:
+    """Sums, means, groups and counts, with clients that drop out when they were about to mask."""
+
+    def before_masking(client: str, message: Message, answer: Answer) -> Message | None:
+        if client not in gone:
+            return answer()
+        # the real one has told the others its keys, and falls silent then
+        return None if kind_of(message) == "Deliveries" or not plan_is_masked else answer()
+
+    plan_is_masked = True
+    masked, members, link = real(plan, before_masking, examples_of_many_sizes)
+    plan_is_masked = False
+    clear, _, _ = without_masks(plan, before_masking, examples_of_many_sizes)
+    assert len(masked.records) == len(groups_of(members, link)) == max(1, 12 // plan.secure_aggregation.group_size)
+    assert masked.groups or gone
+    assert [group.members for group in masked.groups] == [group.members for group in clear.groups]
+    assert [group.votes for group in masked.groups] == [group.votes for group in clear.groups]
+    for one, other in zip(masked.groups, clear.groups, strict=True):
+        assert one.mean.tobytes() == other.mean.tobytes()
+        assert one.mean.any()
+    assert masked.counts.dtype == clear.counts.dtype == np.int64
+    if masked.groups:
+        assert masked.counts.tobytes() == clear.counts.tobytes()
+        assert masked.counts.any() == plan.evaluates_in(1)
+    assert masked.records == clear.records
+    assert {name for name, _ in masked.excluded} == {name for name, _ in clear.excluded}
+
+
+@pytest.mark.usefixtures("fixed")
+def test_sums_before_decoding_are_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only what is left of them as float32."""
+    from testudo_server import secure_exchange
+
+    totals: dict[str, list[bytes]] = {"real": [], "clear": []}
+    decode = secure_exchange.decode
+
+    def keeping(where: str) -> Any:
+        def decoded(layout: Any, total: Any, survivors: int) -> Any:
+            totals[where].append(total.tobytes())
+            return decode(layout, total, survivors)
+
+        return decoded
+
+    monkeypatch.setattr(secure_exchange, "decode", keeping("real"))
+    monkeypatch.setattr(mask_free, "decode", keeping("clear"))
+    plan = twelve("secure_aggregation.max_weight=20", "evaluation.federated_every_rounds=1")
+    real(plan, nobody, examples_of_many_sizes)
+    without_masks(plan, nobody, examples_of_many_sizes)
+    assert len(totals["real"]) == 3
+    assert totals["real"] == totals["clear"]
+
+
+@pytest.mark.usefixtures("fixed")
+def test_a_garbled_vector_loses_the_same_group() -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 32, 8, dtype=np.uint32)
+
+    def garble(client: str, message: Message, answer: Answer) -> Message:
+        reply = answer()
+        if client == TWELVE[5] and isinstance(reply, SecureMessage) and reply.masked is not None:
+            return dataclasses.replace(reply, masked=reply.masked + noise)
+        return reply
+
+    masked, _, _ = real(twelve(), garble)
+    clear, _, _ = without_masks(twelve(), garble)
+    assert [record.blamed for record in masked.records].count(True) == 1
+    assert masked.records == clear.records
+    assert [group.mean.tobytes() for group in masked.groups] == [group.mean.tobytes() for group in clear.groups]
+
+
+def test_rounding_differs_where_it_is_not_fixed() -> None:
+    """Otherwise the tests above could pass because nothing was random."""
+    means = {without_masks(twelve(), nobody)[0].groups[0].mean.tobytes() for _ in range(3)}
+    assert len(means) == 3
+
+
+def test_means_are_means() -> None:
+    found, members, _ = without_masks(twelve(), nobody)
+    for group in found.groups:
+        off = off_by(layout_of(members.plan))
+        np.testing.assert_allclose(group.mean, members.mean_of(group.members), rtol=0, atol=off)
+
+
+def test_groups_are_drawn_from_whoever_is_present() -> None:
+    plan = twelve()
+    members = Members(plan, TWELVE)
+    from testudo_common.secure_terms import Attempt, terms_of
+
+    request = request_of(members)
+    terms = terms_of(plan, members.keys.roster, Attempt(plan.digest, 1, 0, request.model_digest), 8)
+    nonces = {name: drawn(name, "nonce") for name in TWELVE}
+    groups = draw_groups(terms, nonces, set(TWELVE))
+    assert sorted(name for group in groups for name in group) == list(TWELVE)
+    fewer = draw_groups(terms, nonces, set(TWELVE[1:]))
+    assert sorted(name for group in fewer for name in group) == list(TWELVE[1:])
+    assert draw_groups(terms, {**nonces, TWELVE[0]: bytes(32)}, set(TWELVE)) != groups
+
+
+# --- silence, refusals and attempts
+
+
+def test_refusals_and_silence_have_their_reasons() -> None:
+    plan = twelve(*NOISY, "rounds.max_participations=1")
+
+    def mixed(client: str, message: Message, answer: Answer) -> Any:
+        if client == TWELVE[0]:
+            return None
+        if client == TWELVE[1]:
+            return "Flower error 2"
+        if client == TWELVE[2]:
+            return Refusal(plan.digest, 1, 0, RefusalReason.PRIVACY_SPENT)
+        return answer()
+
+    found, _, _ = without_masks(plan, mixed)
+    excluded = dict(found.excluded)
+    assert excluded[TWELVE[0]] == "no reply before the deadline"
+    assert excluded[TWELVE[1]] == "Flower error 2"
+    assert excluded[TWELVE[2]] == "refused: privacy_spent"
+    summed = {name for group in found.groups for name in group.members}
+    assert summed.isdisjoint(excluded)
+    assert summed | set(excluded) == set(TWELVE)
+
+
+def test_update_is_remembered_and_paid_for_once() -> None:
+    plan = twelve(*NOISY)
+    kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
+    members = Members(plan, TWELVE, kinds=kinds)
+    exchange = MaskFreeExchange(Link(members.participants), plan, members.keys.roster)
+    for attempt in range(2):
+        exchange.group_means(request_of(members, attempt=attempt), TWELVE)
+    (event,) = members.participants[TWELVE[0]].spent
+    assert event.steps == plan.inner.steps
+
+
+def test_attempts_are_told_apart(tmp_path: Path) -> None:
+    """Two draws of one round are two partitions: to count them as one would be none."""
+    plan = twelve("rounds.min_replies=12", "rounds.count=2", "inner.sample_rate=0.5")
+    kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
+    members = Members(plan, TWELVE, kinds=kinds)
+    noise = np.random.default_rng(0).integers(0, 1 << 32, 8, dtype=np.uint32)
+
+    def garble(client: str, message: Message, answer: Answer) -> Message:
+        reply = answer()
+        assert isinstance(message, TrainRequest)
+        if client == TWELVE[5] and message.round == 1 and message.attempt == 0:
+            assert isinstance(reply, SecureMessage)
+            assert reply.masked is not None
+            return dataclasses.replace(reply, masked=reply.masked + noise)
+        return reply
+
+    exchange = MaskFreeExchange(Link(members.participants, garble), plan, members.keys.roster)
+    runner = Coordinator(plan, exchange, RunStore(tmp_path, durable=False))
+    runner.run(runner.begin(np.zeros(8, dtype=np.float32), TWELVE))
+    first, second = RunStore(tmp_path).records()
+    assert sorted({group.attempt for group in first.groups}) == [0, 1]
+    assert [group.attempt for group in second.groups] == [0, 0, 0]
+    summary = secure_summary(plan, (first, second), 8, None, masks=False)
+    assert (summary.mode, summary.attempts, summary.groups_opened, summary.groups_lost) == ("mask-free", 3, 8, 1)
+
+
+def test_summary_counts_attempts_that_ended_before_there_were_groups(tmp_path: Path) -> None:
+    plan = twelve("rounds.count=1")
+    members = Members(plan, TWELVE)
+    exchange, _ = exchange_of(members, Falling(members.participants, {TWELVE[0]: ("CommitmentList", False)}))
+    runner = Coordinator(plan, exchange, RunStore(tmp_path, durable=False))
+    runner.run(runner.begin(np.zeros(8, dtype=np.float32), TWELVE))
+    records: tuple[RoundRecord, ...] = RunStore(tmp_path).records()
+    assert secure_summary(plan, records, 8, 0.0, masks=True).attempts == 2
+
+
+# --- it cannot be switched on outside simulations
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'secure_aggregation.mode="mask-free"',
+        'secure_aggregation.mode="mask_free"',
+        "secure_aggregation.masks=false",
+        "secure_aggregation.mask_free=true",
+        "secure_aggregation.unmasked=true",
+        'secure_aggregation.mode="none"',
+    ],
+)
+def test_no_plan_has_a_word_for_it(setting: str) -> None:
+    with pytest.raises(PlanError):
+        parse_plan(SECURE, source="a test", settings=[setting])
+
+
+def test_modes_of_a_plan_are_two() -> None:
+    assert SecureAggregationPlan.model_json_schema()["properties"]["mode"]["enum"] == ["secure", "plain"]
+
+
+PROBE = """
+import importlib, pkgutil, sys
+for package in ("testudo_common", "testudo_client", "testudo_server"):
+    found = importlib.import_module(package)
+    for module in pkgutil.walk_packages(found.__path__, package + "."):
+        importlib.import_module(module.name)
+print("loaded:", *sorted(name for name in sys.modules if name.startswith("testudo_simulations")))
+"""
+
+
+def test_nothing_of_a_real_federation_imports_the_simulator(tmp_path: Path) -> None:
+    """A new interpreter, since this one has loaded it."""
+    paths = [str(ROOT / top) for top in ("common", "client", "server", "simulations")]
+    probe = f"import sys; sys.path[:0] = {paths}\n{PROBE}"
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1].split() == ["loaded:"]
+
+
+def test_real_participant_never_answers_the_mask_free_exchange() -> None:
+    members = Members(twelve(), TWELVE)
+    link = Link(members.participants)
+    found = MaskFreeExchange(link, members.plan, members.keys.roster).group_means(request_of(members), TWELVE)
+    assert (found.groups, found.counts.any()) == ((), False)
+    assert {name for name, _ in found.excluded} == set(TWELVE)
+    replies = [reply for _, _, _, reply in link.log if isinstance(reply, SecureMessage)]
+    assert len(replies) == 12
+    assert all(kind_of(reply) == "Commitment" and reply.masked is None for reply in replies)
+
+
+@pytest.mark.usefixtures("fixed")
+def test_real_participant_never_sends_what_the_mask_free_one_does() -> None:
+    """With the rounding known, what it would send in clear is known too: it is nowhere in what leaves."""
+    found, members, link = real(twelve(), nobody)
+    assert len(found.groups) == 3
+    for name in TWELVE:
+        clear = encode(layout_of(members.plan), Contribution(members.update_of(name)), drawn(name, "rounding"))
+        vectors = [reply.masked for reply in link.said_by(name) if isinstance(reply, SecureMessage)]
+        (masked,) = [vector for vector in vectors if vector is not None]
+        assert vectors.index(masked) == STEPS.index("Deliveries")
+        assert (masked != clear).all()
+        assert not any(
+            clear.tobytes() in reply.body for reply in link.said_by(name) if isinstance(reply, SecureMessage)
+        )
+
+
+@pytest.mark.parametrize("body", [MaskedInput()])
+def test_real_participant_asked_for_its_masked_input_outright(body: Any) -> None:
+    members = Members(twelve(), TWELVE)
+    ada = members.participants[TWELVE[0]]
+    asking = SecureMessage(members.plan.digest, 1, 0, MESSAGES.encode(body), np.zeros(8, dtype=np.uint32))
+    for _ in range(2):
+        reply = ada.answer(asking)
+        assert isinstance(reply, Refusal)
+        assert reply.reason is RefusalReason.PROTOCOL_BROKEN
+        ada.answer(request_of(members))
+
+
+def test_mask_free_participant_has_no_place_in_the_real_protocol() -> None:
+    """So that nobody takes a run without masks for one with them."""
+    kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
+    members = Members(twelve(), TWELVE, kinds=kinds)
+    exchange, _ = exchange_of(members)
+    found = exchange.group_means(request_of(members), TWELVE)
+    assert found.groups == ()
+    assert set(dict(found.excluded).values()) == {"reply not understood"}
