@@ -136,10 +136,20 @@ class ProtocolError(TestudoError):
         problem: In a sentence; never a key, a share or a value.
         where: The client or group; empty where it has no place.
         remedy: What to do about it.
+        peers: Clients whose faults led to it, where they can be named.
     """
 
-    def __init__(self, breach: Breach, problem: str, *, where: str = "", remedy: str = "") -> None:
+    def __init__(
+        self,
+        breach: Breach,
+        problem: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        peers: tuple[PeerError, ...] = (),
+    ) -> None:
         self.breach = breach
+        self.peers = peers
         super().__init__(problem, where=where, remedy=remedy)
 
 

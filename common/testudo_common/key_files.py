@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -25,19 +26,38 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
+        _make_private(path.parent)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # with mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            _place(Path(temporary), path)
+        finally:
+            Path(temporary).unlink()
+    except OSError as error:
+        raise KeyFileError(
+            f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
+        ) from error
+    return key
+
+
+def _make_private(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, for this user alone."""
+    if not folder.exists():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, unless there is one of that name."""
+    try:
+        path.hardlink_to(temporary)
     except FileExistsError as error:
         raise KeyFileError(
             "there is a key already, and it is not overwritten", where=str(path), remedy="use it, or move it away first"
         ) from error
-    except OSError as error:
-        raise KeyFileError(f"cannot be written: {error.strerror}", where=str(path)) from error
-    return key
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:

@@ -52,6 +52,8 @@ class Roster:
             if key in owners:
                 raise RosterError(f"it has the same key as {owners[key]!r}", where=client)
             owners[key] = client
+        if not self.federation.isprintable():
+            raise RosterError("a federation's name must be printable characters")
         object.__setattr__(self, "digest", hashlib.sha256(_signed_bytes(self)).digest())
 
 

@@ -191,8 +191,13 @@ class SecureExchange:
             state, listed = protocol.begin(terms, commitments)
         advertisements = talk.step(dict.fromkeys(commitments, listed), Advertisement)
         talk.vanished = tuple(sorted(set(commitments) - set(advertisements)))
-        with self._timed():
-            drawn, directory, faults = protocol.gather(terms, state, advertisements)
+        try:
+            with self._timed():
+                drawn, directory, faults = protocol.gather(terms, state, advertisements)
+        except ProtocolError as error:
+            talk.set_aside(error.peers)
+            talk.vanished = tuple(sorted({*talk.vanished, *(peer.client_id for peer in error.peers)}))
+            raise
         talk.set_aside(faults)
         groups = [_Group(sharing.members, sharing) for sharing in drawn]
         return groups, talk.step({name: directory for group in groups for name in group.names}, SharedKeys)

@@ -18,6 +18,7 @@ from testudo_common.errors import ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg.bindings import commitments_digest
+from testudo_common.secagg.graph import graph_of
 from testudo_common.secagg.groups import commitment_to, draw_coin, partition
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, CommitmentEntry, MaskedInput
@@ -130,7 +131,7 @@ def _open(
     terms: Terms, group: tuple[str, ...], total: Words | None, survivors: list[str]
 ) -> tuple[GroupMean | None, np.ndarray[tuple[int], np.dtype[np.int64]], GroupRecord]:
     members, nothing = tuple(sorted(group)), np.empty(0, dtype=np.int64)
-    if total is None or len(survivors) < terms.parameters.min_group:
+    if total is None or not _can_be_opened(terms, group, set(survivors)):
         return None, nothing, GroupRecord(terms.attempt, members, (), "too_few")
     try:
         opened = decode(terms.parameters.layout, total, len(survivors))
@@ -140,4 +141,13 @@ def _open(
         GroupMean(tuple(survivors), opened.mean, opened.weight),
         opened.counts,
         GroupRecord(terms.attempt, members, tuple(survivors)),
+    )
+
+
+def _can_be_opened(terms: Terms, group: tuple[str, ...], survivors: set[str]) -> bool:
+    """Whether the real protocol could: there are ``min_group`` survivors, and enough hold shares of each secret."""
+    graph = graph_of(len(group), terms.parameters.corruption, terms.parameters.dropout)
+    there = [name in survivors for name in group]
+    return sum(there) >= terms.parameters.min_group and all(
+        sum(there[holder] for holder in graph.holders(place)) >= graph.threshold for place in range(len(group))
     )

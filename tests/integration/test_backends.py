@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from testudo_common.learning.learner import initial_vector
+from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan, parse_plan
+from testudo_common.plan.secure import parameters_for
 from testudo_server.store import RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -27,23 +30,56 @@ NOISELESS = ['privacy.unit="example"', "privacy.noise_multiplier=0.0"]
 SMALL = [f"data.clients={CLIENTS}", "data.unseen_clients=2", "rounds.count=3", "rounds.cohort_size=4"]
 
 
-def _federation(*extra: str) -> Federation:
+MODES = pytest.mark.parametrize("mode", ["plain", "secure"])
+
+
+def _federation(mode: str, *extra: str) -> Federation:
     tables, source = find_plan("sine")
-    return load_federation(parse_plan(tables, source=source, settings=[*SMALL, *extra]), None)
+    settings = [*SMALL, f"secure_aggregation.mode={mode}", *extra]
+    return load_federation(parse_plan(tables, source=source, settings=settings), None)
+
+
+def _tolerance(plan: FederationPlan) -> float:
+    """How far two runs of one plan may be apart in a coordinate.
+
+    With secure aggregation each run rounds updates to whole numbers at random: a mean is off by less than one step of
+    a coordinate, and there is such an error in every round. Steps of the outer loop shrink linearly to 0, so that all
+    errors together are half of this; the other half is for what training makes of them.
+    """
+    if not plan.secure:
+        return 1e-6
+    parameters = parameters_for(
+        plan.secure_aggregation, plan.rounds, max_norm=plan.outer.max_update_norm, values=1, count_bounds=()
+    )
+    return plan.rounds.count * plan.outer.step_size / parameters.layout.scale
+
+
+def test_tolerance_is_far_below_what_a_round_changes() -> None:
+    assert _tolerance(_federation("plain").plan) == 1e-6
+    assert 1e-5 < _tolerance(_federation("secure").plan) < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_ray_gives_the_same_model(tmp_path: Path) -> None:
+@MODES
+def test_ray_gives_the_same_model(tmp_path: Path, mode: str) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from testudo_simulations.ray_backend import federate_on_ray
 
-    federation = _federation(*NOISELESS)
-    here = federate_in_process(federation, RunStore(tmp_path / "here", durable=False), None)
-    on_ray = federate_on_ray(federation, None, tmp_path / "ray", RunStore(tmp_path / "ray", durable=False))
-    assert not np.array_equal(here.model, np.zeros_like(here.model))
-    assert np.abs(here.model - on_ray.model).max() <= 1e-6
+    federation = _federation(mode, *NOISELESS)
+    here = federate_in_process(federation, RunStore(tmp_path / "here", durable=False), None).state
+    store = RunStore(tmp_path / "ray", durable=False)
+    on_ray = federate_on_ray(federation, None, tmp_path / "ray", store)
+    assert np.abs(here.model - initial_vector(federation.plan)).max() > 1e-3, "the runs must have changed something"
+    assert np.abs(here.model - on_ray.model).max() <= _tolerance(federation.plan)
     assert here.participations == on_ray.participations
+    _no_client_was_set_aside(store, federation.plan)
+
+
+def _no_client_was_set_aside(store: RunStore, plan: FederationPlan) -> None:
+    for record in store.records():
+        assert record.excluded == ()
+        assert [group.survivors for group in record.groups] == ([record.cohort] if plan.secure else [])
 
 
 @pytest.fixture
@@ -69,9 +105,10 @@ def _processes_with(setting: str) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="stopping Flower's own SuperLink needs /proc")
-def test_flwr_run_runs_the_same_apps(tmp_path: Path, flower_home: Path) -> None:
+@MODES
+def test_flwr_run_runs_the_same_apps(tmp_path: Path, flower_home: Path, mode: str) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    federation = _federation()
+    federation = _federation(mode)
     (tmp_path / "plan.toml").write_text(dump_plan(federation.plan), encoding="utf-8")
     out = tmp_path / "out"
     done = subprocess.run(
@@ -95,5 +132,6 @@ def test_flwr_run_runs_the_same_apps(tmp_path: Path, flower_home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     state = RunStore(out).load(federation.plan.digest)
     assert state.round == federation.plan.rounds.count
-    here = federate_in_process(federation, RunStore(tmp_path / "here", durable=False), None)
-    assert np.abs(here.model - state.model).max() <= 1e-6
+    here = federate_in_process(federation, RunStore(tmp_path / "here", durable=False), None).state
+    assert np.abs(here.model - state.model).max() <= _tolerance(federation.plan)
+    _no_client_was_set_aside(RunStore(out), federation.plan)

@@ -78,7 +78,7 @@ def test_missing_column_is_named_with_the_columns_there_are(command: Command, sh
 
 
 def test_labels_the_plan_does_not_have_exclude_their_client_by_name(command: Command, tmp_path: Path) -> None:
-    rows = [f"c{client},{x},{'yes' if x > 4 else 'no'}" for client in range(6) for x in range(12)]
+    rows = [f"c{client},{x},{'yes' if x > 4 else 'no'}" for client in range(8) for x in range(12)]
     rows[5] = "c0,5,perhaps"
     (tmp_path / "t.csv").write_text("\n".join(["who,x,y", *rows]), encoding="utf-8")
     lines = ["data.client=who", "data.target=y", 'data.labels=["no", "yes"]', "rounds.count=3", "evaluation.shots=[1]"]
@@ -90,6 +90,19 @@ def test_labels_the_plan_does_not_have_exclude_their_client_by_name(command: Com
     assert client == "c0"
     assert "label" in reason
     assert "perhaps" not in done.stdout + done.stderr
+
+
+def test_too_few_clients_to_hide_each_other_is_said_with_the_way_out(command: Command, tmp_path: Path) -> None:
+    rows = [f"c{client},{x},{'yes' if x > 4 else 'no'}" for client in range(5) for x in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["who,x,y", *rows]), encoding="utf-8")
+    lines = ["data.client=who", "data.target=y", "rounds.count=3", "evaluation.shots=[1]"]
+    arguments = ["run", "csv", "--data", "t.csv", "--no-comparisons", "--json"]
+    refused = command("simulations", *arguments, "--out", "secure", *settings(lines))
+    _is_one_sentence(refused, "cannot hide each other", 'secure_aggregation.mode = "plain"')
+    plain = [*lines, "secure_aggregation.mode=plain"]
+    done = command("simulations", *arguments, "--out", "plain", *settings(plain))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"][0]["secure"]["mode"] == "plain"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +117,7 @@ def test_labels_the_plan_does_not_have_exclude_their_client_by_name(command: Com
         (["run", "sine", "--sweep", "epsilon"], ["key=a,b,c"]),
         (["run", "sine", "--resume"], ["--out"]),
         (["run", "sine", "--set", 'privacy.unit="example"'], ["privacy.epsilon"]),
+        (["run", "sine", "--set", "rounds.cohort_size=3"], ["rounds.cohort_size", "cannot hide each other"]),
         (["report", "no-such-folder"], ["no-such-folder"]),
         (["bench", "no-such-benchmark"], ["no-such-benchmark", "exchange"]),
     ],
@@ -130,6 +144,7 @@ def test_an_owner_checks_a_table_and_a_server_a_plan(command: Command, shops: Pa
     found = json.loads(command("server", "check", "plan.toml", "--json").stdout)
     assert found["digest"] == json.loads(fits.stdout)["digest"]
     assert found["privacy_unit"] == "none"
+    assert found["secure_aggregation"] == "the server sees sums over groups"
 
 
 def test_server_check_says_what_a_plan_costs(command: Command, tmp_path: Path) -> None:

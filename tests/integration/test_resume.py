@@ -18,6 +18,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 ROUNDS = 60
 LONGER = [*SMALL_SINE, f"rounds.count={ROUNDS}", "evaluation.every_rounds=20"]
+PLAIN = "secure_aggregation.mode=plain"
 PRIVATE = ['privacy.unit="example"', "privacy.epsilon=8", "privacy.accountant=rdp"]
 
 
@@ -54,10 +55,11 @@ def _result(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_model(command: Command, tmp_path: Path) -> None:
-    whole = _result(command("simulations", *_arguments("whole", LONGER)))
-    kept = _kill_in_the_middle(tmp_path, _arguments("killed", LONGER))
+    lines = [*LONGER, PLAIN]
+    whole = _result(command("simulations", *_arguments("whole", lines)))
+    kept = _kill_in_the_middle(tmp_path, _arguments("killed", lines))
     assert 3 <= kept < ROUNDS
-    resumed = _result(command("simulations", *_arguments("killed", LONGER), "--resume"))
+    resumed = _result(command("simulations", *_arguments("killed", lines), "--resume"))
     assert resumed["model_digest"] == whole["model_digest"]
     assert len(resumed["rounds"]) == ROUNDS  # type: ignore[arg-type]
     assert resumed["curve"] == whole["curve"]
@@ -65,7 +67,7 @@ def test_a_killed_run_ends_with_the_same_model(command: Command, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_killed_private_run_spends_no_more_than_planned(command: Command, tmp_path: Path) -> None:
-    lines = [*LONGER, *PRIVATE]
+    lines = [*LONGER, *PRIVATE, PLAIN]
     _kill_in_the_middle(tmp_path, _arguments("killed", lines))
     resumed = _result(command("simulations", *_arguments("killed", lines), "--resume"))
     assert resumed["privacy"]["epsilon"] <= 8.0  # type: ignore[index]

@@ -49,7 +49,6 @@ def test_only_the_owner_may_read_it(tmp_path: Path, umask: int) -> None:
     assert read_key(path).private_bytes_raw() == key.private_bytes_raw()
 
 
-@pytest.mark.xfail(strict=True, reason="Path.mkdir gives its mode to the last folder only")
 def test_all_missing_folders_are_the_owners(tmp_path: Path) -> None:
     create_key(tmp_path / "a" / "b" / "identity.pem")
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
@@ -100,7 +99,6 @@ def test_nothing_is_overwritten(tmp_path: Path, place: Callable[[Path], None]) -
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a file in place of a folder is taken for a key that is there already")
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "keys").touch()
     with pytest.raises(KeyFileError) as caught:
@@ -108,7 +106,6 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     assert "there is a key already" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="half a file stays, and the next try is told that there is a key already")
 def test_key_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -40,7 +40,9 @@ from testudo_common.plan.sections import SecureAggregationPlan
 from testudo_common.secagg import client as secagg_client
 from testudo_common.secagg.messages import MESSAGES, MaskedInput
 from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
+from testudo_server import secure_exchange
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected
 from testudo_server.store import RoundRecord, RunStore
@@ -134,15 +136,13 @@ def test_same_bits_as_the_real_protocol(plan: FederationPlan, gone: tuple[str, .
     """Sums, means, groups and counts, with clients that drop out when they were about to mask."""
 
     def before_masking(client: str, message: Message, answer: Answer) -> Message | None:
-        if client not in gone:
-            return answer()
-        # the real one has told the others its keys, and falls silent then
-        return None if kind_of(message) == "Deliveries" or not plan_is_masked else answer()
+        return None if client in gone and kind_of(message) == "Deliveries" else answer()
 
-    plan_is_masked = True
+    def at_all(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if client in gone else answer()
+
     masked, members, link = real(plan, before_masking, examples_of_many_sizes)
-    plan_is_masked = False
-    clear, _, _ = without_masks(plan, before_masking, examples_of_many_sizes)
+    clear, _, _ = without_masks(plan, at_all, examples_of_many_sizes)
     assert len(masked.records) == len(groups_of(members, link)) == max(1, 12 // plan.secure_aggregation.group_size)
     assert masked.groups or gone
     assert [group.members for group in masked.groups] == [group.members for group in clear.groups]
@@ -161,8 +161,6 @@ def test_same_bits_as_the_real_protocol(plan: FederationPlan, gone: tuple[str, .
 @pytest.mark.usefixtures("fixed")
 def test_sums_before_decoding_are_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only what is left of them as float32."""
-    from testudo_server import secure_exchange
-
     totals: dict[str, list[bytes]] = {"real": [], "clear": []}
     decode = secure_exchange.decode
 
@@ -215,8 +213,6 @@ def test_means_are_means() -> None:
 def test_groups_are_drawn_from_whoever_is_present() -> None:
     plan = twelve()
     members = Members(plan, TWELVE)
-    from testudo_common.secure_terms import Attempt, terms_of
-
     request = request_of(members)
     terms = terms_of(plan, members.keys.roster, Attempt(plan.digest, 1, 0, request.model_digest), 8)
     nonces = {name: drawn(name, "nonce") for name in TWELVE}
@@ -361,7 +357,7 @@ def test_real_participant_never_sends_what_the_mask_free_one_does() -> None:
         clear = encode(layout_of(members.plan), Contribution(members.update_of(name)), drawn(name, "rounding"))
         vectors = [reply.masked for reply in link.said_by(name) if isinstance(reply, SecureMessage)]
         (masked,) = [vector for vector in vectors if vector is not None]
-        assert vectors.index(masked) == STEPS.index("Deliveries")
+        assert vectors[STEPS.index("Deliveries")] is masked
         assert (masked != clear).all()
         assert not any(
             clear.tobytes() in reply.body for reply in link.said_by(name) if isinstance(reply, SecureMessage)

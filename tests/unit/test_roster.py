@@ -163,7 +163,6 @@ def test_file_that_is_no_roster(data: bytes) -> None:
     assert "ask the federation" in caught.value.remedy
 
 
-@pytest.mark.xfail(strict=True, raises=rfc8785.CanonicalizationError, reason="read_roster lets rfc8785's error out")
 def test_federation_whose_name_is_no_text() -> None:
     with pytest.raises(RosterError):
         read(changed(federation="\ud800"))

@@ -116,7 +116,7 @@ def test_known_table(members: int, corruption: float, dropout: float, degree: in
     assert graph_of(members, corruption, dropout) == Graph(members, degree, threshold)
 
 
-@pytest.mark.parametrize("corruption", [0.0, 0.05, 0.1, 0.34])
+@pytest.mark.parametrize("corruption", [0.0, 0.05, 0.1, 0.2])
 @pytest.mark.parametrize("dropout", [0.0, 0.05, 0.1, 0.3])
 def test_up_to_64_everybody_is_everybodys_neighbour(corruption: float, dropout: float) -> None:
     """2 t > k + 1 + c, with one corrupt member at least: nobody gets both kinds of share of one victim.
@@ -192,7 +192,6 @@ def test_any_rates_of_a_large_group_are_withstood_or_refused(members: int, corru
     assert 2 <= graph.threshold <= graph.degree + 1
 
 
-@pytest.mark.xfail(strict=True, reason=DEFECT_OF_CORRUPTION)
 @pytest.mark.parametrize(("members", "corruption"), [(3, 0.7), (10, 0.95), (64, 0.99)])
 def test_impossible_corruption_of_a_small_group(members: int, corruption: float) -> None:
     """Nobody but corrupt members: shamir.split ends the client with an AssertionError."""
@@ -200,7 +199,6 @@ def test_impossible_corruption_of_a_small_group(members: int, corruption: float)
         graph_of(members, corruption, 0.0)
 
 
-@pytest.mark.xfail(strict=True, reason=DEFECT_OF_DROPOUT)
 @pytest.mark.parametrize(("members", "dropout"), [(10, 0.5), (64, 0.6), (10, 0.95)])
 def test_impossible_dropout_of_a_small_group(members: int, dropout: float) -> None:
     with pytest.raises(ProtocolError, match="no threshold"):

@@ -395,10 +395,6 @@ def test_more_wrong_shares_than_there_are_to_spare() -> None:
     check_sum(server.open_sum(TERMS, state, unmasking()))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="open_sum: liars are counted against all of the group, but in a sparse graph one holds shares of k + 1 only",
-)
 def test_a_liar_in_a_sparse_graph() -> None:
     """It lies about every secret that it holds a share of."""
     record = recorded(80)

@@ -331,7 +331,6 @@ def test_bad_advertisement_where_clients_may_be_left_out(change: Any, reason: st
     assert found.excluded == ((CULPRIT, reason),)
 
 
-@pytest.mark.xfail(strict=True, reason="gather raises LEFT_OUT and forgets whose advertisement was bad")
 @pytest.mark.parametrize(("change", "reason"), ADVERTISEMENTS.values(), ids=ADVERTISEMENTS)
 def test_bad_advertisement_where_nobody_may_be_left_out(change: Any, reason: str) -> None:
     """Its sender must not stay in the cohort: it would end attempt after attempt, and so the run."""

@@ -269,7 +269,6 @@ class StaleRoster(Participant):
         super().__init__(*given, membership=Membership(membership.key, Roster("small", fewer)), **more)
 
 
-@pytest.mark.xfail(strict=True, raises=RoundError, reason="gather raises LEFT_OUT and forgets whose fault it was")
 def test_client_with_an_old_roster_does_not_end_the_run(tmp_path: Path) -> None:
     """Its advertisement is signed for another roster; the next attempt must be made without it."""
     members = Members(PLAN, names_of(6), kinds={FIVE[1]: StaleRoster})

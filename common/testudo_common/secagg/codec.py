@@ -7,6 +7,7 @@ record of ``U16`` 7 and ``Text`` "ada" is ``0007 00000003 616461``. Knows no mes
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
@@ -15,6 +16,7 @@ from testudo_common.errors import Breach, ProtocolError
 
 T = TypeVar("T")
 MAX_ITEMS = 1 << 17
+_FORMS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Reader:
@@ -157,13 +159,19 @@ class Many:
         """See :class:`Codec`."""
         if len(value) > self.limit:
             raise ProtocolError(Breach.MALFORMED, f"a list of {len(value)} items, over its limit of {self.limit}")
-        return len(value).to_bytes(4, "big") + b"".join(self.item.write(item) for item in value)
+        count = len(value).to_bytes(4, "big")
+        if isinstance(self.item, Number):  # a thousand survivor sets of a thousand positions: in one piece
+            return count + struct.pack(f">{len(value)}{_FORMS[self.item.width]}", *value)
+        return count + b"".join(self.item.write(item) for item in value)
 
     def read(self, reader: Reader) -> tuple[Any, ...]:
         """See :class:`Codec`."""
         count = reader.number(4)
         if count > self.limit:
             raise ProtocolError(Breach.MALFORMED, f"a list of {count} items, over its limit of {self.limit}")
+        if isinstance(self.item, Number):
+            data = reader.take(self.item.width * count)
+            return struct.unpack(f">{count}{_FORMS[self.item.width]}", data)
         return tuple(self.item.read(reader) for _ in range(count))
 
 

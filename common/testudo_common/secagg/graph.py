@@ -81,20 +81,27 @@ def graph_of(members: int, corruption: float, dropout: float) -> Graph:
     corrupt, dropped = share_of(members, corruption), share_of(members, dropout)
     corrupt = max(1, corrupt)  # one member is taken to be corrupt in any case
     if members <= COMPLETE_UP_TO:
-        spared = max(1, math.floor(members * dropout + _ROUNDING))
-        return Graph(members, members - 1, max(members - spared, _complete_threshold(members, corrupt)))
+        spared = math.floor(members * dropout + _ROUNDING)
+        threshold = max(members - max(1, spared), _complete_threshold(members, corrupt))
+        if threshold > members - spared:
+            raise _no_threshold(members, corrupt, spared)
+        return Graph(members, members - 1, threshold)
     if corrupt + 2 * dropped < members:  # otherwise no degree is enough, however large
         for degree in range(2, members - 1, 2):
-            if threshold := _threshold(members, degree, corrupt, dropped):
-                return Graph(members, degree, threshold)
+            if found := _threshold(members, degree, corrupt, dropped):
+                return Graph(members, degree, found)
     threshold = _complete_threshold(members, corrupt)
     if threshold > members - dropped:
-        raise ProtocolError(
-            Breach.TOO_FEW,
-            f"no threshold for {members} members withstands {corrupt} corrupt and {dropped} dropped ones",
-            remedy="Lower secure_aggregation.corruption or secure_aggregation.dropout",
-        )
+        raise _no_threshold(members, corrupt, dropped)
     return Graph(members, members - 1, threshold)
+
+
+def _no_threshold(members: int, corrupt: int, dropped: int) -> ProtocolError:
+    return ProtocolError(
+        Breach.TOO_FEW,
+        f"no threshold for {members} members withstands {corrupt} corrupt and {dropped} dropped ones",
+        remedy="Lower secure_aggregation.corruption or secure_aggregation.dropout",
+    )
 
 
 def _complete_threshold(members: int, corrupt: int) -> int:

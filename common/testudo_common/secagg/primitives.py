@@ -77,13 +77,16 @@ class Agreement:
             raise ProtocolError(Breach.KEY, "a peer's key agrees on nothing secret") from error
 
 
+_ANYBODY = Agreement(_ANY_SECRET)
+
+
 def check_public_key(key: bytes) -> None:
     """Check that a peer's X25519 key agrees on something secret.
 
     Raises:
         ProtocolError: It is of low order.
     """
-    Agreement(_ANY_SECRET).with_peer(key)
+    _ANYBODY.with_peer(key)
 
 
 def derive(secret: bytes, label: str, *parts: bytes, length: int = SECRET_BYTES) -> bytes:

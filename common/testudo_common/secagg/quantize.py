@@ -24,7 +24,7 @@ from testudo_common.secagg.masking import Words, key_stream
 RING_BITS = 32
 MAX_VALUE_BITS = 24  # a float32 holds no more
 _STEP_BITS = 16
-_CHUNK = 1 << 13
+_CHUNK = 1 << 13  # from 10,000 on, OpenBLAS wakes threads for one dot product, and they go on spinning
 
 
 @dataclass(frozen=True, slots=True)

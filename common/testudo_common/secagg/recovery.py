@@ -127,7 +127,11 @@ def _subsets(shares: Mapping[int, shamir.Field], threshold: int) -> Iterator[tup
 
 
 def _disputes(holdings: Sequence[Holding], right: Mapping[int, tuple[int, ...]]) -> set[tuple[int, int]]:
-    """(owner, holder) of every share that is not on its secret's polynomial."""
+    """(owner, holder) of every share that is not on its secret's polynomial, as t of the others say.
+
+    Holders that collude can shift their shares so that the secret stays right and the polynomial does not; then others
+    are off it.
+    """
     others = [sorted(set(holding.shares) - set(right[holding.owner])) for holding in holdings]
     widest = max(map(len, others))
     if widest == 0:

@@ -129,7 +129,8 @@ class Sum:
         survivors: Their client ids, sorted.
         disputes: (owner, holder) of each share that proved wrong, where one stood in the way: the holder revealed a
             wrong one, or the owner had dealt it. One dispute does not tell which.
-        liars: Holders in dispute with more than half of the owners.
+        liars: Holders in dispute with more than half of the owners whose shares they hold. Two holders that collude can
+            bring others into dispute, so nothing should follow from it but a look.
         faults: Whose shares were not as asked for, and so were not used.
     """
 
@@ -182,10 +183,16 @@ def gather(
         entries[entry.client_id] = DirectoryEntry(entry.client_id, shown)
     missing = len(state.commitments) - len(entries)
     if missing > terms.parameters.max_left_out * len(state.commitments):
-        raise ProtocolError(Breach.LEFT_OUT, f"{missing} of {len(state.commitments)} clients did not advertise keys")
+        raise ProtocolError(
+            Breach.LEFT_OUT,
+            f"{missing} of {len(state.commitments)} clients did not advertise keys",
+            peers=tuple(faults),
+        )
     if len(entries) < terms.parameters.min_cohort:
         raise ProtocolError(
-            Breach.TOO_FEW, f"{len(entries)} clients are left, and {terms.parameters.min_cohort} are needed"
+            Breach.TOO_FEW,
+            f"{len(entries)} clients are left, and {terms.parameters.min_cohort} are needed",
+            peers=tuple(faults),
         )
     directory = Directory(tuple(entries.values()))
     return _draw_groups(terms, listed, entries), directory, tuple(faults)
@@ -347,7 +354,8 @@ def open_sum(terms: Terms, state: Unmasking, replies: Mapping[str, UnmaskingShar
     names = tuple(sorted(state.members[p].client_id for p in state.survivors))
     named = sorted((state.members[owner].client_id, state.members[holder].client_id) for owner, holder in disputes)
     against = Counter(holder for _, holder in named)
-    liars = sorted(holder for holder, owners in against.items() if 2 * owners > len(holdings))
+    held = Counter(state.members[holder].client_id for holding in holdings for holder in holding.shares)
+    liars = sorted(holder for holder, owners in against.items() if 2 * owners > held[holder])
     return Sum(total, names, tuple(named), tuple(liars), faults)
 
 

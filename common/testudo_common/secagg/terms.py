@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from testudo_common.errors import Breach, ProtocolError
 from testudo_common.secagg.codec import Digest
+from testudo_common.secagg.graph import graph_of
 from testudo_common.secagg.groups import largest_group
 from testudo_common.secagg.messages import ClientId, DirectoryEntry
 from testudo_common.secagg.primitives import digest, number
@@ -48,7 +49,8 @@ class Parameters:
         """Check the numbers against each other and against a cohort of at most ``cohort_size`` clients.
 
         Raises:
-            ProtocolError: A sum could wrap, or a group could be too small to hide anybody.
+            ProtocolError: A sum could wrap, a group could be too small to hide anybody, or no threshold withstands both
+                corruption and dropouts.
         """
         if not LEAST_MIN_GROUP <= self.min_group <= self.group_size:
             raise ProtocolError(
@@ -64,6 +66,8 @@ class Parameters:
                 f"a cohort of {cohort_size} cannot keep to {self.min_cohort} clients at the least",
                 remedy="min_cohort must be min_group to the cohort's size",
             )
+        for members in {min(self.group_size, cohort_size), largest_group(cohort_size, self.group_size)}:
+            graph_of(members, self.corruption, self.dropout)
         self.layout.check_budget(largest_group(cohort_size, self.group_size))
 
 
