@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import rounding_of
 
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan, parse_plan
-from testudo_common.plan.secure import parameters_for
 from testudo_server.store import RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -40,18 +40,8 @@ def _federation(mode: str, *extra: str) -> Federation:
 
 
 def _tolerance(plan: FederationPlan) -> float:
-    """How far two runs of one plan may be apart in a coordinate.
-
-    With secure aggregation each run rounds updates to whole numbers at random: a mean is off by less than one step of
-    a coordinate, and there is such an error in every round. Steps of the outer loop shrink linearly to 0, so that all
-    errors together are half of this; the other half is for what training makes of them.
-    """
-    if not plan.secure:
-        return 1e-6
-    parameters = parameters_for(
-        plan.secure_aggregation, plan.rounds, max_norm=plan.outer.max_update_norm, values=1, count_bounds=()
-    )
-    return plan.rounds.count * plan.outer.step_size / parameters.layout.scale
+    """How far two runs of one plan may be apart in a coordinate."""
+    return rounding_of(plan) if plan.secure else 1e-6
 
 
 def test_tolerance_is_far_below_what_a_round_changes() -> None:

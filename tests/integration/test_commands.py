@@ -92,6 +92,7 @@ def test_labels_the_plan_does_not_have_exclude_their_client_by_name(command: Com
     assert "perhaps" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_too_few_clients_to_hide_each_other_is_said_with_the_way_out(command: Command, tmp_path: Path) -> None:
     rows = [f"c{client},{x},{'yes' if x > 4 else 'no'}" for client in range(5) for x in range(12)]
     (tmp_path / "t.csv").write_text("\n".join(["who,x,y", *rows]), encoding="utf-8")

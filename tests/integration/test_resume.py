@@ -8,11 +8,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from small_runs import SMALL_SINE, settings
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+from safetensors.numpy import load
+from small_runs import SMALL_SINE, rounding_of, settings
+
+from testudo_client.app import build_client_app
+from testudo_client.store import ClientStore
+from testudo_common.learning.learner import initial_vector
+from testudo_common.plan.load import parse_plan
+from testudo_common.privacy.accountant import epsilon_of
+from testudo_server.app import run_federation
+from testudo_server.store import RunState, RunStore
+from testudo_simulations.federations import load_federation
+from testudo_simulations.federations.base import Federation
+from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.owners import Owners
+from testudo_simulations.scenarios import find_plan
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,6 +90,124 @@ def test_a_killed_private_run_spends_no_more_than_planned(command: Command, tmp_
     resumed = _result(command("simulations", *_arguments("killed", lines), "--resume"))
     assert resumed["privacy"]["epsilon"] <= 8.0  # type: ignore[index]
     assert all(record["excluded"] == [] for record in resumed["rounds"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_secure_aggregation_goes_on(command: Command, tmp_path: Path) -> None:
+    """Not to the same bits: sums are rounded at random, and the round in flight may be trained again."""
+    whole = _result(command("simulations", *_arguments("whole", LONGER)))
+    kept = _kill_in_the_middle(tmp_path, _arguments("killed", LONGER))
+    assert 3 <= kept < ROUNDS
+    resumed = _result(command("simulations", *_arguments("killed", LONGER), "--resume"))
+    assert resumed["plan_digest"] == whole["plan_digest"]
+    assert [record["round"] for record in resumed["rounds"]] == list(range(1, ROUNDS + 1))  # type: ignore[attr-defined]
+    assert [record["cohort"] for record in resumed["rounds"]] == [  # type: ignore[attr-defined]
+        record["cohort"]
+        for record in whole["rounds"]  # type: ignore[attr-defined]
+    ]
+    assert all(record["excluded"] == [] for record in resumed["rounds"])  # type: ignore[attr-defined]
+    attempts = {
+        record.round: {group.attempt for group in record.groups} for record in RunStore(tmp_path / "killed").records()
+    }
+    assert all(found == {0} for number, found in attempts.items() if number not in (kept, kept + 1))
+    assert sum(max(found) for found in attempts.values()) <= 1, "one kill costs one attempt at most"
+    models = [load((tmp_path / out / "checkpoint.safetensors").read_bytes())["model"] for out in ("whole", "killed")]
+    assert np.linalg.norm(models[0] - models[1]) < 0.02 * np.linalg.norm(models[0])
+
+
+# --- killed at a chosen message, in this process: folders are all that is left
+
+
+class KilledError(BaseException):
+    """No code of ours catches it, as none catches SIGKILL."""
+
+
+class DyingGrid(InProcessGrid):
+    """Ends the run when it is to send one message more than ``messages``."""
+
+    def __init__(self, app: ClientApp, clients: int, messages: int | None) -> None:
+        super().__init__(app, clients)
+        self._left = messages
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        waiting = list(messages)
+        if self._left is not None:
+            self._left -= len(waiting)
+            if self._left < 0:
+                raise KilledError
+        return super().push_messages(waiting)
+
+
+SHORT = [*SMALL_SINE, "rounds.count=10"]
+STEPS = 6  # messages to one client in a round: training, and five of the protocol
+MASKING = 3  # the step after whose message a client has sent its masked input
+
+
+def _sine(*lines: str) -> Federation:
+    tables, source = find_plan("sine")
+    return load_federation(parse_plan(tables, source=source, settings=[*SHORT, *lines]), None)
+
+
+def _federate(federation: Federation, folder: Path, *, messages: int | None = None, resume: bool = False) -> RunState:
+    """Like the simulation, in ``folder``; killed before message ``messages`` if that is given."""
+    keys, clients = SimulatedKeys.of(federation, folder / "keys"), len(federation.training)
+    app = build_client_app(Owners(federation, folder / "clients", keys))
+    grid = DyingGrid(app, clients, None if messages is None else clients + messages)  # the first ask for names
+    store = RunStore(folder, durable=False)
+    return run_federation(grid, federation.plan, store, clients=clients, roster=lambda: keys.roster, resume=resume)
+
+
+def _killed_and_resumed(federation: Federation, folder: Path, *, finished: int, step: int, clients: int) -> RunState:
+    """Killed in the round after ``finished`` ones, when ``clients`` have had the message of ``step``; then resumed."""
+    cohort = federation.plan.rounds.cohort_size
+    with pytest.raises(KilledError):
+        _federate(federation, folder, messages=(finished * STEPS + step) * cohort + clients)
+    assert len(RunStore(folder).records()) == finished
+    return _federate(federation, folder, resume=True)
+
+
+@pytest.mark.parametrize("clients", [0, 2])
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(tmp_path: Path, step: int, clients: int) -> None:
+    federation = _sine()
+    plan = federation.plan
+    whole = _federate(federation, tmp_path / "whole")
+    found = _killed_and_resumed(federation, tmp_path / "killed", finished=5, step=step, clients=clients)
+    records = RunStore(tmp_path / "killed").records()
+    assert [record.round for record in records] == list(range(1, 11))
+    assert all(record.excluded == () for record in records)
+    assert [{group.attempt for group in record.groups} for record in records] == [*[{0}] * 5, {1}, *[{0}] * 4]
+    assert found.participations == whole.participations
+    apart = np.abs(found.model - whole.model).max()
+    if (1, 0) <= (step, clients) <= (MASKING, 0):
+        # Everybody had trained, and no update had left: all were sent in the next attempt, and only rounding differs.
+        assert apart <= rounding_of(plan)
+    moved = np.abs(whole.model - initial_vector(plan)).max()
+    assert apart < 0.05 * moved
+
+
+def test_a_private_run_killed_after_masking_spends_no_more_than_planned(tmp_path: Path) -> None:
+    """Whoever had sent its update trains anew, and is charged anew: in its last round it has nothing left, and says so.
+
+    The plan has room for that: of the six of a round, four are enough.
+    """
+    lines = ["data.clients=12", "rounds.cohort_size=6", "secure_aggregation.min_group=3", *PRIVATE]
+    federation = _sine(*lines)
+    plan = federation.plan
+    limit = plan.rounds.max_participations
+    assert limit == 5
+    _killed_and_resumed(federation, tmp_path, finished=4, step=STEPS - 1, clients=0)
+    records = RunStore(tmp_path).records()
+    again = set(records[4].cohort)
+    refused = [client for record in records for client, _ in record.excluded]
+    reasons = {reason for record in records for _, reason in record.excluded}
+    assert reasons == {"refused: privacy_spent"}
+    assert sorted(refused) == sorted(again), "each once, and nobody else"
+    assert all(record.excluded == () for record in records[:8]), "in its last round"
+    for owner in (tmp_path / "clients").iterdir():
+        events = ClientStore(owner).load(plan.digest).events
+        assert sum(event.steps for event in events) == limit * plan.inner.steps
+        assert epsilon_of(events, plan.privacy.delta, "rdp") <= 8.0
 
 
 def test_resuming_with_another_plan_is_refused(command: Command) -> None:

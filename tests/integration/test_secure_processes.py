@@ -116,7 +116,6 @@ def test_every_round_closes_though_a_client_is_killed_in_each(
     store = RunStore(tmp_path / "run", durable=False)
     run_federation(grid, plan, store, roster=lambda: roster_in(server), on_round=on_round)
 
-    print([round(e.record.seconds, 2) for e in seen])
     assert [kill for kill, _ in grid.killed] == list(KILLS)
     assert len({pid for _, pid in grid.killed}) == len(KILLS)
     assert set(first.values()).isdisjoint({grid.pids[kill.client] for kill in KILLS})
