@@ -24,13 +24,14 @@ from testudo_simulations.federations.digits import base_pools
 from testudo_simulations.federations.omniglot import area_average
 from testudo_simulations.federations.split import split_each_class, split_unseen
 
+PLAIN = {"mode": "plain"}  # a federation of two clients cannot hide anybody
 KINDS = {"digits": "classification", "activity": "classification", "omniglot": "few_shot"}
 
 
 def plan(federation: str, *, kind: Any = "", more: Any = None, **data: Any) -> FederationPlan:
     kind = kind or KINDS.get(federation, "regression")
     task = {"kind": kind, **({"ways": 3, "shots": 2} if kind == "few_shot" else {})}
-    tables = {"name": "t", "data": {"federation": federation, **data}, "task": task}
+    tables = {"name": "t", "data": {"federation": federation, **data}, "task": task, "secure_aggregation": PLAIN}
     return FederationPlan.model_validate(tables | (more or {}))
 
 
@@ -79,6 +80,35 @@ def test_each_class_is_split_in_its_order() -> None:
     assert split.query.inputs[:, 0].tolist() == [5, 6, 7]
     capped = split_each_class(Examples(np.zeros((8, 1), dtype=np.float32), targets), most=1)
     assert capped.support.targets.tolist() == [0, 1, 2]
+
+
+# ---- cohorts
+
+
+def test_a_cohort_is_no_larger_than_the_federation() -> None:
+    asked = plan("sine", clients=6, unseen_clients=1)
+    assert asked.rounds.cohort_size == 20
+    rounds = load_federation(asked, None).plan.rounds
+    assert (rounds.cohort_size, rounds.max_participations) == (6, rounds.count)
+    stated = plan("sine", clients=6, unseen_clients=1, more={"rounds": {"cohort_size": 7, "max_participations": 9}})
+    rounds = load_federation(stated, None).plan.rounds
+    assert (rounds.cohort_size, rounds.max_participations) == (6, 9)
+    complete = load_federation(stated, None)
+    assert load_federation(complete.plan, None).plan == complete.plan, "a complete plan is left alone"
+
+
+def test_a_cohort_that_fits_is_left_alone() -> None:
+    asked = plan("sine", clients=20, unseen_clients=1, more={"rounds": {"count": 4, "cohort_size": 5}})
+    rounds = load_federation(asked, None).plan.rounds
+    assert (rounds.cohort_size, rounds.max_participations) == (5, 1)
+
+
+def test_a_federation_too_small_to_hide_anybody_is_refused_with_a_way_out() -> None:
+    secure = {"secure_aggregation": {"mode": "secure"}}
+    with pytest.raises(PlanError, match=r"rounds\.cohort_size: 3 clients a round cannot hide each other") as caught:
+        load_federation(plan("sine", clients=3, unseen_clients=1, more=secure), None)
+    assert 'secure_aggregation.mode = "plain"' in str(caught.value)
+    assert load_federation(plan("sine", clients=4, unseen_clients=1, more=secure), None).plan.secure
 
 
 # ---- simulated federations
