@@ -125,8 +125,10 @@ def graph(members: int, corruption: float, dropout: float) -> tuple[int, int]:
     corrupt = max(1, corrupt)
     least = (members + corrupt) // 2 + 1  # against corrupt members alone
     if members <= 64:
-        spared = max(1, math.floor(members * Fraction(str(dropout))))
-        return members - 1, max(members - spared, least)
+        spared = math.floor(members * Fraction(str(dropout)))
+        threshold = max(members - max(1, spared), least)
+        assert threshold <= members - spared
+        return members - 1, threshold
 
     def exceeds(bits: int, marked: int, drawn: int, at_least: int) -> bool:
         """Whether members * P(at least so many marked ones among the drawn) > 2^-bits."""

@@ -334,7 +334,8 @@ def check_garbled(secure_round: GarbledRound, outcome: Outcome, drops: Drops) ->
             assert isinstance(result, Sum), result
         if isinstance(result, Sum):
             wrong = {name for name, garble in garbles.items() if garble.step == "unmask"}
-            assert {holder for _, holder in result.disputes} | set(result.liars) <= wrong
+            if len(wrong) < 2:  # two wrong shares can, by chance or by design, give the right secret and accuse a third
+                assert {holder for _, holder in result.disputes} | set(result.liars) <= wrong
             assert {fault.client_id for fault in result.faults} <= wrong
 
 

@@ -203,7 +203,8 @@ def test_a_cohort_of_the_victim_and_friends_unchecked_isolates_the_victim(monkey
 def test_where_the_server_has_min_cohort_friends_it_needs_no_coin() -> None:
     """Every check is in force: ``min_cohort`` withstands a number of friends on the whole roster, not a share of them.
 
-    Whom to ask is the server's choice, and nobody's to check. Here it asks the victim and ten friends.
+    Whom to ask is the server's choice, and nobody's to check. Here it asks the victim and ten friends; three fewer,
+    one more than such a group withstands, would do (test_secagg_attacks_too_few.py).
     """
     friends = COHORT[1:11]
     round_ = ask_only(COHORT[:11], min_cohort=11)

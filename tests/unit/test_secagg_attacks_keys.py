@@ -142,12 +142,13 @@ LIAR, *HONEST = names_of(9)
 Fields = dict[str, bytes]
 
 
-def advertising(monkeypatch: pytest.MonkeyPatch, change: Callable[[Fields], Fields]) -> SecureRound:
+def advertising(monkeypatch: pytest.MonkeyPatch, change: Callable[[Fields], Fields], **terms: Any) -> SecureRound:
     """Of nine in two groups the first signs and advertises something else than it drew. Run up to what the server says.
 
     Args:
         monkeypatch: Pytest's.
         change: What it drew -> what it advertises instead.
+        terms: What differs from the usual ones.
     """
     advertise = client.advertise
 
@@ -162,7 +163,7 @@ def advertising(monkeypatch: pytest.MonkeyPatch, change: Callable[[Fields], Fiel
 
     monkeypatch.setattr(client, "advertise", lie)
     names = [LIAR, *HONEST]
-    return run_through(SecureRound(terms_of(names, group_size=4), random_vectors(names)), "advertise")
+    return run_through(SecureRound(terms_of(names, group_size=4, **terms), random_vectors(names)), "advertise")
 
 
 def finish(round_: SecureRound) -> SecureRound:
@@ -192,6 +193,17 @@ def test_the_server_names_who_advertises_bad_keys(
     assert [(fault.client_id, fault.breach) for fault in round_.faults] == [(LIAR, Breach.KEY)]  # type: ignore[attr-defined]
     assert not round_.refused
     assert {name for found in round_.sums for name in found.survivors} == set(HONEST)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("least", [{"max_left_out": 0.0}, {"min_cohort": 9}], ids=["nobody left out", "a least cohort"])
+def test_where_all_are_needed_bad_keys_are_named_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, least: dict[str, Any]
+) -> None:
+    """Else one client could have a round begun again until there are no attempts left."""
+    with pytest.raises(ProtocolError) as caught:
+        advertising(monkeypatch, BAD_ADVERTISEMENTS["one key for both"], **least)
+    assert caught.value.breach in {Breach.LEFT_OUT, Breach.TOO_FEW}
+    assert [(peer.client_id, peer.breach) for peer in caught.value.peers] == [(LIAR, Breach.KEY)]
 
 
 @pytest.mark.parametrize("field", ["channel_key", "mask_key"])

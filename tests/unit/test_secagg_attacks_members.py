@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secagg_attackers import LyingRound, names_at, run_through, with_fixed_coin
+from secagg_attackers import STEPS, LyingRound, graph_in, names_at, run_through, with_fixed_coin
 from secure_round import SecureRound, names_of, other_terms, random_vectors, terms_of
 from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.secagg import client, recovery, server, shamir
@@ -88,6 +88,28 @@ def test_wrong_shares_are_found_and_their_holder_named(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("lie", [flipped, out_of_range])
 def test_wrong_shares_that_are_to_spare_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, lie: Lie) -> None:
     assert_exact(lying_round(monkeypatch, lie, 4))
+
+
+def test_a_liar_of_a_sparse_graph_is_named_by_its_own_neighbours() -> None:
+    """It holds shares of few of the owners; that these contradict it is enough."""
+    names = names_of(66)
+    round_ = LyingRound(terms_of(names), random_vectors(names), lies={})
+    run_through(round_, "advertise")
+    members = names_at(round_.groups[0])
+    graph = graph_in(round_.terms, len(names))
+    assert graph.degree < len(names) // 2
+
+    def lie(message: Any) -> Any:
+        return UnmaskingShares(flipped(message.shares)) if isinstance(message, UnmaskingShares) else message
+
+    round_.lies[members[0]] = lie
+    for step in STEPS[2:]:
+        getattr(round_, step)()
+    (found,) = round_.sums
+    assert isinstance(found, server.Sum), found
+    assert found.liars == (members[0],)
+    assert found.disputes == tuple(sorted((members[owner], members[0]) for owner in graph.holders(0)))
+    np.testing.assert_array_equal(found.total, round_.plain_sum(names))
 
 
 MALFORMED: dict[str, Lie] = {

@@ -174,3 +174,14 @@ def test_one_colluder_more_than_a_graph_withstands_isolates_a_member(dropout: fl
     assert colluders + 1 == 2 * threshold - 10
     stolen, victim = thin_out(round_, colluders + 1, honest=threshold - colluders - 2)
     np.testing.assert_array_equal(stolen, round_.vectors[victim])
+
+
+def test_a_least_cohort_withstands_what_a_group_of_its_own_size_does() -> None:
+    """Groups of 10 withstand five, but clients go along with a cohort of five, and that withstands two."""
+    terms = round_of(10, dropout=0.2).terms
+    assert [graph_in(terms, members).colluders for members in (10, 5)] == [5, 2]
+    with pytest.raises(ProtocolError):
+        thin_out(round_of(5, group_size=10, min_cohort=5, dropout=0.2), 2, honest=1)
+    round_ = round_of(5, group_size=10, min_cohort=5, dropout=0.2)
+    stolen, victim = thin_out(round_, 3, honest=0)
+    np.testing.assert_array_equal(stolen, round_.vectors[victim])

@@ -16,12 +16,13 @@ from recorded_round import STEPS, recorded
 from secure_round import Integers, identity_of, other_terms
 from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.secagg import client, client_checks
-from testudo_common.secagg.bindings import commitments_digest, sign_advertisement
+from testudo_common.secagg.bindings import commitments_digest, confirmation_tag, sign_advertisement, survivors_digest
 from testudo_common.secagg.client import ClientState, Finished
 from testudo_common.secagg.messages import (
     Advertisement,
     CommitmentEntry,
     Confirmations,
+    ConfirmationTag,
     Deliveries,
     Directory,
     DirectoryEntry,
@@ -403,7 +404,7 @@ def test_fewer_than_min_group() -> None:
 
 
 def test_tags_of_others_do_not_count() -> None:
-    """One of four survivors besides the victim sends none; the tag of the member that dropped out is no tag."""
+    """One of four survivors besides the victim sends none; the tag of a member that dropped out is good, and is no tag."""
     confirmed, _ = step(RECORD.steps["confirm"].states[VICTIM], SurvivorSet((0, 1, 2, 3, 4)))
     others = [
         client.step(
@@ -418,7 +419,9 @@ def test_tags_of_others_do_not_count() -> None:
         replace(next(item for item in message.tags if item.position == 2), position=place)
         for place, message in zip((0, 1, 3, 4), others, strict=True)
     ]
-    stranger = replace(RECORD.steps["unmask"].told[VICTIM].tags[-1], position=5)
+    shown = survivors_digest(confirmed.context, confirmed.survivors)
+    key = next(item.confirming for item in confirmed.held if item.position == 5)
+    stranger = ConfirmationTag(5, confirmation_tag(key, shown, 5, 2))
     with pytest.raises(ProtocolError, match="4 members confirm") as caught:
         step(confirmed, Confirmations((*tags[:3], stranger)))
     assert caught.value.breach is Breach.CONFIRMATION
