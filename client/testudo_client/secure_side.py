@@ -86,6 +86,8 @@ class SecureSide:
 
     def fault_of(self, request: TrainRequest) -> RefusalReason | None:
         """Why no attempt is begun for ``request``, or None."""
+        if request.round > self._plan.rounds.count:  # a server could look at coins without end
+            return RefusalReason.OTHER_PLAN
         if request.attempt >= self._plan.secure_aggregation.max_attempts:
             return RefusalReason.TOO_MANY_ATTEMPTS
         last = self._load()
@@ -166,7 +168,7 @@ class SecureSide:
             raise CheckpointError(
                 "the session of secure aggregation is damaged",
                 where=self._identity.client_id,
-                remedy="restore it from a copy; without it, what was sent already is not known",
+                remedy="an old copy would answer what was answered already: leave this run, and join the next one anew",
             ) from error
 
     def _save(self, session: Session) -> None:

@@ -8,7 +8,7 @@ from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
-from testudo_common.secagg.graph import Graph, graph_of, log2_tails, share_of
+from testudo_common.secagg.graph import graph_of, log2_tails, share_of
 
 
 def _secure_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
@@ -33,19 +33,34 @@ def _secure_figures(plan: FederationPlan, clients: int | None) -> dict[str, str 
         if complete
         else share_of(members, secure.dropout),
         "members_that_may_collude_in_a_group": graph.colluders if complete else share_of(members, secure.corruption),
-        "chance_that_more_collude": _chance_of_more(graph, clients, secure.corruption)
-        if complete and clients is not None
-        else None,
+        **_chances_of_more(plan, parameters.min_cohort, clients),
         "bits_a_coordinate": parameters.layout.value_bits,
         "quantisation_step": 1 / parameters.layout.scale,
     }
 
 
-def _chance_of_more(graph: Graph, clients: int, corruption: float) -> float:
-    """Probability that a client meets more colluders in its group than the group withstands, if their share holds."""
-    tails = log2_tails(clients - 1, share_of(clients, corruption), min(graph.members, clients) - 1)
-    more = graph.colluders + 1
-    return float(2.0 ** tails[more]) if more < len(tails) else 0.0
+def _chances_of_more(plan: FederationPlan, min_cohort: int, clients: int | None) -> dict[str, float | None]:
+    """How likely a client meets more colluders in its group than the group withstands, where their share holds.
+
+    Once for a full cohort drawn fairly, and once for the worst one: as small as may be, and with every colluder in it.
+    """
+    if clients is None:
+        return {"chance_that_more_collude": None, "chance_in_a_cohort_that_the_server_picks": None}
+    secure, corrupt = plan.secure_aggregation, share_of(clients, plan.secure_aggregation.corruption)
+
+    def chance(cohort: int, population: int) -> float | None:
+        members = cohort // max(1, cohort // secure.group_size)
+        graph = graph_of(members, secure.corruption, secure.dropout)
+        if graph.degree < members - 1:
+            return None
+        tails = log2_tails(population - 1, min(corrupt, population - 1), min(members, population) - 1)
+        more = graph.colluders + 1
+        return float(2.0 ** tails[more]) if more < len(tails) else 0.0
+
+    return {
+        "chance_that_more_collude": chance(plan.rounds.cohort_size, clients),
+        "chance_in_a_cohort_that_the_server_picks": chance(min_cohort, min_cohort),
+    }
 
 
 def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:

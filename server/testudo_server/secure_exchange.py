@@ -305,4 +305,4 @@ def _record_of(talk: _Talk, group: _Group) -> GroupRecord:
     if group.fault is None:
         return GroupRecord(talk.request.attempt, members, group.survivors, disputes=group.disputes)
     blamed = group.fault.breach in CHEATING or not talk.broken.isdisjoint(members)
-    return GroupRecord(talk.request.attempt, members, (), group.fault.breach.value, blamed)
+    return GroupRecord(talk.request.attempt, members, (), group.fault.breach.value, blamed, group.disputes)

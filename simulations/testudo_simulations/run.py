@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,7 +122,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         training_clients=len(federation.training),
         unseen_clients=len(federation.unseen),
         excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
-        privacy=_privacy_summary(plan, state),
+        privacy=_privacy_summary(plan, state, records),
         secure=secure_summary(
             plan, records, len(state.model), client_cpu_seconds, masks=request.backend != "mask-free"
         ),
@@ -204,10 +205,18 @@ def _curve_kept(out: Path, last_round: int) -> list[CurvePoint]:
     return [point for point in points if point.round <= last_round]
 
 
-def _privacy_summary(plan: FederationPlan, state: RunState) -> PrivacySummary:
-    """The account of the client that was asked most often; a round it was asked in counts, whatever became of it."""
+def _privacy_summary(plan: FederationPlan, state: RunState, records: Sequence[RoundRecord]) -> PrivacySummary:
+    """The account of the client that was asked most often; a round it was asked in counts, whatever became of it.
+
+    So does each attempt at a round, since a client may have trained anew for it, but never more often than planned.
+    """
     event = planned_event(plan)
-    most = max(state.participations.values(), default=0)
+    asked = Counter(state.participations)
+    for record in records:
+        asked.update(dict.fromkeys(record.cohort, max((group.attempt for group in record.groups), default=0)))
+    most = max(asked.values(), default=0)
+    if plan.rounds.max_participations is not None:
+        most = min(most, plan.rounds.max_participations)
     if event is None:
         steps = most * plan.inner.steps * plan.task.tasks_per_client
         return PrivacySummary(

@@ -325,10 +325,11 @@ def check_garbled(secure_round: GarbledRound, outcome: Outcome, drops: Drops) ->
     garbles = secure_round.garbles
     assert {fault.client_id for fault in secure_round.faults if isinstance(fault, PeerError)} <= set(garbles)
     terms = secure_round.terms
+    cost = dict.fromkeys(STEPS, 1) | {"mask": 0, "unmask": 2}
     for members, result in outcome.groups:
-        # A sealed share that cannot be opened costs its receiver; its sender may drop out as well. A garbled mask
-        # costs nobody.
-        lost = sum((name in drops) + (name in garbles and garbles[name].step != "mask") for name in members)
+        # A sealed share that cannot be opened costs its receiver, and its sender may drop out as well; a garbled mask
+        # costs nobody; to find a wrong share takes a right one more than are needed.
+        lost = sum((name in drops) + (cost[garbles[name].step] if name in garbles else 0) for name in members)
         graph = graph_in(terms, members)
         if len(members) - lost >= max(graph.threshold, terms.parameters.min_group):
             assert isinstance(result, Sum), result

@@ -605,7 +605,7 @@ def test_damaged_session_answers_nothing(tmp_path: Path, caplog: pytest.LogCaptu
     reply = reply_through_flower(members.participants["ada"], message)
     assert reply == Refusal(DIGEST, 1, 0, RefusalReason.INTERNAL)
     assert path.read_bytes() == before
-    assert "restore it from a copy" in caplog.text
+    assert "session of secure aggregation is damaged" in caplog.text
 
 
 def test_files_are_the_owners_alone(tmp_path: Path) -> None:

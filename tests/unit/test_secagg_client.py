@@ -404,7 +404,7 @@ def test_fewer_than_min_group() -> None:
 
 
 def test_tags_of_others_do_not_count() -> None:
-    """One of four survivors besides the victim sends none; the tag of a member that dropped out is good, and is no tag."""
+    """One of four survivors besides the victim sends none; the tag of a member that dropped out is good and none."""
     confirmed, _ = step(RECORD.steps["confirm"].states[VICTIM], SurvivorSet((0, 1, 2, 3, 4)))
     others = [
         client.step(

@@ -114,9 +114,8 @@ def _decode(holding: Holding, threshold: int, owner: str) -> tuple[bytes, tuple[
 def _subsets(shares: Mapping[int, shamir.Field], threshold: int) -> Iterator[tuple[int, ...]]:
     """Holders to try: t that decoding finds right; then the first t, t of the first t + 1, and so on."""
     places = list(shares)
-    errors = places_in_error(
-        np.array(places, dtype=np.int64) + 1, np.stack([shares[place] for place in places]), threshold
-    )
+    points, values = np.array(places, dtype=np.int64) + 1, np.stack([shares[place] for place in places])
+    errors = places_in_error(points, values, threshold)
     right = [place for place, error in zip(places, errors, strict=True) if not error]
     if len(right) >= threshold:
         yield tuple(right[:threshold])

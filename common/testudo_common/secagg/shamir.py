@@ -120,7 +120,6 @@ def share_from_bytes(data: bytes) -> Field:
     Raises:
         ProtocolError: A limb is not in the field.
     """
-    share = np.frombuffer(data, dtype=">u4" if len(data) == SHARE_BYTES else "u1").astype(np.int64)
-    if share.size != LIMBS or share.max() >= PRIME:
+    if len(data) != SHARE_BYTES or (share := np.frombuffer(data, dtype=">u4").astype(np.int64)).max() >= PRIME:
         raise ProtocolError(Breach.SHARE, "a share is not in the field")
     return share
