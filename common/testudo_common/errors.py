@@ -107,6 +107,10 @@ class RoundError(TestudoError):
     """A round cannot go on: too few clients answered, or too few may still take part."""
 
 
+class AggregationError(TestudoError):
+    """Updates cannot be aggregated as asked: too few for so many bad ones, or not finite."""
+
+
 class Breach(StrEnum):
     """In what way secure aggregation was broken. Fixed words, which may travel and be logged."""
 

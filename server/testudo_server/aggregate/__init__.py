@@ -1,5 +1,23 @@
-"""Rules that make one update of several: pure functions of ``float32[n, d]``."""
+"""Rules that make one update of several: pure functions of ``float32[n, d]``, robust against f bad rows or plain.
 
+:func:`chain` composes them from names; docstrings of the rules have their f, their kappa and their paper.
+"""
+
+from testudo_server.aggregate.base import Aggregated, Rejected, count_of_share, usable_rows
+from testudo_server.aggregate.blocks import Work
+from testudo_server.aggregate.compose import PRE_AGGREGATORS, RULES, Chain, Settings, chain
 from testudo_server.aggregate.rules import mean
 
-__all__ = ["mean"]
+__all__ = [
+    "PRE_AGGREGATORS",
+    "RULES",
+    "Aggregated",
+    "Chain",
+    "Rejected",
+    "Settings",
+    "Work",
+    "chain",
+    "count_of_share",
+    "mean",
+    "usable_rows",
+]

@@ -1,0 +1,79 @@
+"""Rules that iterate on weights: the geometric median and centred clipping. Neither looks at the rows again.
+
+Sources: Pillutla et al. 2022, "Robust Aggregation for Federated Learning" (arXiv 1912.13445), smoothed Weiszfeld;
+Karimireddy et al. 2021, "Learning from History" (arXiv 2012.10333), centred clipping.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from testudo_server.aggregate.base import Floats
+from testudo_server.aggregate.gram import Geometry
+
+_SMOOTHING = 1e-6  # of the median distance; an absolute one turns the median of small updates into their mean
+_CONVERGED = 1e-9  # of the median distance, moved in one iteration
+_MOST_ITERATIONS = 1000
+
+
+def geometric_median(geometry: Geometry, f: int, *, smoothing: float = _SMOOTHING) -> Floats:
+    """Weights of the point of least summed distance, by Weiszfeld's iteration until it stands still.
+
+    kappa <= 4 (1 + f / (n - 2f))^2 (Allouah et al. 2023), for f < n / 2. f only helps to begin near the honest rows.
+
+    Args:
+        geometry: Of m points.
+        f: Bad ones among them.
+        smoothing: Distances under so much of the median distance between points count as that.
+
+    Returns:
+        ``float64[m]`` of sum 1.
+    """
+    apart = geometry.distances[geometry.distances > 0.0]
+    m = len(geometry.distances)
+    if not len(apart):
+        return np.full(m, 1.0 / m)
+    scale = float(np.sqrt(np.median(apart)))
+    roots = np.sqrt(geometry.distances)
+    base = int(np.argmin(roots.sum(axis=1)))
+    products = geometry.around(base)  # [m, m]
+    weights = np.zeros(m)
+    weights[np.argsort(geometry.distances[base], kind="stable")[: m - f]] = 1.0 / (m - f)
+    for _ in range(_MOST_ITERATIONS):
+        toward = products @ weights
+        squared = products.diagonal() - 2.0 * toward + weights @ toward
+        closeness = 1.0 / np.maximum(np.sqrt(np.maximum(squared, 0.0)), smoothing * scale)
+        following = closeness / closeness.sum()
+        change = following - weights
+        weights = following
+        if change @ products @ change <= (_CONVERGED * scale) ** 2:
+            break
+    return weights
+
+
+def centred_clipping(geometry: Geometry, f: int, *, radius: float | None = None, iterations: int = 20) -> Floats:
+    """Weights of a centre that begins at zero and moves by the mean of the differences, each cut to a radius.
+
+    Nothing is kept between calls: whoever wants to begin at the last round's result subtracts it first. A bad row moves
+    the centre by radius / m an iteration at most. No kappa without knowledge of the honest rows' spread.
+
+    Args:
+        geometry: Of m points.
+        f: Bad ones among them; f < m / 2 holds the median distance within the honest ones.
+        radius: L2 norm; in each iteration the median distance from the centre where not given.
+        iterations: 1 or more.
+
+    Returns:
+        ``float64[m]`` of sum 1 or less.
+    """
+    del f
+    gram = geometry.gram
+    m = len(gram)
+    weights = np.zeros(m)
+    for _ in range(iterations):
+        toward = gram @ weights
+        away = np.sqrt(np.maximum(gram.diagonal() - 2.0 * toward + weights @ toward, 0.0))
+        limit = float(np.median(away)) if radius is None else radius
+        kept = np.minimum(1.0, np.divide(limit, away, out=np.ones(m), where=away > 0.0))  # [m]
+        weights = weights * (1.0 - kept.mean()) + kept / m
+    return weights

@@ -1,0 +1,148 @@
+"""The geometry of n rows in one pass: Gram matrix and squared distances, float64[n, n]. All rules but the coordinate
+ones need no more of the rows than this, and linear pre-aggregators act on it directly.
+
+Products are float32 and accumulated in float64. Two things go wrong in that, and are put right: rows so long or so
+short that their squares leave float32, which an attacker may send, are scaled by powers of two; and distances that are
+small beside the rows, as of weights instead of updates, are taken from direct differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from testudo_server.aggregate.base import Floats, Rows, refuse_nonfinite
+from testudo_server.aggregate.blocks import Work, blocks_of, over_chunks
+
+_SHORTEST_SQUARED, _LONGEST_SQUARED = 1e-18, 1e30  # between them no product that matters leaves float32
+_CANCELLED = 1e-3  # a distance of less than so much of both squared norms has lost too many digits
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Of m points.
+
+    Attributes:
+        gram: ``float64[m, m]``, inner products.
+        distances: ``float64[m, m]``, squared, symmetric, at least 0, and 0 on the diagonal.
+    """
+
+    gram: Floats
+    distances: Floats
+
+    @property
+    def norms(self) -> Floats:
+        """``float64[m]``."""
+        norms: Floats = np.sqrt(np.maximum(self.gram.diagonal(), 0.0))
+        return norms
+
+    def mixed(self, matrix: Floats) -> Geometry:
+        """Of the points ``matrix @ points``: ``matrix`` is ``float64[k, m]``.
+
+        Where its rows sum to 1 the distances come from distances, which a shift of all points leaves alone.
+        """
+        gram = matrix @ self.gram @ matrix.T  # [k, k]
+        affine = np.allclose(matrix.sum(axis=1), 1.0, rtol=0.0, atol=1e-9)
+        form = -0.5 * (matrix @ self.distances @ matrix.T) if affine else gram
+        return Geometry(gram, _distances_of(form))
+
+    def around(self, base: int) -> Floats:
+        """``float64[m, m]``: inner products of the differences to point ``base``.
+
+        Either of two formulas, whichever rounds less for the pair: from inner products where one point is very far
+        away, from distances where all are far from the origin.
+        """
+        gram, distances, norms = self.gram, self.distances, self.norms
+        by_products = gram - gram[base] - gram[:, base, None] + gram[base, base]
+        error = np.outer(norms + norms[base], norms + norms[base])
+        from_base = distances[base]
+        sums = from_base + from_base[:, None]
+        by_distances = (sums - distances) / 2.0
+        chosen: Floats = np.where(sums + distances < error, by_distances, by_products)
+        np.fill_diagonal(chosen, from_base)
+        return chosen
+
+
+def measure(rows: Rows, work: Work) -> Geometry:
+    """The geometry of ``float32[n, d]``.
+
+    Raises:
+        AggregationError: A row is not finite.
+    """
+    gram = _gram(rows, None, work)  # [n, n]
+    squares = gram.diagonal()
+    if not (np.isfinite(gram).all() and squares.min() > _SHORTEST_SQUARED and squares.max() < _LONGEST_SQUARED):
+        refuse_nonfinite(rows)
+        exponents = np.frexp(_peaks(rows, work))[1]  # [n]
+        gram = np.ldexp(_gram(rows, exponents, work), exponents[:, None] + exponents)
+    distances = _distances_of(gram)
+    squares = gram.diagonal()
+    _recompute(distances, distances < _CANCELLED * (squares + squares[:, None]), rows, work)
+    return Geometry(gram, distances)
+
+
+def _gram(rows: Rows, exponents: np.ndarray | None, work: Work) -> Floats:
+    """Of the rows, each divided by 2 to its exponent, where that is given."""
+
+    def do(columns: range) -> list[Rows]:
+        products = []
+        with np.errstate(all="ignore"):
+            for columns_of_block in blocks_of(columns):
+                block = rows[:, columns_of_block]
+                if exponents is not None:
+                    block = np.ldexp(block, -exponents[:, None])
+                products.append(block @ block.T)  # float32[n, n]
+        return products
+
+    total = np.zeros((len(rows), len(rows)))
+    for products in over_chunks(rows.shape[1], work, do):
+        for product in products:
+            total += product
+    return total
+
+
+def _peaks(rows: Rows, work: Work) -> Rows:
+    """``float32[n]``: each row's greatest absolute value."""
+
+    def do(columns: range) -> Rows:
+        parts = [np.abs(rows[:, block]).max(axis=1) for block in blocks_of(columns)]
+        peaks: Rows = np.max(parts, axis=0)
+        return peaks
+
+    peaks: Rows = np.max(list(over_chunks(rows.shape[1], work, do)), axis=0)
+    return peaks
+
+
+def _distances_of(form: Floats) -> Floats:
+    """``form[i, i] + form[j, j] - 2 form[i, j]``, clipped at 0."""
+    squares = form.diagonal()
+    distances = np.maximum(squares + squares[:, None] - (form + form.T), 0.0)
+    np.fill_diagonal(distances, 0.0)
+    return distances
+
+
+def _recompute(distances: Floats, wrong: np.ndarray, rows: Rows, work: Work) -> None:
+    """Put direct differences in the place of those distances that are ``wrong``, ``bool[n, n]``."""
+    pairs = np.triu(wrong, 1)
+    firsts = np.flatnonzero(pairs.any(axis=1))
+    if not len(firsts):
+        return
+
+    def do(columns: range) -> list[Floats]:
+        found = []
+        for block in blocks_of(columns):
+            part = np.zeros_like(distances)
+            for first in firsts:
+                others = np.flatnonzero(pairs[first])
+                difference = rows[others, block].astype(np.float64) - rows[first, block]
+                part[first, others] = np.einsum("ij,ij->i", difference, difference)
+            found.append(part)
+        return found
+
+    total = np.zeros_like(distances)
+    for parts in over_chunks(rows.shape[1], work, do):
+        for part in parts:
+            total += part
+    distances[pairs] = total[pairs]
+    distances.T[pairs] = total[pairs]
