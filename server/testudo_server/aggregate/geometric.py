@@ -11,34 +11,37 @@ import numpy as np
 from testudo_server.aggregate.base import Floats
 from testudo_server.aggregate.gram import Geometry
 
-_SMOOTHING = 1e-6  # of the median distance; an absolute one turns the median of small updates into their mean
-_CONVERGED = 1e-9  # of the median distance, moved in one iteration
+# Both are shares of the radius around the medoid that holds n - f rows. An absolute smoothing turns the median of small
+# updates into their mean; and of a median over all pairs, bad rows can be in more than half.
+_SMOOTHING = 1e-6
+_CONVERGED = 1e-9
 _MOST_ITERATIONS = 1000
 
 
 def geometric_median(geometry: Geometry, f: int, *, smoothing: float = _SMOOTHING) -> Floats:
     """Weights of the point of least summed distance, by Weiszfeld's iteration until it stands still.
 
-    kappa <= 4 (1 + f / (n - 2f))^2 (Allouah et al. 2023), for f < n / 2. f only helps to begin near the honest rows.
+    kappa <= 4 (1 + f / (n - 2f))^2 (Allouah et al. 2023), for f < n / 2. f only says which rows
+    to begin at, and what a small distance is.
 
     Args:
         geometry: Of m points.
         f: Bad ones among them.
-        smoothing: Distances under so much of the median distance between points count as that.
+        smoothing: Distances under so much of the radius of the m - f points around the medoid count as that.
 
     Returns:
         ``float64[m]`` of sum 1.
     """
-    apart = geometry.distances[geometry.distances > 0.0]
     m = len(geometry.distances)
-    if not len(apart):
-        return np.full(m, 1.0 / m)
-    scale = float(np.sqrt(np.median(apart)))
     roots = np.sqrt(geometry.distances)
-    base = int(np.argmin(roots.sum(axis=1)))
-    products = geometry.around(base)  # [m, m]
+    medoid = int(np.argmin(roots.sum(axis=1)))
+    near = np.argsort(roots[medoid], kind="stable")[: m - f]
+    scale = float(roots[medoid, near[-1]])
     weights = np.zeros(m)
-    weights[np.argsort(geometry.distances[base], kind="stable")[: m - f]] = 1.0 / (m - f)
+    weights[near] = 1.0 / (m - f)
+    if scale == 0.0:  # more than half of the points are one
+        return weights
+    products = geometry.around(medoid)  # [m, m]
     for _ in range(_MOST_ITERATIONS):
         toward = products @ weights
         squared = products.diagonal() - 2.0 * toward + weights @ toward
