@@ -54,6 +54,9 @@ clean: ## delete .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov build dist
 	find client common server simulations tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# ByzFL is an oracle of tests. It is no dependency in pyproject.toml: it would bring torchvision, whose build for CUDA
+# breaks beside a CPU build of torch, and the part that is tested against needs nothing that is not there.
+#
 # The set-up. Files in .venv stamp what is installed, so that a second run installs only after a change. The build
 # backend is installed first and pinned too, which build isolation would not do.
 $(VENV)/pyvenv.cfg:
@@ -74,4 +77,5 @@ $(VENV)/.runtime: pyproject.toml constraints.txt $(VENV)/.build
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.build
 	@echo "Setting up $(VENV) to run and to develop (a few minutes the first time) ..."
 	@$(INSTALL) -e '.[dev,ray]' || $(BLAME)
+	@$(INSTALL) --no-deps byzfl || $(BLAME)
 	@touch $(VENV)/.runtime $@

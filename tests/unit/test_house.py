@@ -194,3 +194,11 @@ def test_every_dependency_is_pinned_within_its_range(text: str) -> None:
     version = pins()[canonicalize_name(requirement.name)]
     assert re.fullmatch(r"[0-9][0-9a-z.]*", version), "no local version: it exists on one machine only"
     assert requirement.specifier.contains(version)
+
+
+def test_the_oracle_is_pinned_and_brings_nothing() -> None:
+    """ByzFL's torchvision crashes beside a CPU build of torch."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "$(INSTALL) --no-deps byzfl" in makefile
+    assert pins()["byzfl"] == "0.0.11"
+    assert not any(Requirement(text).name == "byzfl" for text in REQUIREMENTS)
