@@ -1,0 +1,249 @@
+"""What every chain of aggregation holds, for any rows: see ``aggregation_cases`` for the chains and the attacks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from aggregation_cases import (
+    ATTACKS,
+    CHAINS,
+    FROM_ZERO,
+    NAMED,
+    SETTINGS,
+    aggregate,
+    honest_rows_of,
+    kappa_of,
+    least_rows,
+    rows_of,
+)
+from testudo_common.errors import AggregationError
+from testudo_server.aggregate import Aggregated, Work, chain, usable_rows
+from testudo_server.aggregate.base import Rows
+from testudo_server.aggregate.coordinate import mean_of_ranks
+from testudo_server.aggregate.gram import measure
+from testudo_server.aggregate.networks import steps_for
+
+every_chain = pytest.mark.parametrize("names", CHAINS, ids=NAMED)
+seeds = st.integers(0, 2**32 - 1)
+fs = st.integers(0, 4)
+FINITE = {"width": 32, "allow_nan": False, "allow_infinity": False}
+
+
+@st.composite
+def cohorts(draw: st.DrawFn, names: tuple[str, ...]) -> tuple[Rows, int]:
+    """Rows, and an f that the chain withstands among them."""
+    f = draw(fs)
+    n = least_rows(names, f) + draw(st.integers(0, 6))
+    return rows_of(n, draw(st.sampled_from([1, 2, 7, 30])), draw(seeds)), f
+
+
+def apart(names: tuple[str, ...], rows: Rows) -> bool:
+    """Whether no tie among distances decides what a rule of selection selects, and a geometric median is one point.
+
+    On a line the median of an even number is any point between two; mixed rows may be two points, each many times.
+    """
+    if names[-1] == "geometric_median" and (rows.shape[1] == 1 or "nnm" in names) and len(rows) % 2 == 0:
+        return False
+    if rows.shape[1] > 2:
+        return True
+    return {"krum", "multi_krum", "mda", "nnm", "dedupe"}.isdisjoint(names)
+
+
+@every_chain
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_permutation_of_clients_changes_nothing(names: tuple[str, ...], data: st.DataObject) -> None:
+    if "bucketing" in names:
+        return  # it draws
+    rows, f = data.draw(cohorts(names))
+    assume(apart(names, rows))
+    order = np.random.default_rng(data.draw(seeds)).permutation(len(rows))
+    there, here = aggregate(names, rows[order], f), aggregate(names, rows, f)
+    if not mutual_pair_ties(names, len(rows), f):
+        np.testing.assert_allclose(there.vector, here.vector, atol=2e-5)
+        if here.influence is not None and there.influence is not None:
+            np.testing.assert_allclose(there.influence @ rows[order], here.influence @ rows, atol=2e-5)
+
+
+def mutual_pair_ties(names: tuple[str, ...], n: int, f: int) -> bool:
+    """Krum's scores tie exactly where it counts one neighbour, and a pair are each other's; then row numbers decide."""
+    return names[-1] in ("krum", "multi_krum") and n - f - 2 <= 1
+
+
+@every_chain
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_shift_of_all_rows_shifts_the_result(names: tuple[str, ...], data: st.DataObject) -> None:
+    if not FROM_ZERO.isdisjoint(names):
+        return
+    rows, f = data.draw(cohorts(names))
+    assume(apart(names, rows))
+    rows = np.round(rows * 256) / np.float32(256)  # so that the shift is exact
+    shift = np.float32(data.draw(st.integers(-1000, 1000)))
+    expected = aggregate(names, rows, f).vector.astype(np.float64) + shift
+    if not mutual_pair_ties(names, len(rows), f):
+        np.testing.assert_allclose(aggregate(names, rows + shift, f).vector, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean"])
+@given(
+    rows=st.integers(1, 60).flatmap(lambda n: arrays(np.float32, (n, 5), elements=st.floats(**FINITE))), data=st.data()
+)
+@settings(max_examples=100, deadline=None)
+def test_coordinate_rules_stay_in_the_hull_of_what_is_kept(rule: str, rows: Rows, data: st.DataObject) -> None:
+    """To the bit, for any floats: with f outliers on a side, in the hull of the honest coordinates."""
+    f = data.draw(st.integers(0, (len(rows) - 1) // 2))
+    vector = aggregate((rule,), rows, f).vector
+    ordered = np.sort(rows, axis=0)
+    assert (ordered[f] <= vector).all()
+    assert (vector <= ordered[len(rows) - 1 - f]).all()
+
+
+@given(rows=st.integers(1, 70).flatmap(lambda n: arrays(np.float32, (n, 3), elements=st.floats(-10, 10, width=32))))
+@settings(max_examples=60, deadline=None)
+def test_median_and_trimmed_mean_are_those_of_a_sort(rows: Rows) -> None:
+    """Through networks up to 48 rows and through a sort from there; many entries are equal."""
+    n = len(rows)
+    ordered = np.sort(rows.astype(np.float64), axis=0)
+    np.testing.assert_array_equal(aggregate(("median",), rows, 0).vector, np.float32(np.median(ordered, axis=0)))
+    for f in {0, 1, n // 3, (n - 1) // 2}:
+        if 2 * f < n:
+            found = aggregate(("trimmed_mean",), rows, f).vector
+            np.testing.assert_allclose(found, ordered[f : n - f].mean(axis=0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_networks_select_every_range_of_ranks(n: int) -> None:
+    """By the 0-1 principle all inputs of zeros and ones are all inputs."""
+    rows = (np.arange(2**n) >> np.arange(n)[:, None] & 1).astype(np.float32)  # [n, 2^n]
+    ones = rows.sum(axis=0)
+    for first in range(n):
+        for last in range(first + 1, n + 1):
+            kept = np.clip(ones - (n - last), 0, last - first)
+            found = mean_of_ranks(rows, range(first, last), Work())
+            np.testing.assert_array_equal(found, (kept / (last - first)).astype(np.float32))
+
+
+def test_networks_are_pruned() -> None:
+    assert len(steps_for(20, 9, 11)) < len(steps_for(20, 4, 16)) + 1 <= 103  # Batcher's whole network has 103
+    assert steps_for(20, 0, 20) == ()
+
+
+def attacked(names: tuple[str, ...], n: int, d: int, f: int, attack: str, seed: int) -> tuple[Rows, np.ndarray]:
+    """Rows of which f are bad, at random places, and ``bool[n]``: which are honest."""
+    rng = np.random.default_rng(seed)
+    honest = honest_rows_of(names, n - f, d, seed % 1000)
+    bad = ATTACKS[attack](honest, f, rng)
+    order = rng.permutation(n)
+    return np.concatenate([honest, bad])[order], order < n - f
+
+
+@every_chain
+@pytest.mark.parametrize("attack", ATTACKS)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_f_bad_rows_leave_the_result_near_the_honest_mean(
+    names: tuple[str, ...], attack: str, data: st.DataObject
+) -> None:
+    """Finite, and within the kappa that the docstrings state; the mean alone withstands none."""
+    if "mean" in names:
+        return
+    f = data.draw(st.integers(1, 4))
+    n = least_rows(names, f) + f + data.draw(st.integers(0, 6))
+    rows, honest = attacked(names, n, data.draw(st.sampled_from([3, 40])), f, attack, data.draw(seeds))
+    found = aggregate(names, rows, f)
+    assert np.isfinite(found.vector).all()
+    kept = rows[honest].astype(np.float64)
+    mean = kept.mean(axis=0)
+    spread = float(((kept - mean) ** 2).sum(axis=1).mean())
+    error = float(((found.vector - mean) ** 2).sum())
+    kappa = kappa_of(names, n, f)
+    if kappa is not None:
+        assert error <= kappa * spread * (1 + 1e-4)
+    else:  # no bound is stated, but the bad rows must not have moved it far
+        longest = np.linalg.norm(kept, axis=1).max()
+        assert np.linalg.norm(found.vector) <= 12 * longest + 40
+
+
+@every_chain
+@given(data=st.data(), poison=st.sampled_from([np.nan, np.inf, -np.inf]))
+@settings(max_examples=10, deadline=None)
+def test_what_is_not_finite_is_refused_by_name(names: tuple[str, ...], data: st.DataObject, poison: float) -> None:
+    rows, f = data.draw(cohorts(names))
+    bad = data.draw(st.integers(0, len(rows) - 1))
+    rows[bad, data.draw(st.integers(0, rows.shape[1] - 1))] = poison
+    with pytest.raises(AggregationError, match=rf"not finite: row {bad}$|not finite: row {bad}\b"):
+        aggregate(names, rows, f)
+    left, kept, rejected = usable_rows(rows, rows.shape[1])
+    assert [each.row for each in rejected] == [bad]
+    assert bad not in kept
+    if len(left) >= least_rows(names, f):
+        assert np.isfinite(aggregate(names, left, f).vector).all()
+
+
+def bits(found: Aggregated) -> tuple[bytes, bytes | None]:
+    return found.vector.tobytes(), None if found.influence is None else found.influence.tobytes()
+
+
+@every_chain
+@pytest.mark.parametrize("n", [24, 55])
+def test_same_bits_for_every_chunk_size_and_thread_count(names: tuple[str, ...], n: int) -> None:
+    rows = rows_of(n, 20_011, 1)
+    rows[1] = rows[0] + np.float32(1e-3) * rows[2]  # some distances are recomputed
+    reference = bits(aggregate(names, rows, 3, work=Work(chunk=10**9)))
+    for work in (Work(chunk=1), Work(chunk=10_000, threads=2), Work(chunk=1, threads=3)):
+        assert bits(aggregate(names, rows, 3, work=work)) == reference
+
+
+@every_chain
+def test_inputs_are_untouched_and_nothing_is_kept_between_calls(names: tuple[str, ...]) -> None:
+    rows = rows_of(24, 200, 2)
+    before = rows.copy()
+    rows.flags.writeable = False
+    rule = chain(names, f=3, settings=SETTINGS)
+    first = rule(rows, rng=np.random.default_rng(7))
+    rule(rows_of(24, 200, 3), rng=np.random.default_rng(7))
+    assert bits(rule(rows, rng=np.random.default_rng(7))) == bits(first)
+    np.testing.assert_array_equal(rows, before)
+    assert not np.shares_memory(first.vector, rows)
+
+
+@every_chain
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_influence_is_what_makes_the_result(names: tuple[str, ...], data: st.DataObject) -> None:
+    rows, f = data.draw(cohorts(names))
+    found = aggregate(names, rows, f)
+    if found.influence is None:
+        assert names[-1] in ("median", "trimmed_mean")
+        return
+    assert found.influence.shape == (len(rows),)
+    assert (found.influence >= -1e-12).all()
+    assert found.influence.sum() <= 1 + 1e-9
+    np.testing.assert_allclose(found.influence @ rows, found.vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-120, -60, 0, 40, 90])
+@pytest.mark.parametrize("names", [c for c in CHAINS if {"clip", "centred_clipping"}.isdisjoint(c)], ids=NAMED)
+def test_scale_is_no_matter(names: tuple[str, ...], exponent: int) -> None:
+    """An absolute constant in a rule would show here, as would squares that leave float32."""
+    rows = rows_of(24, 50, 4)
+    scaled = aggregate(names, np.ldexp(rows, exponent).astype(np.float32), 3).vector
+    np.testing.assert_allclose(
+        np.ldexp(scaled.astype(np.float64), -exponent), aggregate(names, rows, 3).vector, atol=1e-4
+    )
+
+
+@given(seed=seeds, exponent=st.integers(-20, 3))
+@settings(max_examples=30, deadline=None)
+def test_distances_are_those_of_float64(seed: int, exponent: int) -> None:
+    """Of near-copies far from the origin too, where products of float32 have no digit left."""
+    rows = rows_of(6, 40, seed)
+    rows[3:] = rows[0] + np.ldexp(rows[3:] - rows[0], exponent)
+    wide = rows.astype(np.float64)
+    expected = ((wide[:, None] - wide[None]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(measure(rows, Work()).distances, expected, rtol=1e-3, atol=0)
