@@ -13,6 +13,8 @@ SETTINGS = Settings(max_norm=3.0, radius=2.0)
 CHAINS = [
     *((rule,) for rule in RULES),
     *((first, "trimmed_mean") for first in PRE_AGGREGATORS),
+    ("arc", "mean"),
+    ("clip", "arc", "median"),
     ("nnm", "median"),
     ("nnm", "krum"),
     ("nnm", "geometric_median"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -21,7 +23,7 @@ from aggregation_cases import (
     rows_of,
 )
 from testudo_common.errors import AggregationError
-from testudo_server.aggregate import Aggregated, Work, chain, usable_rows
+from testudo_server.aggregate import Aggregated, Work, chain, compose, usable_rows
 from testudo_server.aggregate.base import Rows
 from testudo_server.aggregate.coordinate import mean_of_ranks
 from testudo_server.aggregate.gram import measure
@@ -236,6 +238,19 @@ def test_scale_is_no_matter(names: tuple[str, ...], exponent: int) -> None:
     np.testing.assert_allclose(
         np.ldexp(scaled.astype(np.float64), -exponent), aggregate(names, rows, 3).vector, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("names", [c for c in CHAINS if {"clip", "arc", "centred_clipping"} & set(c)], ids=NAMED)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_norms_alone_are_enough_where_no_distance_is_looked_at(
+    names: tuple[str, ...], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(24, 5000, 4)
+    rows[3:6] *= np.float32(scale)
+    rule = chain(names, f=3, settings=replace(SETTINGS, iterations=1))
+    found = rule(rows)
+    monkeypatch.setattr(compose, "_NEED_NORMS", frozenset())
+    np.testing.assert_allclose(found.vector, rule(rows).vector, atol=1e-5)
 
 
 @given(seed=seeds, exponent=st.integers(-20, 3))

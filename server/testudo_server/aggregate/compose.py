@@ -18,7 +18,7 @@ from testudo_server.aggregate.caf import caf
 from testudo_server.aggregate.coordinate import mean_of_ranks, median_ranks, trimmed_ranks
 from testudo_server.aggregate.dedupe import LOW_MEDIAN, SIMILAR, dedupe
 from testudo_server.aggregate.geometric import centred_clipping, geometric_median
-from testudo_server.aggregate.gram import Geometry, measure
+from testudo_server.aggregate.gram import Geometry, measure, measure_norms
 from testudo_server.aggregate.mda import NODE_BUDGET, mda
 from testudo_server.aggregate.mixing import arc, bucketing, clip, nnm
 from testudo_server.aggregate.selection import krum, multi_krum
@@ -113,7 +113,17 @@ _RANKS: dict[str, Callable[[int, int], range]] = {"median": median_ranks, "trimm
 
 PRE_AGGREGATORS = (*_MIXES, "bucketing")
 RULES = (*_WEIGHTS, *_RANKS)
-_NEED_NO_GEOMETRY = {"mean", "bucketing", *_RANKS}
+_NEED_NOTHING = {"mean", "bucketing", *_RANKS}
+_NEED_NORMS = {"mean", "clip", "arc", *_RANKS}
+
+
+def _measured(names: tuple[str, ...], settings: Settings, rows: Rows, work: Work) -> Geometry:
+    """What this chain looks at, in as little time as it takes."""
+    if _NEED_NOTHING.issuperset(names):
+        unknown = np.full((len(rows), len(rows)), np.nan)
+        return Geometry(unknown, unknown)
+    one_step = {"centred_clipping"} if settings.iterations == 1 else set()  # from zero: only norms
+    return measure_norms(rows, work) if (_NEED_NORMS | one_step).issuperset(names) else measure(rows, work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,25 +149,22 @@ class Chain:
         work = Work() if work is None else work
         rows = checked_rows(rows)
         check_f(self.names[0], len(rows), self.f)
-        unmeasured = _NEED_NO_GEOMETRY.issuperset(self.names)
-        nothing = np.zeros((len(rows), len(rows)))
-        geometry = Geometry(nothing, nothing) if unmeasured else measure(rows, work)
+        geometry = _measured(self.names, self.settings, rows, work)
         matrix: Floats | None = None
-        mix = Mix(nothing, self.f)
+        f = self.f
         merged: tuple[tuple[int, ...], ...] = ()
         for name in self.names[:-1]:
-            mix = self._mix(name, geometry, mix.f, rng)
-            geometry = geometry.mixed(mix.matrix)
+            mix = self._mix(name, geometry, f, rng)
+            geometry, f = geometry.mixed(mix.matrix), mix.f
             merged += _members(mix.merged, matrix)
             matrix = mix.matrix if matrix is None else mix.matrix @ matrix
         rule, m = self.names[-1], len(geometry.distances)
-        check_f(rule, m, mix.f)
+        check_f(rule, m, f)
         if rule in _RANKS:
-            vector = mean_of_ranks(rows, _RANKS[rule](m, mix.f), work, matrix)
-            return Aggregated(vector, None, mix.f, merged)
-        weights = _WEIGHTS[rule](geometry, mix.f, self.settings)
+            return Aggregated(mean_of_ranks(rows, _RANKS[rule](m, f), work, matrix), None, f, merged)
+        weights = _WEIGHTS[rule](geometry, f, self.settings)
         influence = weights if matrix is None else weights @ matrix  # [n]
-        return Aggregated(combine(influence, rows, work), influence, mix.f, merged)
+        return Aggregated(combine(influence, rows, work), influence, f, merged)
 
     def _mix(self, name: str, geometry: Geometry, f: int, rng: np.random.Generator | None) -> Mix:
         if name != "bucketing":

@@ -8,6 +8,7 @@ small beside the rows, as of weights instead of updates, are taken from direct d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,20 +71,55 @@ def measure(rows: Rows, work: Work) -> Geometry:
     Raises:
         AggregationError: A row is not finite.
     """
-    gram = _gram(rows, None, work)  # [n, n]
-    squares = gram.diagonal()
-    if not (np.isfinite(gram).all() and squares.min() > _SHORTEST_SQUARED and squares.max() < _LONGEST_SQUARED):
-        refuse_nonfinite(rows)
-        exponents = np.frexp(_peaks(rows, work))[1]  # [n]
-        gram = np.ldexp(_gram(rows, exponents, work), exponents[:, None] + exponents)
+    gram, exponents = _products(rows, _every_pair, work)  # [n, n]
+    gram = np.ldexp(gram, exponents[:, None] + exponents)
     distances = _distances_of(gram)
     squares = gram.diagonal()
     _recompute(distances, distances < _CANCELLED * (squares + squares[:, None]), rows, work)
     return Geometry(gram, distances)
 
 
-def _gram(rows: Rows, exponents: np.ndarray | None, work: Work) -> Floats:
-    """Of the rows, each divided by 2 to its exponent, where that is given."""
+def measure_norms(rows: Rows, work: Work) -> Geometry:
+    """The same in a tenth of the time for whom norms are enough: inner products of two rows are 0, distances NaN.
+
+    Raises:
+        AggregationError: A row is not finite.
+    """
+    squares, exponents = _products(rows, _each_with_itself, work)  # [n]
+    return Geometry(np.diag(np.ldexp(squares, 2 * exponents)), np.full((len(rows), len(rows)), np.nan))
+
+
+_Product = Callable[[Rows], Rows]
+
+
+def _every_pair(block: Rows) -> Rows:
+    product: Rows = block @ block.T  # [n, n]
+    return product
+
+
+def _each_with_itself(block: Rows) -> Rows:
+    product: Rows = (block[:, np.newaxis] @ block[:, :, np.newaxis])[:, 0, 0]  # [n]
+    return product
+
+
+def _products(rows: Rows, product: _Product, work: Work) -> tuple[Floats, np.ndarray]:
+    """Summed products of the rows, each divided by 2 to an exponent that keeps them in float32; and the exponents, [n].
+
+    Raises:
+        AggregationError: A row is not finite.
+    """
+    exponents = np.zeros(len(rows), dtype=np.int32)
+    total = _summed(rows, None, product, work)
+    squares = total.diagonal() if total.ndim == 2 else total
+    if not (np.isfinite(total).all() and squares.min() > _SHORTEST_SQUARED and squares.max() < _LONGEST_SQUARED):
+        refuse_nonfinite(rows)
+        exponents = np.frexp(_peaks(rows, work))[1]
+        total = _summed(rows, exponents, product, work)
+    return total, exponents
+
+
+def _summed(rows: Rows, exponents: np.ndarray | None, product: _Product, work: Work) -> Floats:
+    """Products of all blocks, in float64; of the rows divided by 2 to their exponents, where those are given."""
 
     def do(columns: range) -> list[Rows]:
         products = []
@@ -92,13 +128,13 @@ def _gram(rows: Rows, exponents: np.ndarray | None, work: Work) -> Floats:
                 block = rows[:, columns_of_block]
                 if exponents is not None:
                     block = np.ldexp(block, -exponents[:, None])
-                products.append(block @ block.T)  # float32[n, n]
+                products.append(product(block))
         return products
 
-    total = np.zeros((len(rows), len(rows)))
-    for products in over_chunks(rows.shape[1], work, do):
-        for product in products:
-            total += product
+    parts = (part for products in over_chunks(rows.shape[1], work, do) for part in products)
+    total = next(parts).astype(np.float64)
+    for part in parts:
+        total += part
     return total
 
 

@@ -27,10 +27,17 @@ def _secagg(repeats: int) -> list[Measurement]:
     return measure_secagg(repeats)
 
 
+def _robust(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.robust import measure_robust
+
+    return measure_robust(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
     "secagg": _secagg,
+    "robust": _robust,
 }
 
 
