@@ -213,10 +213,12 @@ def test_bad_rows_are_named() -> None:
 # --- faults seen in others
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n", [9, 60])
 @pytest.mark.parametrize("rule", RULES)
-def test_one_nan_client_is_named_and_poisons_nothing(rule: str) -> None:
-    rows = rows_of(9, 20_000, 0)
-    rows[4, 17_000] = np.nan
+def test_one_nan_client_is_named_and_poisons_nothing(rule: str, n: int, poison: float) -> None:
+    rows = rows_of(n, 20_000, 0)
+    rows[4, 17_000] = poison
     with pytest.raises(AggregationError, match="not finite: row 4"):
         chain([rule], f=2)(rows)
 

@@ -78,17 +78,15 @@ def combine(weights: Floats, rows: Rows, work: Work) -> Vector:
     short = weights.astype(np.float32)  # [n]
     result = np.empty(rows.shape[1], dtype=np.float32)
 
-    def do(columns: range) -> bool:
-        finite = True
+    def do(columns: range) -> None:
         with np.errstate(all="ignore"):
             for block in blocks_of(columns):
-                out = result[block]
-                np.matmul(short, rows[:, block], out=out)
-                if not np.isfinite(out).all():  # of a bad row, or of rounding at the end of float32
-                    out[:] = weights @ rows[:, block].astype(np.float64)
-                    finite = finite and bool(np.isfinite(out).all())
-        return finite
+                np.matmul(short, rows[:, block], out=result[block])
 
-    if not all(list(over_chunks(rows.shape[1], work, do))):
+    for _ in over_chunks(rows.shape[1], work, do):
+        pass
+    wrong = np.flatnonzero(~np.isfinite(result))
+    if len(wrong):  # of a bad row, or of rounding at the end of float32
         refuse_nonfinite(rows)
+        result[wrong] = weights @ rows[:, wrong].astype(np.float64)
     return result

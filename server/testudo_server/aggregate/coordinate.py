@@ -61,12 +61,12 @@ def mean_of_ranks(rows: Rows, ranks: range, work: Work, matrix: Floats | None = 
             with np.errstate(all="ignore"):
                 if short is not None and mixed is not None:
                     values = np.matmul(short, values, out=mixed[:, :size])
-                if not np.isfinite(values).all():
-                    return False
                 if m <= _MOST_WIRES:
-                    _sum_by_network(values, ranks, scratch, total[:size])
+                    finite = _sum_by_network(values, ranks, scratch, total[:size])
                 else:
-                    _sum_by_sorting(values, ranks, total[:size])
+                    finite = _sum_by_sorting(values, ranks, total[:size])
+                if not finite:
+                    return False
                 np.divide(total[:size], len(ranks), out=total[:size])
                 result[block] = total[:size]
         return True
@@ -76,16 +76,24 @@ def mean_of_ranks(rows: Rows, ranks: range, work: Work, matrix: Floats | None = 
     return result
 
 
-def _sum_by_network(values: Rows, ranks: range, scratch: Rows, total: Floats) -> None:
+def _sum_by_network(values: Rows, ranks: range, scratch: Rows, total: Floats) -> bool:
+    """Put the sums of the kept ranks into ``total``; False, and nothing to rely on, where a value is not finite."""
+    if not np.isfinite(values).all():
+        return False
     kept = run_network(values, ranks.start, ranks.stop, scratch)
     total[:] = kept[0]
     for wire in kept[1:]:
         np.add(total, wire, out=total)
+    return True
 
 
-def _sum_by_sorting(values: Rows, ranks: range, total: Floats) -> None:
+def _sum_by_sorting(values: Rows, ranks: range, total: Floats) -> bool:
+    """The same. What is not finite is at the ends of what is sorted: NaN comes last."""
+    finite = True
     for part in blocks_of(range(values.shape[1]), _SORTED_COLUMNS):
         columns = np.ascontiguousarray(values[:, part].T)  # [w, m]
         columns.sort(axis=1)
+        finite = finite and bool(np.isfinite(columns[:, [0, -1]]).all())
         kept = columns[:, ranks.start : ranks.stop].astype(np.float64)
         np.matmul(kept, np.ones(len(ranks)), out=total[part])
+    return finite
