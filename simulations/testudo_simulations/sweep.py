@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import queue
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testudo_common.errors import UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
 from testudo_simulations.results import RunResult
+from testudo_simulations.workers import Forward, OnJobProgress, run_in_workers
 
-OnJobProgress = Callable[[int, str, int, int], None]
-"""Told (number of the job, what is being done, steps done, steps in all)."""
-
-_POLL_SECONDS = 0.1
+if TYPE_CHECKING:
+    from testudo_simulations.run import RunRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,69 +108,27 @@ def run_jobs(
     Raises:
         TestudoError: The first that any run raised; runs that were finished are kept in their folders.
     """
-    arguments = [(job, data, out / job.folder, backend, comparisons, resume) for job in jobs]
-    if min(workers, len(jobs)) <= 1:
-        return [_run_job(*each, _Forward(number, on_progress)) for number, each in enumerate(arguments)]
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
-    ):
-        channel: queue.Queue[tuple[int, str, int, int]] = manager.Queue()
-        futures = [
-            pool.submit(_run_job, *each, _Forward(number, None, channel)) for number, each in enumerate(arguments)
-        ]
-        try:
-            for message in _messages(channel, futures):
-                on_progress(*message)
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    from testudo_simulations.run import RunRequest
+
+    requests = [
+        RunRequest(
+            plan=job.plan,
+            data=data,
+            out=out / job.folder,
+            setting=job.setting,
+            backend=backend,  # type: ignore[arg-type]  # the command line offers only these
+            comparisons=comparisons,
+            resume=resume,
+        )
+        for job in jobs
+    ]
+    return run_in_workers(_run, requests, workers=workers, on_progress=on_progress)
 
 
-@dataclass(frozen=True, slots=True)
-class _Forward:
-    """Progress of one job to where it is drawn: a function here, or a queue to the parent process."""
+def _run(request: RunRequest, forward: Forward) -> RunResult:
+    from testudo_simulations.run import run
 
-    number: int
-    function: OnJobProgress | None
-    channel: queue.Queue[tuple[int, str, int, int]] | None = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.function is not None:
-            self.function(self.number, what, done, total)
-        if self.channel is not None:
-            self.channel.put((self.number, what, done, total))
-
-
-def _run_job(
-    job: Job, data: Path | None, out: Path, backend: str, comparisons: bool, resume: bool, forward: _Forward
-) -> RunResult:
-    from testudo_simulations.run import RunRequest, run
-
-    request = RunRequest(
-        plan=job.plan,
-        data=data,
-        out=out,
-        setting=job.setting,
-        backend=backend,  # type: ignore[arg-type]  # the command line offers only the two
-        comparisons=comparisons,
-        resume=resume,
-    )
     return run(request, forward)
-
-
-def _messages(
-    channel: queue.Queue[tuple[int, str, int, int]], futures: list[Future[RunResult]]
-) -> Iterator[tuple[int, str, int, int]]:
-    """Progress until all are done, or one has failed."""
-    while True:
-        try:
-            yield channel.get(timeout=_POLL_SECONDS)
-        except queue.Empty:
-            if any(future.done() and future.exception() for future in futures) or all(f.done() for f in futures):
-                return
 
 
 def _slug(text: str) -> str:
