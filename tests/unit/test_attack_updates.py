@@ -95,6 +95,8 @@ def test_mimic_copies_the_row_that_sticks_out_along_the_main_direction() -> None
     assert mimic_target(honest) == 2
     assert mimic_target(-honest) == 2, "on either side"
     assert mimic_target(np.ones((4, 3), dtype=np.float32)) == 0
+    line = np.array([[7], [11], [12], [10]], dtype=np.float32)
+    assert mimic_target(line) == 2, "by its projection; row 0 is further from the mean"
     np.testing.assert_array_equal(mimic()(knowledge_of(OWN[:, :1], honest[:, :1])), both([-6]))
 
 
