@@ -1,4 +1,4 @@
-"""ByzFL's aggregators, imported past the package's own ``__init__``: that imports torchvision, which need not be there.
+"""ByzFL's aggregators and attacks, imported past its own ``__init__``: that needs torchvision, which may not be there.
 
 Source: https://github.com/LPD-EPFL/byzfl, 0.0.11; installed without its dependencies (see Makefile).
 """
@@ -12,16 +12,25 @@ from functools import lru_cache
 from types import ModuleType
 
 
-@lru_cache(maxsize=1)
 def byzfl_aggregators() -> ModuleType | None:
     """The module ``byzfl.aggregators``, pre-aggregators included; None where ByzFL is not installed."""
+    return _imported("byzfl.aggregators")
+
+
+def byzfl_attacks() -> ModuleType | None:
+    """The module ``byzfl.attacks``; None where ByzFL is not installed."""
+    return _imported("byzfl.attacks")
+
+
+@lru_cache(maxsize=2)
+def _imported(module: str) -> ModuleType | None:
     spec = importlib.util.find_spec("byzfl")
     if spec is None:
         return None
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "byzfl"}
     sys.modules["byzfl"] = importlib.util.module_from_spec(spec)  # its path, and none of its code
     try:
-        return importlib.import_module("byzfl.aggregators")
+        return importlib.import_module(module)
     finally:  # nobody else shall find half a package
         for name in [name for name in sys.modules if name.split(".")[0] == "byzfl"]:
             del sys.modules[name]
