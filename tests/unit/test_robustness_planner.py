@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -94,10 +95,10 @@ def test_shortcuts_never_decide_otherwise(max_failure: float) -> None:
 
 @pytest.mark.parametrize(("clients", "cohort"), [(20, 20), (50, 21), (120, 64)])
 def test_the_most_poisoned_clients(clients: int, cohort: int) -> None:
-    for group_size in (1, 2, 3, 4, 7, cohort):
-        most = most_poisoned(clients, cohort, group_size, 1e-3)
-        assert outvoted(clients, most, cohort, group_size, 1e-3)
-        assert not any(outvoted(clients, bad, cohort, group_size, 1e-3) for bad in range(most + 1, clients + 1))
+    for group_size, max_failure in product((1, 2, 3, 4, 7, cohort), (1e-6, 1e-3, 0.99)):
+        most = most_poisoned(clients, cohort, group_size, max_failure)
+        assert outvoted(clients, most, cohort, group_size, max_failure)
+        assert not any(outvoted(clients, bad, cohort, group_size, max_failure) for bad in range(most + 1, clients + 1))
 
 
 # What secure aggregation leaves.
@@ -188,18 +189,31 @@ def test_rules_are_those_that_the_server_has(
     chain(choice.rule, f=choice.f)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4])
-@pytest.mark.parametrize("collusion", [0.0, 0.1, 0.3])
-def test_the_protocol_takes_what_was_chosen(dropout: float, collusion: float) -> None:
-    for cohort in (30, 53, 150):
-        wish = Wish(cohort, cohort, 0.02, dropout, 4, collusion=collusion)
+def test_groups_are_made_larger_than_asked_but_never_count_on_it() -> None:
+    """11 clients in groups of 4 are 5 and 6; but in a cohort of 8, one of 4 would keep 3."""
+    choice = choose(Wish(clients=11, cohort=11, corruption=0.0, dropout=0.1, min_group=4))
+    assert (choice.group_size, choice.groups, choice.largest_group, choice.survivors) == (5, 2, 6, 4)
+
+
+def test_poison_too_rare_to_plan_for() -> None:
+    """One of 10000 clients is seldom among five, and a rule that withstands nothing is the mean."""
+    choice = choose(Wish(clients=10_000, cohort=5, corruption=0.0001, dropout=0.1, min_group=1))
+    assert (choice.poisoned, choice.f, choice.rule) == (1, 0, ("mean",))
+    assert choice.failure == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.45])
+@pytest.mark.parametrize("collusion", [0.0, 0.1, 0.3, 0.4])
+@pytest.mark.parametrize("min_group", [3, 4])
+def test_the_protocol_takes_what_was_chosen(dropout: float, collusion: float, min_group: int) -> None:
+    for cohort in (8, 10, 12, 30, 53, 150):
         try:
-            choice = choose(wish)
+            choice = choose(Wish(cohort, cohort, 0.02, dropout, min_group, collusion=collusion))
         except PlannerError:
             continue
         layout = Layout(values=1, max_norm=1.0, value_bits=16, max_weight=1, count_bounds=())
-        Parameters(choice.group_size, 4, 4, collusion, dropout, 0.0, layout).check(cohort)
-        assert choice.survivors >= 4
+        Parameters(choice.group_size, min_group, min_group, collusion, dropout, 0.0, layout).check(cohort)
+        assert choice.survivors >= min_group
 
 
 # Refusals.
@@ -232,6 +246,7 @@ def test_a_refusal_says_what_to_move() -> None:
         (Wish(100, 20, 0.0, 0.1, 30), {"min_group": 18, "cohort": 33}),
         (Wish(100, 20, 0.0, 0.3, 16), {"min_group": 14, "cohort": 22, "dropout": 0.24}),
         (Wish(60, 3, 0.45, 0.1, 1), {"corruption": 0.02, "cohort": 55}),
+        (Wish(100, 10, 0.0, 0.3, 8), {"min_group": 7, "cohort": 11, "dropout": 0.29}),
         (Wish(3, 3, 0.4, 0.1, 30), {"min_group": 1}),
         (Wish(2, 2, 0.0, 0.1, 30), {"min_group": 1}),
     ],
