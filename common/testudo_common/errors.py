@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -109,6 +109,23 @@ class RoundError(TestudoError):
 
 class AggregationError(TestudoError):
     """Updates cannot be aggregated as asked: too few for so many bad ones, or not finite."""
+
+
+class PlannerError(TestudoError):
+    """No groups are both large enough to hide their members and small enough to outvote the poisoned ones.
+
+    Args:
+        problem: What is impossible, with the figures.
+        where: The number that is out of its range, or the whole.
+        remedy: Which of the numbers to move, and to what.
+        nearest: Name of a number -> the nearest value that, by itself, makes it possible; empty where there is none.
+    """
+
+    def __init__(
+        self, problem: str, *, where: str = "", remedy: str = "", nearest: Mapping[str, float] | None = None
+    ) -> None:
+        self.nearest = dict(nearest or {})
+        super().__init__(problem, where=where, remedy=remedy)
 
 
 class Breach(StrEnum):

@@ -3,7 +3,8 @@
 :func:`chain` composes them from names; docstrings of the rules have their f, their kappa and their paper.
 """
 
-from testudo_server.aggregate.base import Aggregated, Rejected, count_of_share, usable_rows
+from testudo_common.robustness.shares import count_of_share
+from testudo_server.aggregate.base import Aggregated, Rejected, usable_rows
 from testudo_server.aggregate.blocks import Work
 from testudo_server.aggregate.compose import PRE_AGGREGATORS, RULES, Chain, Settings, chain
 from testudo_server.aggregate.rules import mean

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -133,13 +132,3 @@ def check_f(rule: str, n: int, f: int) -> None:
             where="aggregation",
             remedy="lower f, or aggregate more rows",
         )
-
-
-def count_of_share(share: float, n: int) -> int:
-    """floor(share * n) of the decimal number as it is written: 29 of 100 at 0.29, where ``int(0.29 * 100)`` is 28.
-
-    Args:
-        share: 0 to 1.
-        n: Rows.
-    """
-    return int(Fraction(repr(float(share))) * n)
