@@ -30,7 +30,9 @@ from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import Events, compose
 from testudo_common.privacy.planned import planned_event, steps_per_round
-from testudo_common.secagg.quantize import Contribution
+from testudo_common.secagg.masking import Words
+from testudo_common.secagg.primitives import random_secret
+from testudo_common.secagg.quantize import Contribution, Layout, encode
 from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
@@ -132,7 +134,7 @@ class Participant:
             return self._refuse(message, RefusalReason.OTHER_PLAN)
         try:
             with self._timed():
-                return self._secure.step(message, self._contribution)
+                return self._secure.step(message, self._encoded)
         except ProtocolError as error:
             _LOG.warning("secure aggregation, round %d: %s", message.round, error)
             bad_luck = error.breach in _BAD_LUCK
@@ -146,11 +148,12 @@ class Participant:
         finally:
             self.secure_cpu_seconds += time.process_time() - started
 
-    def _contribution(self, counts: npt.NDArray[np.int64] | None) -> Contribution:
+    def _encoded(self, layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
+        """The update remembered, and what goes into the sum for it: ``uint32[layout.size]``, not masked yet."""
         update = self._store.load(self.plan_digest).last_update
         assert update is not None  # a session begins with one
         weight = max(1, min(len(self._examples), self.plan.secure_aggregation.max_weight))
-        return Contribution(update, weight, counts)
+        return update, encode(layout, Contribution(update, weight, counts), random_secret())
 
     def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
         """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
@@ -160,6 +163,10 @@ class Participant:
         seeded = self._seeded(request.round, "evaluation")
         sums = federated_sums(self._learner, request.model, self._examples, self.plan, seeded)
         return np.concatenate([counts.encode(each) for each in sums])
+
+    def own_update(self, request: TrainRequest) -> Vector | RefusalReason:
+        """What this owner trained for ``request``: trained now if it was not, the same again for the same request."""
+        return self._update_for(request)
 
     def _update_for(self, request: TrainRequest) -> Vector | RefusalReason:
         """The update for ``request``: the one remembered, unless it was used up, or a new one."""

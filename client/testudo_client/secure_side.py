@@ -20,9 +20,9 @@ from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
+from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, Reply
-from testudo_common.secagg.primitives import random_secret
-from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secagg.quantize import Layout
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.vectors import Vector, vector_digest
@@ -30,6 +30,8 @@ from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
 
 _MAX_STATE_BYTES = 1 << 30
 Counts = npt.NDArray[np.int64]
+Encoded = Callable[[Layout, Counts | None], tuple[Vector, Words]]
+"""The update of this attempt, and what goes into the sum for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,12 @@ class SecureSide:
         self._save(session)
         return self._carry(session, reply)
 
-    def step(self, message: SecureMessage, contribution: Callable[[Counts | None], Contribution]) -> SecureMessage:
+    def step(self, message: SecureMessage, encoded: Encoded) -> SecureMessage:
         """The next step of the attempt that ``message`` is for.
 
         Args:
             message: From the server.
-            contribution: Asked when it is time to mask, with the counts kept for it.
+            encoded: Asked when it is time to mask, with the counts kept for it.
 
         Raises:
             ProtocolError: It is for another attempt, out of turn, or breaks a rule. The session is as it was.
@@ -137,10 +139,11 @@ class SecureSide:
         vector, used = None, session.used
         if isinstance(state, Shared):
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
-            given = contribution(counts if terms.parameters.layout.count_bounds else None)
-            if _named(given.update) in used:  # a request that was refused in between can have trained it again
+            layout = terms.parameters.layout
+            update, vector = encoded(layout, counts if layout.count_bounds else None)
+            if _named(update) in used:  # a request that was refused in between can have trained it again
                 raise ProtocolError(Breach.REUSED, "this update left masked before")
-            vector, used = encode(terms.parameters.layout, given, random_secret()), (*used, _named(given.update))
+            used = (*used, _named(update))
         following, reply = step(terms, self._identity, state, received, vector)
         session = replace(session, used=used, state=CLIENT_STATES.encode(following))
         self._save(session)  # before the reply leaves: no state is answered from twice

@@ -185,7 +185,9 @@ def _exchange_for(
     if exchange_of is not None:
         return exchange_of(transport)
     if not plan.secure:
-        return PlainExchange(transport, deadline_seconds=plan.rounds.deadline_seconds)
+        return PlainExchange(
+            transport, deadline_seconds=plan.rounds.deadline_seconds, max_norm=plan.outer.max_update_norm
+        )
     if roster is None:
         raise UsageError(
             "the plan has secure aggregation, and the server has no roster",

@@ -18,10 +18,10 @@ from testudo_common.plan import FederationPlan
 from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
-from testudo_server.aggregate import mean
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
+from testudo_server.robust import aggregate, rows_against
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -90,8 +90,10 @@ class Coordinator:
         """All rounds that are left.
 
         Raises:
+            PlannerError: So many clients cannot outvote those that the plan takes for poisoned.
             RoundError: Too few clients may still take part, or too few replies were usable. What was finished is kept.
         """
+        self._plan.check_withstood(len(state.participations))
         while state.round < self._plan.rounds.count:
             state = self.run_round(state)
         return state
@@ -119,8 +121,10 @@ class Coordinator:
                 where="rounds",
                 remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
             )
-        collected = self._collect(number, state.model, cohort)
-        update = mean(np.stack([group.mean for group in collected.groups]), [group.votes for group in collected.groups])
+        f, rows = rows_against(self._plan, len(state.participations))
+        collected = self._collect(number, state.model, cohort, rows)
+        found = aggregate(self._plan, collected.groups, f)
+        update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
@@ -138,6 +142,10 @@ class Coordinator:
             groups=collected.records,
             barred=barred,
             secure_cpu_seconds=collected.cost.cpu_seconds,
+            rule=self._plan.robust_rule,
+            withstood=found.f,
+            influence=tuple(zip(members, (float(share) for share in found.influence), strict=True)),
+            merged=tuple(tuple(members[row] for row in alike) for alike in found.merged),
             metrics=self._metrics(number, collected),
         )
         self._outcomes += outcomes_of(record)
@@ -145,8 +153,11 @@ class Coordinator:
         self._on_round(following, record)
         return following
 
-    def _collect(self, number: int, model: Vector, cohort: tuple[str, ...]) -> Collected:
-        """What the first attempt that brings in enough brings in, with the records and cost of all attempts."""
+    def _collect(self, number: int, model: Vector, cohort: tuple[str, ...], rows: int) -> Collected:
+        """What the first attempt that brings in enough brings in, with the records and cost of all attempts.
+
+        Enough is ``rounds.min_replies`` clients in at least ``rows`` groups, which the robust rule needs.
+        """
         records: tuple[GroupRecord, ...] = ()
         gone: tuple[tuple[str, str], ...] = ()
         cost = ExchangeCost()
@@ -164,8 +175,9 @@ class Coordinator:
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
             usable = sum(len(group.members) for group in found.groups)
-            if usable >= self._plan.rounds.min_replies or attempt + 1 >= most:
-                self._check_enough(number, found)
+            enough = usable >= self._plan.rounds.min_replies and len(found.groups) >= rows
+            if enough or attempt + 1 >= most:
+                self._check_enough(number, found, rows)
                 return replace(found, records=records, cost=cost)
             cohort = tuple(client for client in cohort if client not in found.vanished)
             gone = tuple((client, reason) for client, reason in found.excluded if client not in cohort)
@@ -190,12 +202,20 @@ class Coordinator:
             return {}  # one client's contradictory counts spoil them, and must not end the run
         return {name: sums.metrics() for name, sums in both.items() if sums.examples}
 
-    def _check_enough(self, number: int, collected: Collected) -> None:
+    def _check_enough(self, number: int, collected: Collected, rows: int) -> None:
         usable = sum(len(group.members) for group in collected.groups)
+        reasons = "; ".join(f"{client}: {reason}" for client, reason in collected.excluded[:5])
         if usable < self._plan.rounds.min_replies:
-            reasons = "; ".join(f"{client}: {reason}" for client, reason in collected.excluded[:5])
             raise RoundError(
                 f"round {number} brought {usable} usable replies and needs {self._plan.rounds.min_replies} ({reasons})",
                 where="rounds.min_replies",
                 remedy="look at the clients named, then go on with --resume",
+            )
+        if len(collected.groups) < rows:
+            what = "groups" if self._plan.secure else "updates"
+            raise RoundError(
+                f"round {number} brought {len(collected.groups)} usable {what}, and the rule needs {rows} to outvote "
+                f"those that may be bad ({reasons})",
+                where="robust_aggregation",
+                remedy="look at the clients named, then go on with --resume; it is never a plain mean instead",
             )

@@ -128,13 +128,15 @@ class PlainExchange:
     Args:
         transport: To the clients.
         deadline_seconds: A reply after this is not waited for.
+        max_norm: S, to which an honest client clips; what is longer is set aside.
     """
 
     max_attempts = 1
 
-    def __init__(self, transport: Transport, *, deadline_seconds: float) -> None:
+    def __init__(self, transport: Transport, *, deadline_seconds: float, max_norm: float) -> None:
         self._transport = transport
         self._deadline_seconds = deadline_seconds
+        self._max_norm = max_norm
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         """See :class:`Exchange`."""
@@ -143,7 +145,7 @@ class PlainExchange:
         excluded: list[tuple[str, str]] = []
         for client in cohort:
             reply = replies.get(client, NO_REPLY)
-            if fault := fault_of_reply(reply, request):
+            if fault := fault_of_reply(reply, request, self._max_norm):
                 excluded.append((client, fault))
             else:
                 assert isinstance(reply, TrainReply)
@@ -153,8 +155,11 @@ class PlainExchange:
         return Collected(tuple(groups), tuple(excluded), cost=cost)
 
 
-def fault_of_reply(reply: Message | str, request: TrainRequest) -> str | None:
-    """Why ``reply`` is not a usable answer to ``request``, or None if it is one."""
+_NORM_TOLERANCE = 1e-5  # of float32, after clipping
+
+
+def fault_of_reply(reply: Message | str, request: TrainRequest, max_norm: float) -> str | None:
+    """Why ``reply`` is not a usable answer to ``request``, or None if it is one; ``max_norm`` is S."""
     match reply:
         case str():
             return reply
@@ -164,8 +169,14 @@ def fault_of_reply(reply: Message | str, request: TrainRequest) -> str | None:
             named = (reply.plan_digest, reply.round, reply.attempt, reply.model_digest)
             if named != (request.plan_digest, request.round, request.attempt, request.model_digest):
                 return "answered another request"
-            if fault := fault_of_vector(reply.update, len(request.model)):
-                return f"update {fault}"
-            return None
+            return _fault_of_update(reply.update, len(request.model), max_norm)
         case _:
             return "not a reply"
+
+
+def _fault_of_update(update: Vector, size: int, max_norm: float) -> str | None:
+    if fault := fault_of_vector(update, size):
+        return f"update {fault}"
+    if float(np.linalg.norm(update.astype(np.float64))) > max_norm * (1 + _NORM_TOLERANCE):
+        return "update longer than the plan allows"
+    return None

@@ -41,6 +41,11 @@ class RoundRecord:
         groups: What became of each group of secure aggregation, over all attempts.
         barred: Clients that strikes had singled out before this round; they were not asked.
         secure_cpu_seconds: Of secure aggregation at the server.
+        rule: What made one update of the groups', in order.
+        withstood: f, the bad rows that the rule was run against.
+        influence: (members, share): how much of the update came from each group, or single client under plain
+            aggregation; see :class:`testudo_server.aggregate.Aggregated`.
+        merged: Groups that dedupe counted as one, each by its members.
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over all training clients of the round
             together; empty in a round without.
     """
@@ -57,6 +62,10 @@ class RoundRecord:
     barred: tuple[str, ...] = ()
     secure_cpu_seconds: float = 0.0
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rule: tuple[str, ...] = ("mean",)
+    withstood: int = 0
+    influence: tuple[tuple[tuple[str, ...], float], ...] = ()
+    merged: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +203,9 @@ def _record(line: str) -> RoundRecord:
     fields["cohort"] = tuple(fields["cohort"])
     fields["excluded"] = tuple((client, reason) for client, reason in fields["excluded"])
     fields["barred"] = tuple(fields["barred"])
+    fields["rule"] = tuple(fields["rule"])
+    fields["influence"] = tuple((tuple(members), share) for members, share in fields["influence"])
+    fields["merged"] = tuple(tuple(tuple(members) for members in alike) for alike in fields["merged"])
     fields["groups"] = tuple(
         GroupRecord(
             **{

@@ -144,6 +144,59 @@ def report(
     _finish(read_report(path), folder, as_json=as_json)
 
 
+@app.command(
+    epilog="Example: testudo-simulate attacks attacks-digits --poisoned 4 --attack alie --defence mean,recommended"
+)
+def attacks(
+    plan: PlanArgument = "attacks-digits",
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Attacks, parted by commas; default: the whole suite.", show_default=False),
+    ] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--defence",
+            help="Defences, parted by commas: rules joined by +, recommended, +unshared_head, +tasks=K, +groups=M.",
+            show_default=False,
+        ),
+    ] = None,
+    poisoned: Annotated[
+        list[int] | None,
+        typer.Option("--poisoned", min=1, help="Poisoned clients; repeat for more.", show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each cell.")] = 2,
+    jobs: JobsOption = os.cpu_count() or 1,
+    masks: Annotated[bool, typer.Option("--masks", help="Mask secure sums too: slower, and the same bits.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the matrix in --out, or let it grow.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Poison clients of a federation, and show which defences hold: attack x defence, as table, CSV and heat map."""
+    from testudo_simulations.attacks.command import MatrixRequest, run_attacks
+
+    folder = out or Path("runs") / f"attacks-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if resume and out is None:
+        raise UsageError("--resume needs the folder of the matrix to go on with", remedy="name it by --out")
+    request = MatrixRequest(
+        plan=plan,
+        data=data,
+        settings=tuple(settings or ()),
+        attacks=_listed(attack),
+        defences=_listed(defence),
+        poisoned=tuple(sorted(set(poisoned or ()))),
+        seeds=seeds,
+        masks=masks,
+    )
+    run_attacks(request, folder, jobs=jobs, resume=resume, as_json=as_json)
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
+
+
 @app.command(epilog="Example: testudo-simulate bench exchange --json")
 def bench(
     name: Annotated[

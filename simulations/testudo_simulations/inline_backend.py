@@ -9,6 +9,7 @@ from testudo_client.app import build_client_app
 from testudo_server.app import run_federation
 from testudo_server.coordinator import OnRound
 from testudo_server.store import RunState, RunStore
+from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.keys import SimulatedKeys
@@ -37,6 +38,7 @@ def federate_in_process(
     resume: bool = False,
     on_round: OnRound | None = None,
     masks: bool = True,
+    adversary: Adversary | None = None,
 ) -> InProcessRun:
     """The plan's rounds with every client in this process.
 
@@ -47,10 +49,11 @@ def federate_in_process(
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
         masks: False leaves the masks of secure aggregation out; see mask_free.py.
+        adversary: Answers for the poisoned clients; None: all are honest.
     """
     plan, clients = federation.plan, len(federation.training)
     keys = SimulatedKeys.of(federation, None if state is None else state.parent / "keys") if plan.secure else None
-    owners = Owners(federation, state, keys, masks=masks or not plan.secure)
+    owners = Owners(federation, state, keys, masks=masks or not plan.secure, adversary=adversary)
     final = run_federation(
         InProcessGrid(build_client_app(owners), clients),
         plan,

@@ -23,7 +23,7 @@ from testudo_common.secagg.groups import commitment_to, draw_coin, partition
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, CommitmentEntry, MaskedInput
 from testudo_common.secagg.primitives import random_secret
-from testudo_common.secagg.quantize import decode, encode
+from testudo_common.secagg.quantize import decode
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
@@ -47,7 +47,7 @@ class MaskFreeParticipant(Participant):
         attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
         counts = self._counts_for(request) if self.plan.evaluates_in(request.round) else None
         layout = terms_of(self.plan, _NO_ROSTER, attempt, len(update)).parameters.layout
-        vector = encode(layout, self._contribution(counts), random_secret())
+        _, vector = self._encoded(layout, counts)
         body = MESSAGES.encode(MaskedInput())
         return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from testudo_common.errors import PrivacyError, UsageError
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.vectors import Vector
+from testudo_common.wire import RefusalReason, TrainRequest
+from testudo_simulations.attacks.adversary import Adversary
+from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys
@@ -42,10 +47,17 @@ class Owners:
         state: Folder of what each client remembers, or None for memory only.
         keys: The clients' keys and roster; None under a plan without secure aggregation, or for no masks.
         masks: False for participants that do not mask: see mask_free.py.
+        adversary: Answers for the poisoned clients among them; None: all are honest.
     """
 
     def __init__(
-        self, federation: Federation, state: Path | None, keys: SimulatedKeys | None, *, masks: bool = True
+        self,
+        federation: Federation,
+        state: Path | None,
+        keys: SimulatedKeys | None,
+        *,
+        masks: bool = True,
+        adversary: Adversary | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self._plan = federation.plan
@@ -57,6 +69,9 @@ class Owners:
         self._learner = Learner(federation.plan)
         self._participants: dict[int, Participant] = {}
         self._mechanism = _mechanism_of(federation.plan)
+        self._adversary = adversary
+        if adversary is not None:
+            adversary.watch({client: partial(self._honest_update, place) for place, client in enumerate(self._clients)})
 
     def __call__(self, context: Context) -> Participant:
         """The participant of the context's partition.
@@ -70,14 +85,21 @@ class Owners:
                 f"partition {partition} of {len(self._clients)} training clients",
                 remedy=f"start the simulation with {len(self._clients)} nodes",
             )
+        return self._of(partition)
+
+    def _of(self, partition: int) -> Participant:
         if partition not in self._participants:
             self._participants[partition] = self._make(partition)
         return self._participants[partition]
 
+    def _honest_update(self, partition: int, request: TrainRequest) -> Vector | None:
+        update = self._of(partition).own_update(request)
+        return None if isinstance(update, RefusalReason) else update
+
     def _make(self, partition: int) -> Participant:
         client = self._clients[partition]
         folder = None if self._state is None else self._state / f"{partition:05d}"
-        return (Participant if self._masks else MaskFreeParticipant)(
+        return self._kind_of(client)(
             client,
             self._plan,
             self._federation.training[client],
@@ -86,6 +108,11 @@ class Owners:
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,
         )
+
+    def _kind_of(self, client: str) -> Callable[..., Participant]:
+        if self._adversary is None or client not in self._adversary.poisoned:
+            return Participant if self._masks else MaskFreeParticipant
+        return partial(PoisonedParticipant if self._masks else PoisonedMaskFreeParticipant, self._adversary)
 
     @property
     def secure_cpu_seconds(self) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 
 class Result(BaseModel):
@@ -50,6 +50,8 @@ class RoundRecord(Result):
     """One finished round. Names are simulated clients'; a norm of a single client is never in it.
 
     Attributes:
+        influence: (members, share) of each group, or single client, in the round's update; shares as the robust rule
+            weighed them.
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over the round's training clients together, as
             the secure sum of their counts gives it; empty in a round without.
     """
@@ -60,6 +62,7 @@ class RoundRecord(Result):
     excluded: list[tuple[str, str]]
     mean_update_norm: float
     seconds: float
+    influence: list[tuple[list[str], float]] = []
     metrics: dict[str, dict[str, float]] = {}
 
 
@@ -114,6 +117,25 @@ class SecureSummary(Result):
     plain_bytes_down: int
 
 
+class RobustSummary(Result):
+    """How updates became one, and what that withstands.
+
+    Attributes:
+        rule: In order; ``mean`` withstands nobody.
+        corruption: Share of the clients that the plan takes for poisoned.
+        withstood: Bad rows a round that the rule was run against, the fewest of all rounds; rows are groups under
+            secure aggregation, and clients without.
+        rows: Rows a round, the fewest of all rounds.
+        outvoted: Clients whose rows were given little weight more often than chance would have it.
+    """
+
+    rule: list[str]
+    corruption: float
+    withstood: int
+    rows: int
+    outvoted: list[str]
+
+
 class Cost(Result):
     """What a run took.
 
@@ -162,6 +184,7 @@ class RunResult(Result):
     excluded_clients: list[tuple[str, str]]
     privacy: PrivacySummary
     secure: SecureSummary
+    robust: RobustSummary
     rounds: list[RoundRecord]
     curve: list[CurvePoint]
     arms: list[Arm]
@@ -171,7 +194,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[2] = FORMAT_VERSION
+    version: Literal[3] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]

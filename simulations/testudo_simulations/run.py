@@ -26,6 +26,7 @@ from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import planned_event
 from testudo_common.vectors import Vector, vector_digest
 from testudo_server.coordinator import OnRound
+from testudo_server.robust import outvoted
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.arms import OnProgress, comparison_arms, our_arms
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
@@ -36,6 +37,7 @@ from testudo_simulations.results import (
     Cost,
     CurvePoint,
     PrivacySummary,
+    RobustSummary,
     RunResult,
 )
 from testudo_simulations.results import RoundRecord as RoundResult
@@ -126,6 +128,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         secure=secure_summary(
             plan, records, len(state.model), client_cpu_seconds, masks=request.backend != "mask-free"
         ),
+        robust=_robust_summary(plan, records),
         rounds=[_round_result(record) for record in records],
         curve=curve,
         arms=arms,
@@ -245,6 +248,16 @@ def _privacy_summary(plan: FederationPlan, state: RunState, records: Sequence[Ro
     )
 
 
+def _robust_summary(plan: FederationPlan, records: Sequence[RoundRecord]) -> RobustSummary:
+    return RobustSummary(
+        rule=list(plan.robust_rule),
+        corruption=plan.robust_aggregation.corruption,
+        withstood=min((record.withstood for record in records), default=0),
+        rows=min((len(record.influence) for record in records), default=0),
+        outvoted=list(outvoted(records)),
+    )
+
+
 def _round_result(record: RoundRecord) -> RoundResult:
     excluded: Mapping[str, str] = dict(record.excluded)
     return RoundResult(
@@ -254,5 +267,6 @@ def _round_result(record: RoundRecord) -> RoundResult:
         excluded=list(record.excluded),
         mean_update_norm=record.mean_update_norm,
         seconds=record.seconds,
+        influence=[(list(members), share) for members, share in record.influence],
         metrics={name: dict(values) for name, values in record.metrics.items()},
     )

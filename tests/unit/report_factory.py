@@ -16,6 +16,7 @@ from testudo_simulations.results import (
     CurvePoint,
     PrivacySummary,
     Report,
+    RobustSummary,
     RoundRecord,
     RunResult,
     SecureSummary,
@@ -103,6 +104,7 @@ def run(
             plain_bytes_up=800_000,
             plain_bytes_down=1_600_000,
         ),
+        robust=RobustSummary(rule=["nnm", "trimmed_mean"], corruption=0.2, withstood=1, rows=4, outvoted=[client]),
         rounds=[
             RoundRecord(
                 round=1,

@@ -31,6 +31,7 @@ from secure_federation import (
     request_of,
     secure_plan,
 )
+from testudo_client import participant as participants
 from testudo_client import secure_side
 from testudo_client.participant import Participant
 from testudo_common.errors import PlanError
@@ -83,7 +84,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
             return real(terms, identity)
 
     monkeypatch.setattr(secure_side, "commit", commit)
-    monkeypatch.setattr(secure_side, "random_secret", lambda: drawn(Acting.now, "rounding"))
+    monkeypatch.setattr(participants, "random_secret", lambda: drawn(Acting.now, "rounding"))
     monkeypatch.setattr(mask_free, "random_secret", lambda: drawn(Acting.now, "rounding"))
 
 

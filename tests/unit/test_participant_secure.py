@@ -36,6 +36,7 @@ from secure_federation import (
     request_of,
     secure_plan,
 )
+from testudo_client import participant as participants
 from testudo_client import secure_side
 from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
@@ -636,7 +637,7 @@ def test_logs_hold_no_vector_and_no_secret(
         return drawn[-1]
 
     monkeypatch.setattr(secagg_client, "random_secret", recorded)
-    monkeypatch.setattr(secure_side, "random_secret", recorded)
+    monkeypatch.setattr(participants, "random_secret", recorded)
     members = Members(PLAN, stores={"ada": ClientStore(tmp_path, durable=False)})
     ada = members.participants["ada"]
     shown = [repr(ada)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ from testudo_common.plan import FederationPlan
 from testudo_common.secagg.client import CLIENT_STATES, Committed, Finished, Shared
 from testudo_common.secagg.groups import commitment_to
 from testudo_common.secagg.messages import MESSAGES, Commitment
-from testudo_common.secagg.quantize import Contribution
+from testudo_common.secagg.primitives import random_secret
+from testudo_common.secagg.quantize import Contribution, Layout, encode
 from testudo_common.secure_terms import Attempt, metric_counts_of, terms_of
 from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
@@ -64,15 +66,15 @@ class Ada:
 
     def answer(self, message: TrainRequest | SecureMessage) -> Message:
         if isinstance(message, SecureMessage):
-            return self.side.step(message, self.contribution)
+            return self.side.step(message, self.encoded)
         begun = self.side.begin(message, self.update, self.counts)
         if isinstance(begun, SecureMessage):
             return begun
         return Refusal(message.plan_digest, message.round, message.attempt, begun)
 
-    def contribution(self, counts: object) -> Contribution:
+    def encoded(self, layout: Layout, counts: Any) -> tuple[Any, Any]:
         self.asked.append(counts)
-        return Contribution(self.update, 1, counts)  # type: ignore[arg-type]
+        return self.update, encode(layout, Contribution(self.update, 1, counts), random_secret())
 
     @property
     def kept(self) -> bytes:

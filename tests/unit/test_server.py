@@ -70,7 +70,7 @@ BAD = {
 @pytest.mark.parametrize(("bad", "reason"), BAD.values(), ids=BAD.keys())
 def test_bad_reply_is_set_aside_and_the_others_count(bad: Message | str, reason: str) -> None:
     answers = Answers({"a": reply(), "b": bad, "c": reply(update=np.zeros(8, dtype=np.float32))})
-    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b", "c"))
+    collected = PlainExchange(answers, deadline_seconds=5.0, max_norm=10.0).group_means(REQUEST, ("a", "b", "c"))
     assert [group.members for group in collected.groups] == [("a",), ("c",)]
     np.testing.assert_array_equal(collected.groups[0].mean, np.ones(8))
     np.testing.assert_array_equal(collected.groups[1].mean, np.zeros(8))
@@ -79,21 +79,21 @@ def test_bad_reply_is_set_aside_and_the_others_count(bad: Message | str, reason:
 
 def test_missing_reply_is_set_aside() -> None:
     answers = Answers({"a": reply()})
-    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b"))
+    collected = PlainExchange(answers, deadline_seconds=5.0, max_norm=10.0).group_means(REQUEST, ("a", "b"))
     assert collected.excluded == (("b", "no reply before the deadline"),)
     assert answers.delivered == ({"a": REQUEST, "b": REQUEST}, 5.0)
 
 
 def test_reply_of_somebody_who_was_not_asked_does_not_count() -> None:
     answers = Answers({"a": reply(), "eve": reply()})
-    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a",))
+    collected = PlainExchange(answers, deadline_seconds=5.0, max_norm=10.0).group_means(REQUEST, ("a",))
     assert [group.members for group in collected.groups] == [("a",)]
     assert collected.excluded == ()
 
 
 def test_every_client_is_one_vote_and_no_group_is_kept() -> None:
     answers = Answers({"a": reply(), "b": reply()})
-    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b"))
+    collected = PlainExchange(answers, deadline_seconds=5.0, max_norm=10.0).group_means(REQUEST, ("a", "b"))
     assert [group.votes for group in collected.groups] == [1, 1]
     assert (collected.records, collected.vanished, len(collected.counts)) == ((), (), 0)
     assert PlainExchange.max_attempts == 1
@@ -108,7 +108,9 @@ def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
     refusal = Refusal(PLAN.digest, 1, 0, RefusalReason.INTERNAL)
     useless = reply(update=np.full(8, np.nan, dtype=np.float32))
     answers = Answers({"a": reply(), "b": refusal, "c": useless, "d": "Flower error 2"})
-    collected = PlainExchange(answers, deadline_seconds=5.0).group_means(REQUEST, ("a", "b", "c", "d", "e"))
+    collected = PlainExchange(answers, deadline_seconds=5.0, max_norm=10.0).group_means(
+        REQUEST, ("a", "b", "c", "d", "e")
+    )
     with_vector = HEADER_BYTES + 8 * 4
     assert collected.cost == ExchangeCost(5 * with_vector, 2 * with_vector + REFUSAL_BYTES)
 

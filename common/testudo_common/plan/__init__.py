@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from testudo_common.errors import PlanError
 from testudo_common.plan.checks import cross_faults
+from testudo_common.plan.robust import check_withstood, rule_of
 from testudo_common.plan.sections import (
     DataPlan,
     EvaluationPlan,
@@ -21,6 +22,7 @@ from testudo_common.plan.sections import (
     ModelPlan,
     OuterPlan,
     PrivacyPlan,
+    RobustAggregationPlan,
     RoundsPlan,
     Section,
     SecureAggregationPlan,
@@ -41,6 +43,7 @@ class FederationPlan(Section):
     rounds: RoundsPlan = RoundsPlan()
     privacy: PrivacyPlan = PrivacyPlan()
     secure_aggregation: SecureAggregationPlan = SecureAggregationPlan()
+    robust_aggregation: RobustAggregationPlan = RobustAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
 
     @model_validator(mode="after")
@@ -63,6 +66,19 @@ class FederationPlan(Section):
     def secure(self) -> bool:
         """Whether the server learns sums over groups only."""
         return self.secure_aggregation.mode == "secure"
+
+    @property
+    def robust_rule(self) -> tuple[str, ...]:
+        """What makes one update of many: as the plan states it, or as recommended where it does not."""
+        return rule_of(self.robust_aggregation, self.secure_aggregation, self.privacy)
+
+    def check_withstood(self, clients: int) -> None:
+        """Check that a federation of ``clients`` can outvote what the plan takes for poisoned.
+
+        Raises:
+            PlannerError: It cannot; the remedy says which of the plan's numbers to move.
+        """
+        check_withstood(self.robust_aggregation, self.secure_aggregation, self.rounds, self.privacy, clients=clients)
 
     def evaluates_in(self, round_number: int) -> bool:
         """Whether training clients score the model in this round."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from testudo_common.errors import Fault, ProtocolError
+from testudo_common.errors import Fault, PlannerError, ProtocolError
 from testudo_common.plan.sections import (
     EvaluationPlan,
     ModelPlan,
     PrivacyPlan,
+    RobustAggregationPlan,
     RoundsPlan,
     Section,
     SecureAggregationPlan,
     TableData,
     TaskPlan,
 )
+from testudo_common.robustness.names import PRE_AGGREGATORS, RULES
 
 FEW_SHOT_FEDERATIONS = ("omniglot",)
 REGRESSION_FEDERATIONS = ("sine", "retail")
@@ -180,6 +182,54 @@ def check_secure_aggregation(secure: SecureAggregationPlan, rounds: RoundsPlan) 
         yield Fault("secure_aggregation", error.problem, error.remedy)
 
 
+def check_rule(robust: RobustAggregationPlan) -> Iterator[Fault]:
+    """A rule stands last and only there, has its numbers, and says what it is to withstand."""
+    key = "robust_aggregation.rule"
+    if robust.rule is None:
+        return
+    before, last = robust.rule[:-1], robust.rule[-1:]
+    if unknown := [name for name in before if name not in PRE_AGGREGATORS] + [n for n in last if n not in RULES]:
+        known = f"any of {', '.join(PRE_AGGREGATORS)}, and then one of {', '.join(RULES)}"
+        yield Fault(key, f"{unknown[0]!r} cannot stand where it stands", f"Take {known}")
+    elif not last:
+        yield Fault(key, "no rule", 'Write, for example, ["dedupe", "nnm", "trimmed_mean"], or take it out')
+    if "clip" in before and robust.clip_norm is None:
+        yield Fault("robust_aggregation.clip_norm", "clip needs a norm", "Add it, or take clip out of the rule")
+    if robust.corruption == 0 and robust.rule != ("mean",):
+        yield Fault(
+            "robust_aggregation.corruption",
+            "a rule against nobody: the corruption assumed is 0",
+            "Say which share of the clients may be poisoned, or take the rule out",
+        )
+    if robust.corruption > 0 and last == ("mean",) and not {"arc", "nnm"}.intersection(before):
+        yield Fault(key, "a mean withstands nobody", "Name another rule, or take it out for the recommended one")
+
+
+def check_robustness(
+    robust: RobustAggregationPlan,
+    secure: SecureAggregationPlan,
+    rounds: RoundsPlan,
+    privacy: PrivacyPlan,
+) -> Iterator[Fault]:
+    """What may be poisoned must be outvoted, in the best case: a federation no larger than one cohort."""
+    if robust.corruption == 0:
+        return
+    if secure.max_weight > 1:
+        yield Fault(
+            "secure_aggregation.max_weight",
+            "a poisoned client would choose its own weight",
+            "Write 1, or robust_aggregation.corruption = 0",
+        )
+    if rounds.cohort_size < secure.min_group and secure.mode == "secure":
+        return  # another check says so
+    from testudo_common.plan.robust import check_withstood
+
+    try:
+        check_withstood(robust, secure, rounds, privacy, clients=rounds.cohort_size)
+    except PlannerError as error:
+        yield Fault("robust_aggregation.corruption", error.problem, error.remedy)
+
+
 def check_federated_evaluation(
     evaluation: EvaluationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
 ) -> Iterator[Fault]:
@@ -212,6 +262,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("model",), check_model),
     (("evaluation",), check_evaluation),
     (("secure_aggregation", "rounds"), check_secure_aggregation),
+    (("robust_aggregation",), check_rule),
+    (("robust_aggregation", "secure_aggregation", "rounds", "privacy"), check_robustness),
     (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
 )
 

@@ -45,6 +45,7 @@ class OmniglotData(Section):
 
     federation: Literal["omniglot"] = "omniglot"
     unseen_share: Fraction = Field(0.3, description="share of alphabets kept for evaluation only")
+    clients: int | None = Field(None, ge=2, le=50, description="alphabets that train; none: all that are not unseen")
     side: int = Field(14, ge=7, le=105, description="pixels a side after shrinking")
     episodes: Literal["mixed", "alphabet"] = Field(
         "mixed", description="evaluation: an episode draws from all unseen alphabets, or from one"
@@ -218,6 +219,27 @@ class SecureAggregationPlan(Section):
         None, ge=2, le=24, description="bits of one coordinate; none: as many as the largest group leaves room for"
     )
     step_deadline_seconds: PositiveFloat = Field(60.0, description="for each exchange after training")
+
+
+class RobustAggregationPlan(Section):
+    """How one update is made of many, so that poisoned ones are outvoted; of groups, under secure aggregation."""
+
+    corruption: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the clients that may be poisoned; 0: none, and the mean is taken"
+    )
+    rule: tuple[str, ...] | None = Field(
+        None,
+        description="any of clip, arc, nnm, dedupe, bucketing, and then one of mean, krum, multi_krum, "
+        "geometric_median, centred_clipping, mda, caf, median, trimmed_mean; none: what is recommended",
+    )
+    max_failure: float = Field(
+        1e-3,
+        gt=0,
+        lt=0.5,
+        description="largest chance, a round, of more bad updates or groups than the rule withstands",
+    )
+    clip_norm: PositiveFloat | None = Field(None, description="clip: L2 norm that longer updates are shortened to")
+    bucket_size: int = Field(2, ge=1, le=1000, description="bucketing: updates a bucket")
 
 
 class EvaluationPlan(Section):

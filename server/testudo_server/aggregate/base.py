@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_common.errors import AggregationError
+from testudo_common.robustness.names import least_rows
 from testudo_common.vectors import Vector, fault_of_vector
 
 Rows = npt.NDArray[np.float32]
@@ -125,7 +126,7 @@ def check_f(rule: str, n: int, f: int) -> None:
     Raises:
         AggregationError: f is negative, 2f >= n, or n < 2f + 3 for Krum and Multi-Krum (Blanchard et al. 2017).
     """
-    least = 2 * f + 3 if rule in ("krum", "multi_krum") else 2 * f + 1
+    least = least_rows(rule, f)
     if f < 0 or n < least:
         raise AggregationError(
             f"{rule} needs at least {least} rows to withstand {f} bad ones, and there are {n}",

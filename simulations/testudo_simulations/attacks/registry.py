@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from testudo_simulations.attacks.adaptive import adaptive
+from testudo_simulations.attacks.damage import toward
 from testudo_simulations.attacks.envelope import min_max, min_sum
 from testudo_simulations.attacks.hidden import adaptive_alie
 from testudo_simulations.attacks.knowledge import Attack
@@ -14,6 +15,10 @@ from testudo_simulations.attacks.statistical import alie, ipm, mimic
 
 def _sign_flip_x10() -> Attack:
     return sign_flip(10.0)
+
+
+def _adaptive_bias() -> Attack:
+    return adaptive(toward)
 
 
 UPDATE_ATTACKS: dict[str, Callable[[], Attack]] = {
@@ -30,5 +35,6 @@ UPDATE_ATTACKS: dict[str, Callable[[], Attack]] = {
     "free_rider": free_rider,
     "adaptive_alie": adaptive_alie,
     "adaptive": adaptive,
+    "adaptive_bias": _adaptive_bias,
 }
 """Each makes the attack at its default strength, which alie, ipm and adaptive_alie search if they know the defence."""

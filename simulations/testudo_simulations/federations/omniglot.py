@@ -23,7 +23,7 @@ from testudo_common.plan.sections import OmniglotData
 from testudo_simulations.federations.base import Exclusion, Federation, UnseenClient
 from testudo_simulations.federations.clients import check_enough
 from testudo_simulations.federations.complete import complete_plan
-from testudo_simulations.federations.split import split_unseen
+from testudo_simulations.federations.split import first_ids, split_unseen
 
 # alphabet -> (ink float32[n, h, w] in [0, 1], character number int64[n])
 Alphabets = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
@@ -73,11 +73,25 @@ def load(plan: FederationPlan, data: OmniglotData, path: Path) -> Federation:
         else:
             training[name] = examples
     check_enough(len(training), len(unseen), excluded, str(path))
+    training = _kept(training, data.clients, str(path))
     if data.episodes == "mixed":
         unseen = _mixed(unseen)
     completed = complete_plan(plan, (1, data.side, data.side), plan.task.ways or 2)
     source = "Omniglot (Lake, Salakhutdinov, Tenenbaum 2015; MIT)"
     return Federation(completed, training, unseen, tuple(excluded), source)
+
+
+def _kept(training: dict[str, Examples], clients: int | None, where: str) -> dict[str, Examples]:
+    """``clients`` of them, by their names alone."""
+    if clients is None:
+        return training
+    if clients > len(training):
+        raise DataError(
+            f"{len(training)} alphabets may train, and the plan asks for {clients}",
+            where=where,
+            remedy=f"Set data.clients to {len(training)} or less, or data.unseen_share lower",
+        )
+    return {name: training[name] for name in sorted(first_ids(training, clients))}
 
 
 def _mixed(unseen: dict[str, UnseenClient]) -> dict[str, UnseenClient]:

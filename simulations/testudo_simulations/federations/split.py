@@ -36,6 +36,11 @@ def split_unseen(ids: Iterable[str], share: float) -> frozenset[str]:
     return frozenset(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])
 
 
+def first_ids(ids: Iterable[str], count: int) -> tuple[str, ...]:
+    """``count`` of them, the last by SHA-256 of ``testudo-unseen|id``: those farthest from being unseen."""
+    return tuple(sorted(set(ids), key=_rank)[-count:])
+
+
 def _rank(client: str) -> bytes:
     return hashlib.sha256(b"testudo-unseen|" + client.encode()).digest()
 

@@ -175,6 +175,9 @@ def secure(settings: Settings) -> Markup:
     rows = [[wording.place(one), wording.secure_line(one.secure, one.cost)] for one in settings]
     parts = [tag("p", SECURE_TEXT)] if any(one.secure.mode != "plain" for one in settings) else []
     parts.append(table(["", "Secure sums"], rows, caption="Who saw what, and what that took", numbers=range(0)))
+    robust_rows = [[wording.place(one), wording.robust_line(one.robust, one.secure)] for one in settings]
+    caption = "How many poisoned clients are outvoted; no rule by itself stops a backdoor"
+    parts.append(table(["", "Poisoning"], robust_rows, caption=caption, numbers=range(0)))
     parts += [_federated_scores(run) for one in settings for run in one.runs if any(r.metrics for r in run.rounds)]
     return section("What the server saw", *parts)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from testudo_simulations.results import Arm, Cost, PrivacySummary, Report, RunResult, SecureSummary
+from testudo_simulations.results import Arm, Cost, PrivacySummary, Report, RobustSummary, RunResult, SecureSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class SettingSummary:
     Attributes:
         privacy: That of the run that spent most.
         secure: Sums over the runs; CPU seconds are means, the smallest sum the smallest of all.
+        robust: Of the first run, with the fewest rows and bad ones of any, and who was outvoted in any.
         cost: Sums over the runs; memory is the largest.
         left_out: Clients that never were in the federation.
         refused: Clients whose reply was not used in some rounds.
@@ -94,6 +95,7 @@ class SettingSummary:
     curve: tuple[CurveSummary, ...]
     privacy: PrivacySummary
     secure: SecureSummary
+    robust: RobustSummary
     cost: Cost
     left_out: tuple[Exclusion, ...]
     refused: tuple[Exclusion, ...]
@@ -174,6 +176,7 @@ def _setting(runs: list[RunResult]) -> SettingSummary:
         curve=_curve(runs),
         privacy=max((run.privacy for run in runs), key=_spent),
         secure=_together([run.secure for run in runs]),
+        robust=_weakest([run.robust for run in runs]),
         cost=_total([run.cost for run in runs]),
         left_out=_count(pair for run in runs for pair in run.excluded_clients),
         refused=_count(pair for run in runs for record in run.rounds for pair in record.excluded),
@@ -237,6 +240,16 @@ def _together(found: Sequence[SecureSummary]) -> SecureSummary:
         server_cpu_seconds=fmean(servers) if servers else None,
         plain_bytes_up=sum(one.plain_bytes_up for one in found),
         plain_bytes_down=sum(one.plain_bytes_down for one in found),
+    )
+
+
+def _weakest(found: Sequence[RobustSummary]) -> RobustSummary:
+    return RobustSummary(
+        rule=found[0].rule,
+        corruption=found[0].corruption,
+        withstood=min(one.withstood for one in found),
+        rows=min(one.rows for one in found),
+        outvoted=sorted({client for one in found for client in one.outvoted}),
     )
 
 

@@ -13,7 +13,7 @@ from testudo_simulations.report.summaries import (
     Spread,
     without_privacy,
 )
-from testudo_simulations.results import Cost, PrivacySummary, Report, RunResult, SecureSummary
+from testudo_simulations.results import Cost, PrivacySummary, Report, RobustSummary, RunResult, SecureSummary
 
 MISSING = "–"
 DIVERGED = "diverged"
@@ -134,6 +134,18 @@ def privacy_line(privacy: PrivacySummary) -> str:
         f"{privacy.steps_per_client} steps a client",
     ]
     return "; ".join(parts)
+
+
+def robust_line(robust: RobustSummary, secure: SecureSummary) -> str:
+    """What one poisoned client could do, or how many of them are outvoted."""
+    rule = ", then ".join(name.replace("_", " ") for name in robust.rule)
+    if robust.corruption == 0:
+        return f"none outvoted ({rule}): one poisoned client moves the model as far as its update's norm may be"
+    rows = "updates" if secure.mode == "plain" else "groups"
+    said = f"{rule}; outvotes {robust.withstood} bad of {robust.rows} {rows} a round"
+    if robust.outvoted:
+        said += f"; given little weight again and again, look at them: {', '.join(map(printable, robust.outvoted))}"
+    return said
 
 
 def secure_line(secure: SecureSummary, cost: Cost) -> str:

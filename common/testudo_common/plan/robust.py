@@ -1,0 +1,82 @@
+"""A plan's section on robust aggregation, and whether what it assumes can be outvoted at all."""
+
+from __future__ import annotations
+
+from testudo_common.errors import PlannerError
+from testudo_common.plan.sections import PrivacyPlan, RobustAggregationPlan, RoundsPlan, SecureAggregationPlan
+from testudo_common.robustness.names import least_rows
+from testudo_common.robustness.planner import Wish, choose, recommended_rule
+from testudo_common.robustness.tails import groups_of
+from testudo_common.robustness.withstand import bad_rows
+
+
+def rule_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan) -> tuple[str, ...]:
+    """What makes one update of many: as the plan states it, or as recommended where it does not."""
+    if robust.rule is not None:
+        return robust.rule
+    if robust.corruption == 0:
+        return ("mean",)
+    return recommended_rule(grouped=secure.mode == "secure", private=privacy.unit != "none")
+
+
+def rows_of(secure: SecureAggregationPlan, rounds: RoundsPlan, clients: int) -> int:
+    """How many rows a full round gives the rule: groups, or clients under plain aggregation."""
+    cohort = min(rounds.cohort_size, clients)
+    return len(groups_of(cohort, secure.group_size)) if secure.mode == "secure" else cohort
+
+
+def bad_rows_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, rounds: RoundsPlan, clients: int) -> int:
+    """f: how many of those rows the plan reckons to be bad, in a federation of ``clients``."""
+    group_size = secure.group_size if secure.mode == "secure" else 1
+    cohort = min(rounds.cohort_size, clients)
+    return bad_rows(clients, cohort, robust.corruption, group_size, robust.max_failure)
+
+
+def rows_needed(robust: RobustAggregationPlan, names: tuple[str, ...], f: int) -> int:
+    """The fewest rows with which a whole rule withstands ``f`` bad ones; buckets leave fewer of them."""
+    rows = least_rows(names[-1], f)
+    return (rows - 1) * robust.bucket_size + 1 if "bucketing" in names else rows
+
+
+def check_withstood(
+    robust: RobustAggregationPlan,
+    secure: SecureAggregationPlan,
+    rounds: RoundsPlan,
+    privacy: PrivacyPlan,
+    *,
+    clients: int,
+) -> None:
+    """Check that a full round has enough rows to outvote those that may be bad.
+
+    Raises:
+        PlannerError: It has not; the remedy says which of the plan's numbers to move, and to what.
+    """
+    if robust.corruption == 0:
+        return
+    f, rows = bad_rows_of(robust, secure, rounds, clients), rows_of(secure, rounds, clients)
+    names = rule_of(robust, secure, privacy)
+    needed = rows_needed(robust, names, f)
+    if rows >= needed:
+        return
+    what = "groups" if secure.mode == "secure" else "updates"
+    problem = (
+        f"with {robust.corruption:.3g} of {clients} clients poisoned, {f} of {rows} {what} a round may be bad, and "
+        f"{' + '.join(names)} needs {needed} to outvote them"
+    )
+    choice = choose(  # raises where no group size would do, and says what would
+        Wish(
+            clients=clients,
+            cohort=min(rounds.cohort_size, clients),
+            corruption=robust.corruption,
+            dropout=secure.dropout if secure.mode == "secure" else 0.0,
+            min_group=secure.min_group if secure.mode == "secure" else 1,
+            max_failure=robust.max_failure,
+            private=privacy.unit != "none",
+            collusion=secure.corruption if secure.mode == "secure" else 0.0,
+        )
+    )
+    if secure.mode == "secure" and choice.group_size != secure.group_size:
+        remedy = f"write secure_aggregation.group_size = {choice.group_size}"
+    else:
+        remedy = f"take another rule, such as {list(choice.rule)}"
+    raise PlannerError(problem, where="robust_aggregation.corruption", remedy=remedy)

@@ -1,0 +1,83 @@
+"""A plan's robust rule over what one round brought in. Which rows are bad nobody knows; how many may be, the plan says.
+
+Not the rules (aggregate/) and not how many bad rows to reckon with (testudo_common.robustness). Closed by default: a
+round with fewer rows than the rule needs against so many bad ones is no round, and never becomes a plain mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.robust import bad_rows_of, rows_needed
+from testudo_server.aggregate import Aggregated, Settings, chain, mean
+from testudo_server.aggregate.base import Rows
+from testudo_server.exchange import GroupMean
+from testudo_server.store import RoundRecord
+from testudo_server.strikes import GroupOutcome, culprits
+
+_LITTLE = 0.5  # of an even share of the influence
+
+
+def rows_against(plan: FederationPlan, clients: int) -> tuple[int, int]:
+    """What a round of the plan reckons with, in a federation of ``clients``.
+
+    Returns:
+        f, rows of a round that may be bad (groups, under secure aggregation); and the fewest rows against so many.
+    """
+    robust = plan.robust_aggregation
+    f = bad_rows_of(robust, plan.secure_aggregation, plan.rounds, clients)
+    return f, rows_needed(robust, plan.robust_rule, f)
+
+
+def aggregate(plan: FederationPlan, groups: Sequence[GroupMean], f: int) -> Aggregated:
+    """One update of all groups'. Each group counts once; only the mean weighs them by the clients behind them.
+
+    Args:
+        plan: Complete.
+        groups: Of one round; each mean is finite.
+        f: Bad ones to reckon with among them.
+
+    Raises:
+        AggregationError: Too few rows for ``f``, or a search that took too long.
+    """
+    rows: Rows = np.stack([group.mean for group in groups])
+    if plan.robust_rule == ("mean",):
+        votes = np.array([group.votes for group in groups], dtype=np.float64)
+        return Aggregated(mean(rows, [group.votes for group in groups]), votes / votes.sum(), f, ())
+    robust = plan.robust_aggregation
+    settings = Settings(max_norm=robust.clip_norm, bucket_size=robust.bucket_size)
+    r = chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows))
+    return (
+        r if r.influence is not None else Aggregated(r.vector, np.full(len(rows), 1 / len(rows)), r.f, r.merged)
+    )  # HACK
+
+
+def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:
+    """Clients whose rows the rule kept giving less than half of an even share, more often than chance would have it.
+
+    A thing to look at, not a proof: a client whose data are unlike the others' is outvoted as well as a poisoned one,
+    so nobody is barred for it. Under secure aggregation a row is a group, drawn anew each round, and the same test as
+    for strikes singles out who brings its groups down; it holds against chance, not against framing.
+
+    Args:
+        records: Of all rounds of a run.
+    """
+    outcomes = [
+        GroupOutcome(record.round, members, opened=share >= _LITTLE / len(record.influence))
+        for record in records
+        if record.withstood > 0
+        for members, share in record.influence
+    ]
+    return culprits(outcomes, framers=0)
+
+
+def _drawn_after(rows: Rows) -> np.random.Generator:
+    """For bucketing: fixed by what arrived, so that anybody can repeat it and no sender could foresee its bucket."""
+    digest = hashlib.sha256(b"testudo buckets|")
+    for row in rows:
+        digest.update(row.astype("<f4").tobytes())
+    return np.random.default_rng(int.from_bytes(digest.digest()[:16], "big"))
