@@ -42,14 +42,15 @@ class Aggregated:
 
     Attributes:
         vector: ``float32[d]``, finite.
-        influence: ``float64[n]``: the result is ``influence @ rows``. None after a coordinate rule, where a row has
-            another influence on every coordinate.
+        influence: ``float64[n]``, of sum 1, or less where something clips: the result is ``influence @ rows``. After a
+            coordinate rule, under which a row has another weight on every coordinate, the mean of its weights on at
+            most 4096 evenly spaced ones: see :func:`~testudo_server.aggregate.influence.influence_of_ranks`.
         f: What the rule itself was run with, after the pre-aggregators.
         merged: Rows that dedupe counted as one, by their numbers; for the log.
     """
 
     vector: Vector
-    influence: Floats | None
+    influence: Floats
     f: int
     merged: tuple[tuple[int, ...], ...]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from testudo_common.vectors import Vector
 from testudo_server.aggregate.base import Floats, Rows, refuse_nonfinite
 
 BLOCK = 4096  # columns
-WIDE_BLOCK = 2 * BLOCK  # for what is done element by element
+WIDE_BLOCK = 2 * BLOCK  # where no two columns meet in a sum
 
 _T = TypeVar("_T")
 
@@ -78,15 +79,17 @@ def combine(weights: Floats, rows: Rows, work: Work) -> Vector:
     short = weights.astype(np.float32)  # [n]
     result = np.empty(rows.shape[1], dtype=np.float32)
 
-    def do(columns: range) -> None:
+    def do(columns: range) -> bool:
         with np.errstate(all="ignore"):
-            for block in blocks_of(columns):
+            for block in blocks_of(columns, WIDE_BLOCK):
                 np.matmul(short, rows[:, block], out=result[block])
+            # Finite only if all of it is; while it is in the cache.
+            return isfinite(result[columns.start : columns.stop].sum())
 
-    for _ in over_chunks(rows.shape[1], work, do):
-        pass
-    wrong = np.flatnonzero(~np.isfinite(result))
-    if len(wrong):  # of a bad row, or of rounding at the end of float32
+    if not all(
+        list(over_chunks(rows.shape[1], work, do))
+    ):  # a bad row, rounding at the end of float32, or only the sum
         refuse_nonfinite(rows)
+        wrong = np.flatnonzero(~np.isfinite(result))
         result[wrong] = weights @ rows[:, wrong].astype(np.float64)
     return result

@@ -17,7 +17,7 @@ _NO_WEIGHT = 1e-12
 
 
 def caf(geometry: Geometry, f: int) -> Floats:
-    """Weights of the mean with the least top eigenvalue on the way, for f < n / 2.
+    """Weights of the mean with the least top eigenvalue on the way, for f < n / 2. No kappa is stated here.
 
     Weights begin at 1. While they sum to more than n - 2f, each shrinks by ``1 - t / max t``: t is the row's squared
     projection, and the maximum is over rows that have weight left. Over all rows it would hang, on one antipodal pair.

@@ -19,6 +19,7 @@ from testudo_server.aggregate.coordinate import mean_of_ranks, median_ranks, tri
 from testudo_server.aggregate.dedupe import LOW_MEDIAN, SIMILAR, dedupe
 from testudo_server.aggregate.geometric import centred_clipping, geometric_median
 from testudo_server.aggregate.gram import Geometry, measure, measure_norms
+from testudo_server.aggregate.influence import influence_of_ranks
 from testudo_server.aggregate.mda import NODE_BUDGET, mda
 from testudo_server.aggregate.mixing import arc, bucketing, clip, nnm
 from testudo_server.aggregate.selection import krum, multi_krum
@@ -161,7 +162,9 @@ class Chain:
         rule, m = self.names[-1], len(geometry.distances)
         check_f(rule, m, f)
         if rule in _RANKS:
-            return Aggregated(mean_of_ranks(rows, _RANKS[rule](m, f), work, matrix), None, f, merged)
+            ranks = _RANKS[rule](m, f)
+            vector = mean_of_ranks(rows, ranks, work, matrix)
+            return Aggregated(vector, influence_of_ranks(rows, ranks, matrix), f, merged)
         weights = _WEIGHTS[rule](geometry, f, self.settings)
         influence = weights if matrix is None else weights @ matrix  # [n]
         return Aggregated(combine(influence, rows, work), influence, f, merged)
@@ -186,13 +189,7 @@ def chain(names: Sequence[str], *, f: int, settings: Settings | None = None) -> 
         AggregationError: There is no such chain.
     """
     settings = Settings() if settings is None else settings
-    unknown = [name for name in names[:-1] if name not in PRE_AGGREGATORS]
-    if not names or names[-1] not in RULES or unknown:
-        raise AggregationError(
-            f"{list(names)} is no chain",
-            where="aggregation",
-            remedy=f"take any of {', '.join(PRE_AGGREGATORS)}, and then one of {', '.join(RULES)}",
-        )
+    check_names(names)
     if "clip" in names and settings.max_norm is None:
         raise AggregationError("clip has no max_norm", where="aggregation", remedy="give the norm")
     if settings.bucket_size < 1 or settings.iterations < 1:
@@ -200,6 +197,21 @@ def chain(names: Sequence[str], *, f: int, settings: Settings | None = None) -> 
             "bucket_size or iterations is under 1", where="aggregation", remedy="take whole numbers from 1"
         )
     return Chain(tuple(names), f, settings)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what is no chain.
+
+    Raises:
+        AggregationError: A name is unknown, or not in its place.
+    """
+    unknown = [name for name in names[:-1] if name not in PRE_AGGREGATORS]
+    if not names or names[-1] not in RULES or unknown:
+        raise AggregationError(
+            f"{list(names)} is no chain",
+            where="aggregation",
+            remedy=f"take any of {', '.join(PRE_AGGREGATORS)}, and then one of {', '.join(RULES)}",
+        )
 
 
 def _members(merged: tuple[tuple[int, ...], ...], matrix: Floats | None) -> tuple[tuple[int, ...], ...]:

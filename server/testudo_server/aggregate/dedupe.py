@@ -10,7 +10,7 @@ A cluster's row is the mean of its members, each shortened to the shortest: a co
 its length must not replace it.
 
 What it rests on is an assumption: two honest rows that happen to be that similar are merged as well, and f is one too
-small then.
+small then. No kappa for the same reason.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from testudo_server.aggregate.base import Floats, Rows, refuse_nonfinite
-from testudo_server.aggregate.blocks import Work, blocks_of, over_chunks
+from testudo_server.aggregate.blocks import BLOCK, Work, blocks_of, over_chunks
 
 _SHORTEST_SQUARED, _LONGEST_SQUARED = 1e-18, 1e30  # between them no product that matters leaves float32
 _CANCELLED = 1e-3  # a distance of less than so much of both squared norms has lost too many digits
@@ -89,17 +89,23 @@ def measure_norms(rows: Rows, work: Work) -> Geometry:
     return Geometry(np.diag(np.ldexp(squares, 2 * exponents)), np.full((len(rows), len(rows)), np.nan))
 
 
-_Product = Callable[[Rows], Rows]
+_Product = Callable[[Rows], list[Rows]]
 
 
-def _every_pair(block: Rows) -> Rows:
-    product: Rows = block @ block.T  # [n, n]
-    return product
+def _every_pair(rows: Rows) -> list[Rows]:
+    """``float32[n, n]`` for every block of the rows' columns."""
+    return [rows[:, block] @ rows[:, block].T for block in blocks_of(range(rows.shape[1]))]
 
 
-def _each_with_itself(block: Rows) -> Rows:
-    product: Rows = (block[:, np.newaxis] @ block[:, :, np.newaxis])[:, 0, 0]  # [n]
-    return product
+def _each_with_itself(rows: Rows) -> list[Rows]:
+    """``float32[n]`` for every block: row by row, since memory is read fastest in order."""
+    n, width = rows.shape
+    whole = width - width % BLOCK
+    parts = [rows[:, :whole].reshape(n, -1, BLOCK)] if whole else []  # [n, blocks, columns], not a copy
+    if whole < width:
+        parts.append(rows[:, np.newaxis, whole:])
+    squares = [(part[..., np.newaxis, :] @ part[..., np.newaxis])[..., 0, 0] for part in parts]  # [n, blocks]
+    return [of_block for part in squares for of_block in part.T]
 
 
 def _products(rows: Rows, product: _Product, work: Work) -> tuple[Floats, np.ndarray]:
@@ -122,14 +128,11 @@ def _summed(rows: Rows, exponents: np.ndarray | None, product: _Product, work: W
     """Products of all blocks, in float64; of the rows divided by 2 to their exponents, where those are given."""
 
     def do(columns: range) -> list[Rows]:
-        products = []
         with np.errstate(all="ignore"):
-            for columns_of_block in blocks_of(columns):
-                block = rows[:, columns_of_block]
-                if exponents is not None:
-                    block = np.ldexp(block, -exponents[:, None])
-                products.append(product(block))
-        return products
+            if exponents is None:
+                return product(rows[:, columns.start : columns.stop])
+            blocks = (np.ldexp(rows[:, block], -exponents[:, None]) for block in blocks_of(columns))
+            return [part for block in blocks for part in product(block)]
 
     parts = (part for products in over_chunks(rows.shape[1], work, do) for part in products)
     total = next(parts).astype(np.float64)

@@ -22,8 +22,8 @@ def mda(geometry: Geometry, f: int, *, node_budget: int = NODE_BUDGET) -> Floats
     """Equal weight to the m - f rows of least diameter, for f < n / 2.
 
     The result is within 2 f / (n - f) times the honest rows' diameter of their mean: chosen and honest rows share one
-    at least, and differ in f. Of several sets of the same diameter, which is usual, the one that holds the rows of
-    least summed squared distance (see :func:`preference`).
+    at least, and differ in f. So kappa <= 8 f^2 / (n - f). Of several sets of the same diameter, which is usual, the
+    one that holds the rows of least summed squared distance (see :func:`preference`).
 
     Args:
         geometry: Of m points.

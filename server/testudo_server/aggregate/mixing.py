@@ -14,7 +14,7 @@ from testudo_server.aggregate.gram import Geometry
 
 
 def clip(geometry: Geometry, f: int, *, max_norm: float) -> Mix:
-    """Rows longer than ``max_norm`` are shortened to it."""
+    """Rows longer than ``max_norm`` are shortened to it. No kappa: honest ones may be."""
     return Mix(np.diag(_shortened(geometry.norms, max_norm)), f)
 
 
@@ -31,7 +31,8 @@ def arc(geometry: Geometry, f: int) -> Mix:
 def bucketing(m: int, f: int, *, size: int, rng: np.random.Generator) -> Mix:
     """Means of ``size`` rows each, drawn at random without replacement; the last bucket may be smaller.
 
-    f stays what it is: every bad row may be in a bucket of its own.
+    f stays what it is: every bad row may be in a bucket of its own. kappa as in
+    :func:`~testudo_server.aggregate.bounds.bucketing_bound`.
     """
     order = rng.permutation(m)
     buckets = [order[start : start + size] for start in range(0, m, size)]

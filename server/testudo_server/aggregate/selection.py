@@ -22,7 +22,8 @@ def krum_scores(geometry: Geometry, neighbours: int) -> Floats:
 
 
 def krum(geometry: Geometry, f: int, *, neighbours: int | None = None) -> Floats:
-    """All weight to the row of least score. kappa <= 6 (1 + f / (n - 2f)) (Allouah et al. 2023); n >= 2f + 3.
+    """All weight to the row of least score. n >= 2f + 3; kappa as in
+    :func:`~testudo_server.aggregate.bounds.krum_bound`, which is under 5.83 (n - f) / (n - 2f - 1).
 
     Args:
         geometry: Of m points.
@@ -38,8 +39,7 @@ def krum(geometry: Geometry, f: int, *, neighbours: int | None = None) -> Floats
 def multi_krum(geometry: Geometry, f: int, *, neighbours: int | None = None) -> Floats:
     """Equal weight to the m - f rows of least score; arguments as for :func:`krum`, n >= 2f + 3.
 
-    With s = n - f, kappa <= (1 + f (1 + sqrt((s + 1) / (n - 2f - 1))) / sqrt(s))^2: a chosen row's score is at most the
-    greatest honest one, (s + 1) times the summed squared deviation, and n - 2f - 1 of its neighbours are honest.
+    kappa as in :func:`~testudo_server.aggregate.bounds.multi_krum_bound`: about 4 f / n where f is small beside n.
     """
     return _chosen(geometry, f, len(geometry.distances) - f, neighbours)
 
