@@ -21,7 +21,7 @@ from testudo_common.wire import TrainRequest
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
-from testudo_server.robust import aggregate, rows_against
+from testudo_server.robust import Reckoning, aggregate
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -121,8 +121,8 @@ class Coordinator:
                 where="rounds",
                 remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
             )
-        f, rows = rows_against(self._plan, len(state.participations))
-        collected = self._collect(number, state.model, cohort, rows)
+        reckoning = Reckoning(self._plan, len(state.participations), len(barred))
+        collected, f = self._collect(number, state.model, cohort, reckoning)
         found = aggregate(self._plan, collected.groups, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
@@ -153,10 +153,12 @@ class Coordinator:
         self._on_round(following, record)
         return following
 
-    def _collect(self, number: int, model: Vector, cohort: tuple[str, ...], rows: int) -> Collected:
-        """What the first attempt that brings in enough brings in, with the records and cost of all attempts.
+    def _collect(
+        self, number: int, model: Vector, cohort: tuple[str, ...], reckoning: Reckoning
+    ) -> tuple[Collected, int]:
+        """What the first attempt that brings in enough brings in, with the records and cost of all attempts; and f.
 
-        Enough is ``rounds.min_replies`` clients in at least ``rows`` groups, which the robust rule needs.
+        Enough is ``rounds.min_replies`` clients, in as many groups as the robust rule needs.
         """
         records: tuple[GroupRecord, ...] = ()
         gone: tuple[tuple[str, str], ...] = ()
@@ -175,10 +177,12 @@ class Coordinator:
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
             usable = sum(len(group.members) for group in found.groups)
+            f = reckoning.bad_rows(found, len(cohort))
+            rows = reckoning.rows_needed(f)
             enough = usable >= self._plan.rounds.min_replies and len(found.groups) >= rows
             if enough or attempt + 1 >= most:
                 self._check_enough(number, found, rows)
-                return replace(found, records=records, cost=cost)
+                return replace(found, records=records, cost=cost), f
             cohort = tuple(client for client in cohort if client not in found.vanished)
             gone = tuple((client, reason) for client, reason in found.excluded if client not in cohort)
 

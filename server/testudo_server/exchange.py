@@ -85,6 +85,7 @@ class Collected:
         vanished: Who fell silent when the groups could be known; the next attempt is made without them.
         counts: ``int64[k]``, metric counts summed over all groups; empty in a round without.
         cost: At the server.
+        bad: Rows that are missing since they cannot be honest ones: so many fewer are bad among the others.
     """
 
     groups: tuple[GroupMean, ...]
@@ -95,6 +96,7 @@ class Collected:
         default_factory=lambda: np.empty(0, dtype=np.int64), repr=False, compare=False
     )
     cost: ExchangeCost = ExchangeCost()
+    bad: int = 0
 
 
 class Transport(Protocol):
@@ -143,16 +145,18 @@ class PlainExchange:
         replies = dict(self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds))
         groups: list[GroupMean] = []
         excluded: list[tuple[str, str]] = []
+        bad = 0
         for client in cohort:
             reply = replies.get(client, NO_REPLY)
             if fault := fault_of_reply(reply, request, self._max_norm):
                 excluded.append((client, fault))
+                bad += isinstance(reply, TrainReply)
             else:
                 assert isinstance(reply, TrainReply)
                 groups.append(GroupMean((client,), reply.update))
         received = sum(encode(reply).size_bytes for reply in replies.values() if not isinstance(reply, str))
         cost = ExchangeCost(len(cohort) * encode(request).size_bytes, received)
-        return Collected(tuple(groups), tuple(excluded), cost=cost)
+        return Collected(tuple(groups), tuple(excluded), cost=cost, bad=bad)
 
 
 _NORM_TOLERANCE = 1e-5  # of float32, after clipping

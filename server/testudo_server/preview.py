@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
+from testudo_common.plan.robust import bad_rows_of, rows_of
 from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
+from testudo_common.robustness import count_of_share
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
 
 
@@ -63,6 +65,22 @@ def _chances_of_more(plan: FederationPlan, min_cohort: int, clients: int | None)
     }
 
 
+def _robust_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
+    """Rule and f for a full cohort; checked, where it is known how many clients there are."""
+    robust = plan.robust_aggregation
+    if robust.corruption == 0:
+        return {"poisoned_clients_outvoted": 0, "rule": " + ".join(plan.robust_rule)}
+    known = clients if clients is not None else plan.rounds.cohort_size
+    plan.check_withstood(known)
+    cohort = min(plan.rounds.cohort_size, known)
+    return {
+        "poisoned_clients_outvoted": count_of_share(robust.corruption, known),
+        "rule": " + ".join(plan.robust_rule),
+        "bad_rows_a_round": bad_rows_of(robust, plan.secure_aggregation, clients=known, cohort=cohort),
+        "rows_a_round": rows_of(plan.secure_aggregation, cohort),
+    }
+
+
 def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
     """Figures of a plan; None where the plan leaves open what they depend on.
 
@@ -71,6 +89,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         clients: How many will take part; needed where the plan does not state ``rounds.max_participations``.
 
     Raises:
+        PlannerError: So many poisoned clients cannot be outvoted.
         ModelError: The plan's model cannot be built.
         PrivacyError: No noise is enough for the plan's epsilon.
     """
@@ -95,6 +114,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         "bytes_down_a_client_and_round": None if size is None else 4 * size,
         "bytes_up_a_client_and_round": None if size is None else 4 * size,
         **_secure_figures(plan, clients),
+        **_robust_figures(plan, clients),
         "privacy_unit": plan.privacy.unit,
         "epsilon_of_one_client": epsilon,
         "delta": plan.privacy.delta if plan.private else None,

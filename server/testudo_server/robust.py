@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,22 +16,35 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_needed
 from testudo_server.aggregate import Aggregated, Settings, chain, mean
 from testudo_server.aggregate.base import Rows
-from testudo_server.exchange import GroupMean
+from testudo_server.exchange import Collected, GroupMean
 from testudo_server.store import RoundRecord
 from testudo_server.strikes import GroupOutcome, culprits
 
 _LITTLE = 0.5  # of an even share of the influence
 
 
-def rows_against(plan: FederationPlan, clients: int) -> tuple[int, int]:
-    """What a round of the plan reckons with, in a federation of ``clients``.
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """How many bad rows a plan reckons with in a federation.
 
-    Returns:
-        f, rows of a round that may be bad (groups, under secure aggregation); and the fewest rows against so many.
+    Attributes:
+        plan: Complete.
+        clients: N, those that strikes have named among them.
+        barred: How many strikes have named: they are taken to be poisoned, and are not asked.
     """
-    robust = plan.robust_aggregation
-    f = bad_rows_of(robust, plan.secure_aggregation, plan.rounds, clients)
-    return f, rows_needed(robust, plan.robust_rule, f)
+
+    plan: FederationPlan
+    clients: int
+    barred: int
+
+    def bad_rows(self, found: Collected, asked: int) -> int:
+        """f among the rows found when ``asked`` clients were; less those that were caught and set aside already."""
+        robust, secure = self.plan.robust_aggregation, self.plan.secure_aggregation
+        return max(0, bad_rows_of(robust, secure, clients=self.clients, cohort=asked, caught=self.barred) - found.bad)
+
+    def rows_needed(self, f: int) -> int:
+        """The fewest rows in which the plan's rule outvotes ``f`` bad ones; fewer are no round."""
+        return rows_needed(self.plan.robust_aggregation, self.plan.robust_rule, f)
 
 
 def aggregate(plan: FederationPlan, groups: Sequence[GroupMean], f: int) -> Aggregated:
@@ -50,10 +64,7 @@ def aggregate(plan: FederationPlan, groups: Sequence[GroupMean], f: int) -> Aggr
         return Aggregated(mean(rows, [group.votes for group in groups]), votes / votes.sum(), f, ())
     robust = plan.robust_aggregation
     settings = Settings(max_norm=robust.clip_norm, bucket_size=robust.bucket_size)
-    r = chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows))
-    return (
-        r if r.influence is not None else Aggregated(r.vector, np.full(len(rows), 1 / len(rows)), r.f, r.merged)
-    )  # HACK
+    return chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows))
 
 
 def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:

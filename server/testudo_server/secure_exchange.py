@@ -274,6 +274,7 @@ class SecureExchange:
         self, talk: _Talk, cohort: tuple[str, ...], groups: list[_Group], trouble: ProtocolError | None
     ) -> Collected:
         opened = [group for group in groups if group.opened is not None]
+        records = tuple(_record_of(talk, group) for group in groups)
         summed = {name for group in opened for name in group.survivors}
         reasons = {name: str(group.fault.problem) for group in groups if group.fault for name in group.names}
         general = trouble.problem if trouble is not None else "it is in no group"
@@ -286,12 +287,13 @@ class SecureExchange:
                 for client in cohort
                 if client not in summed
             ),
-            records=tuple(_record_of(talk, group) for group in groups),
+            records=records,
             counts=np.sum([group.opened.counts for group in opened if group.opened], axis=0, dtype=np.int64)
             if opened
             else np.empty(0, dtype=np.int64),
             vanished=talk.vanished,
             cost=ExchangeCost(talk.bytes_down, talk.bytes_up, self._cpu_seconds),
+            bad=sum(record.blamed for record in records),
         )
 
 

@@ -193,6 +193,42 @@ def attacks(
     run_attacks(request, folder, jobs=jobs, resume=resume, as_json=as_json)
 
 
+@app.command(epilog="Example: testudo-simulate frontier --clients 1000 --cohort 100 --corruption 0.05 --min-group 3")
+def frontier(
+    clients: Annotated[int, typer.Option(min=1, help="Clients of the federation.")] = 100,
+    cohort: Annotated[
+        int | None, typer.Option(min=1, help="Clients asked a round; default: all of them.", show_default=False)
+    ] = None,
+    corruption: Annotated[float, typer.Option(help="Share of the clients that may be poisoned.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Share of a group that may drop out.")] = 0.2,
+    min_group: Annotated[
+        int, typer.Option(help="Fewest clients in a sum that the owners accept; 1: the server may see each update.")
+    ] = 3,
+    max_failure: Annotated[
+        float, typer.Option(help="Chance, a round, of more bad rows than the rule outvotes.")
+    ] = 1e-3,
+    private: Annotated[bool, typer.Option("--private", help="Updates carry noise of differential privacy.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the drawing and the data.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Privacy against robustness: the groups and the rule for a federation, or which number to move."""
+    from testudo_common.robustness import Wish
+    from testudo_simulations.frontier_command import run_frontier
+
+    wish = Wish(
+        clients=clients,
+        cohort=min(cohort or clients, clients),
+        corruption=corruption,
+        dropout=dropout,
+        min_group=min_group,
+        max_failure=max_failure,
+        private=private,
+    )
+    run_frontier(wish, out, as_json=as_json)
+
+
 def _listed(values: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
 

@@ -124,6 +124,7 @@ class MaskFreeExchange:
             records=tuple(record for _, _, record in found),
             counts=sum((counts for _, counts in opened), np.zeros(len(terms.parameters.layout.count_bounds), np.int64)),
             cost=cost,
+            bad=sum(record.blamed for _, _, record in found),
         )
 
 

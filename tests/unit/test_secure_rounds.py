@@ -28,6 +28,7 @@ from secure_federation import (
     off_by,
     secure_plan,
 )
+from testudo_client import participant as participants
 from testudo_client import secure_side
 from testudo_client.evaluate import federated_sums
 from testudo_client.membership import Membership
@@ -309,7 +310,7 @@ def seed_the_coin(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
             return secagg_client.commit(terms, identity)
 
     monkeypatch.setattr(secure_side, "commit", commit)
-    monkeypatch.setattr(secure_side, "random_secret", lambda: drawn(next(numbers)))
+    monkeypatch.setattr(participants, "random_secret", lambda: drawn(next(numbers)))
 
 
 TWENTY = names_of(20)

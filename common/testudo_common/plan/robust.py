@@ -6,8 +6,9 @@ from testudo_common.errors import PlannerError
 from testudo_common.plan.sections import PrivacyPlan, RobustAggregationPlan, RoundsPlan, SecureAggregationPlan
 from testudo_common.robustness.names import least_rows
 from testudo_common.robustness.planner import Wish, choose, recommended_rule
-from testudo_common.robustness.tails import groups_of
-from testudo_common.robustness.withstand import bad_rows
+from testudo_common.robustness.shares import count_of_share
+from testudo_common.robustness.tails import groups_of, quantile
+from testudo_common.robustness.withstand import rows
 
 
 def rule_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan) -> tuple[str, ...]:
@@ -19,17 +20,26 @@ def rule_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, privac
     return recommended_rule(grouped=secure.mode == "secure", private=privacy.unit != "none")
 
 
-def rows_of(secure: SecureAggregationPlan, rounds: RoundsPlan, clients: int) -> int:
-    """How many rows a full round gives the rule: groups, or clients under plain aggregation."""
-    cohort = min(rounds.cohort_size, clients)
+def rows_of(secure: SecureAggregationPlan, cohort: int) -> int:
+    """How many rows a cohort gives the rule: groups, or clients under plain aggregation."""
     return len(groups_of(cohort, secure.group_size)) if secure.mode == "secure" else cohort
 
 
-def bad_rows_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, rounds: RoundsPlan, clients: int) -> int:
-    """f: how many of those rows the plan reckons to be bad, in a federation of ``clients``."""
+def bad_rows_of(
+    robust: RobustAggregationPlan, secure: SecureAggregationPlan, *, clients: int, cohort: int, caught: int = 0
+) -> int:
+    """f: how many of those rows the plan reckons to be bad.
+
+    Args:
+        robust: The plan's section.
+        secure: The plan's section.
+        clients: N, in the federation.
+        cohort: Clients asked in this round, of those that were not caught.
+        caught: Poisoned clients that are not asked any more.
+    """
+    poisoned = max(0, count_of_share(robust.corruption, clients) - caught)
     group_size = secure.group_size if secure.mode == "secure" else 1
-    cohort = min(rounds.cohort_size, clients)
-    return bad_rows(clients, cohort, robust.corruption, group_size, robust.max_failure)
+    return quantile(rows(clients - caught, poisoned, cohort, group_size), robust.max_failure)
 
 
 def rows_needed(robust: RobustAggregationPlan, names: tuple[str, ...], f: int) -> int:
@@ -53,20 +63,21 @@ def check_withstood(
     """
     if robust.corruption == 0:
         return
-    f, rows = bad_rows_of(robust, secure, rounds, clients), rows_of(secure, rounds, clients)
+    cohort = min(rounds.cohort_size, clients)
+    f, count = bad_rows_of(robust, secure, clients=clients, cohort=cohort), rows_of(secure, cohort)
     names = rule_of(robust, secure, privacy)
     needed = rows_needed(robust, names, f)
-    if rows >= needed:
+    if count >= needed:
         return
     what = "groups" if secure.mode == "secure" else "updates"
     problem = (
-        f"with {robust.corruption:.3g} of {clients} clients poisoned, {f} of {rows} {what} a round may be bad, and "
+        f"with {robust.corruption:.3g} of {clients} clients poisoned, {f} of {count} {what} a round may be bad, and "
         f"{' + '.join(names)} needs {needed} to outvote them"
     )
     choice = choose(  # raises where no group size would do, and says what would
         Wish(
             clients=clients,
-            cohort=min(rounds.cohort_size, clients),
+            cohort=cohort,
             corruption=robust.corruption,
             dropout=secure.dropout if secure.mode == "secure" else 0.0,
             min_group=secure.min_group if secure.mode == "secure" else 1,

@@ -25,7 +25,7 @@ from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.attacks.adversary import Adversary, Poison
 from testudo_simulations.attacks.data import triggered
 from testudo_simulations.attacks.defences import parse_defence, settings_of
-from testudo_simulations.attacks.suite import IN_GROUPS_ONLY, SUITE
+from testudo_simulations.attacks.suite import BACKDOORS, IN_GROUPS_ONLY, NO_ATTACK, SUITE
 from testudo_simulations.evaluation import Evaluator, Pairs, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -68,7 +68,7 @@ class Cell(BaseModel):
         poisoned: f.
         seed: Of the plan.
         score: Headline metric after adaptation, mean over unseen clients; NaN where the model is none any more.
-        backdoor: Share of examples with the trigger that are taken for the target class; None where there is none.
+        backdoor: Share of examples with the trigger that are taken for the target class; None where it was not tried.
         error: Distance of the aggregated update from the honest mean, in units of the honest updates' spread; mean
             over rounds; None with an outer optimiser that keeps no trace of the update.
         weight: Share of the updates' influence that poisoned clients, or groups with one, had; mean over rounds.
@@ -149,7 +149,7 @@ def run_cell(request: CellRequest) -> Cell:
             )
         except (RoundError, AggregationError, ModelError) as error:
             ended = error.problem
-    score, backdoor = _judge(federation, trace.model)
+    score, backdoor = _judge(federation, trace.model, backdoor=request.attack in (NO_ATTACK, *BACKDOORS))
     return Cell(
         attack=request.attack,
         defence=request.defence,
@@ -224,7 +224,7 @@ class _Trace:
         return float(np.mean(self._weights)) if self._weights else math.nan
 
 
-def _judge(federation: Federation, model: Vector) -> tuple[float, float | None]:
+def _judge(federation: Federation, model: Vector, *, backdoor: bool) -> tuple[float, float | None]:
     """Headline metric and backdoor success of a model after adaptation at the plan's largest support size."""
     plan = federation.plan
     splits = make_splits(federation)
@@ -234,7 +234,7 @@ def _judge(federation: Federation, model: Vector) -> tuple[float, float | None]:
         return math.nan, None
     scores = Evaluator(federation, splits).scores(model, shots, steps)
     score = float(np.mean([each.metrics[metric] for each in scores]))
-    if plan.task.kind == "regression":
+    if not backdoor or plan.task.kind == "regression":
         return score, None
     marked: dict[int | None, dict[str, Pairs]] = {
         shots: {

@@ -93,7 +93,7 @@ def _show(matrix: Matrix, out: Path, *, as_json: bool) -> None:
     files = {
         "attacks.json": matrix.model_dump_json(indent=1),
         "attacks.csv": as_csv(matrix),
-        "attacks.svg": _standing_alone(heat_map(matrix)),
+        "attacks.svg": heat_map(matrix),
     }
     for name, content in files.items():
         write_atomically(out / name, content.encode(), durable=False)
@@ -107,13 +107,6 @@ def _show(matrix: Matrix, out: Path, *, as_json: bool) -> None:
 
 
 _FILES = (("Heat map", "attacks.svg"), ("Every cell", "attacks.csv"), ("As data", "attacks.json"))
-
-
-def _standing_alone(svg: str) -> str:
-    """An SVG that was made for the inside of a page, as a file."""
-    return svg.replace(
-        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
-    )
 
 
 class _Bar:

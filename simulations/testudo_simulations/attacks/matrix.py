@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -92,21 +92,19 @@ class Summary:
 def requests_for(
     base: CellRequest, *, attacks: Sequence[str], defences: Sequence[str], poisoned: Sequence[int], seeds: Sequence[int]
 ) -> list[CellRequest]:
-    """Every cell of a matrix, the clean runs first; ``base`` gives what all have in common."""
-    from dataclasses import replace
-
-    found = [
-        replace(base, attack=NO_ATTACK, defence=clean, poisoned=0, seed=seed)
-        for clean in dict.fromkeys(clean_of(parse_defence(name)) for name in defences)
-        for seed in seeds
-    ]
-    for count in poisoned:
-        for defence in defences:
-            grouped = parse_defence(defence).group_size is not None
-            for attack in (NO_ATTACK, *attacks):
-                if attack in IN_GROUPS_ONLY and not grouped:
-                    continue
-                found += [replace(base, attack=attack, defence=defence, poisoned=count, seed=seed) for seed in seeds]
+    """Every cell of a matrix; ``base`` gives what all have in common."""
+    cleans = list(dict.fromkeys(clean_of(parse_defence(name)) for name in defences))
+    grouped = {name: parse_defence(name).group_size is not None for name in defences}
+    found = []
+    for seed in seeds:  # the whole matrix of a seed, then the next
+        found += [replace(base, attack=NO_ATTACK, defence=clean, poisoned=0, seed=seed) for clean in cleans]
+        found += [
+            replace(base, attack=attack, defence=defence, poisoned=count, seed=seed)
+            for count in poisoned
+            for defence in defences
+            for attack in (NO_ATTACK, *attacks)
+            if grouped[defence] or attack not in IN_GROUPS_ONLY
+        ]
     return found
 
 

@@ -44,7 +44,6 @@ SUITE: dict[str, Poison] = {
 
 DEFAULT_ATTACKS = (
     "sign_flip",
-    "sign_flip_x10",
     "alie",
     "min_max",
     "ipm",
@@ -52,7 +51,6 @@ DEFAULT_ATTACKS = (
     "label_noise",
     "backdoor",
     "backdoor_scaled",
-    "adaptive_alie",
     "adaptive",
     "adaptive_bias",
 )

@@ -100,7 +100,7 @@ def heat_map(matrix: Matrix) -> str:
     """
     from matplotlib.figure import Figure
 
-    from testudo_simulations.report.drawing import INK, render, style
+    from testudo_simulations.report.drawing import INK, render, standing_alone, style
 
     rows, columns = len(matrix.defences), len(matrix.attacks)
     with style("attacks"):
@@ -125,9 +125,8 @@ def heat_map(matrix: Matrix) -> str:
             axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
             axis.grid(visible=False)
             axis.set_title(f"{matrix.name}, {count} of {matrix.clients} clients poisoned", pad=8)
-        return str(
-            render(figure, "attacks", f"Attacks and defences on {matrix.name}; the same numbers are in the table")
-        )
+        words = f"Attacks and defences on {matrix.name}; the same numbers are in the table"
+        return standing_alone(render(figure, "attacks", words))
 
 
 def _loss(matrix: Matrix, summary: Summary, *, backdoor: bool) -> float:

@@ -149,6 +149,12 @@ def render(figure: Figure, key: str, description: str) -> Markup:
     return Markup(f'<svg role="img" aria-label="{label}" viewBox="{root[1]}">{inner}')
 
 
+def standing_alone(svg: Markup) -> str:
+    """What :func:`render` made for the inside of a page, as a file of its own."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
+    return str(svg).replace("<svg ", f"<svg {spaces} ", 1)
+
+
 def _own_ids(key: str, element: re.Match[str]) -> str:
     """One tag with its id, and what it refers to, under ``key``; in the page's font; text is left alone."""
     prefixed = re.sub(r'(\bid="|url\(#|\bhref="#)', lambda found: f"{found[1]}{key}-", element[0])
