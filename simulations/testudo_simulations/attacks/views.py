@@ -42,7 +42,7 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
         )
         table.add_column("defence", no_wrap=True)
         for attack in matrix.attacks:
-            table.add_column("no attack" if attack == NO_ATTACK else attack.replace("_", " "), justify="right")
+            table.add_column(_title(attack), justify="right")
         for defence in matrix.defences:
             row = [defence]
             for attack in matrix.attacks:
@@ -59,11 +59,17 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
         console.print(line)
 
 
+def _title(attack: str) -> str:
+    return "no\nattack" if attack == NO_ATTACK else attack.replace("_", "\n")
+
+
 def legend(matrix: Matrix) -> str:
     """How to read the numbers, and where each defence breaks."""
     clean = summary_of(matrix, NO_ATTACK, matrix.defences[0], matrix.poisoned[0])
     stays = "at most 3 points under" if matrix.higher_is_better else "at most a tenth over"
-    seeds = f"seeds {', '.join(map(str, matrix.seeds))}: mean, ± half of the range"
+    seeds = f"Seed {matrix.seeds[0]}"
+    if len(matrix.seeds) > 1:
+        seeds = f"Seeds {', '.join(map(str, matrix.seeds))}: mean, ± half of the range"
     reference = "" if clean is None else f" ({_number(matrix, clean.clean)} with the first defence's head and tasks)"
     broken = []
     for defence in matrix.defences:
@@ -117,10 +123,10 @@ def heat_map(matrix: Matrix) -> str:
                         continue
                     losses[row, column] = loss = _loss(matrix, summary, backdoor=attack in BACKDOORS)
                     words = in_words(matrix, summary, backdoor=attack in BACKDOORS)
-                    color = "white" if loss > 0.55 or loss < -0.2 else INK
+                    color = "white" if loss > 0.55 else INK
                     axis.text(column, row, words, ha="center", va="center", fontsize=7, color=color)
             axis.imshow(losses, cmap="RdBu_r", vmin=-1.0, vmax=1.0, aspect="auto")
-            axis.set_xticks(range(columns), [name.replace("_", "\n") for name in matrix.attacks], fontsize=8)
+            axis.set_xticks(range(columns), [_title(name) for name in matrix.attacks], fontsize=8)
             axis.set_yticks(range(rows), matrix.defences, fontsize=8)
             axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
             axis.grid(visible=False)
