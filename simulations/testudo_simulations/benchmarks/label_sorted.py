@@ -1,7 +1,8 @@
 """scikit-learn's digits sorted by label and cut among workers, and a small network's gradients at each of them.
 
-As heterogeneous as it gets: a worker has one class, or two where it is cut between them. The split is that of Karimireddy
-et al. 2022 (arXiv 2006.09365); the network, of one hidden layer, is not theirs. In NumPy, all workers at once.
+As heterogeneous as it gets: a worker has one class, or two where it is cut between them. The split is that of
+Karimireddy et al. 2022 (arXiv 2006.09365); the network, of one hidden layer, is not theirs. In NumPy, all workers at
+once.
 """
 
 from __future__ import annotations
