@@ -238,10 +238,15 @@ def bench(
     name: Annotated[
         str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
     ] = "all",
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Each figure is the median of so many.")] = 3,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help="Each figure is the median of so many; an accuracy is the mean over so many seeds."
+        ),
+    ] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure speed, always as a ratio against a peer or a limit in the same run."""
+    """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)
