@@ -60,6 +60,30 @@ def test_centred_clipping_by_hand() -> None:
     np.testing.assert_allclose(found.influence, [1 / 15, 1 / 3, 1 / 3], rtol=1e-6)
 
 
+def test_influence_under_a_coordinate_rule_by_hand() -> None:
+    """Kept are rows 1 and 2; 2 and 1; of equal ones 1 and 2, by their numbers; 0 and 1."""
+    rows = np.array([[1, 4, 5, 2], [2, 3, 5, 9], [3, 2, 5, 1], [4, 1, 5, 1e30]], dtype=np.float32)
+    for rule in ("trimmed_mean", "median"):  # of four, and f = 1, the same
+        np.testing.assert_array_equal(chain([rule], f=1)(rows).influence, [1 / 8, 4 / 8, 3 / 8, 0])
+
+
+def test_influence_is_about_the_rows_that_were_received() -> None:
+    """NNM makes two rows of the mean of the first two, and (7, -7.5, 18) of the others; the middle is of the former."""
+    np.testing.assert_allclose(chain(["nnm", "trimmed_mean"], f=1)(THREE).influence, [1 / 2, 1 / 2, 0])
+    shortened = chain(["clip", "trimmed_mean"], f=0, settings=Settings(max_norm=np.sqrt(14)))(THREE)
+    np.testing.assert_allclose(shortened.influence, np.array([1, np.sqrt(14 / 77), 0.1]) / 3)
+
+
+@pytest.mark.parametrize("n", [9, 60])
+def test_a_row_of_1e30_has_no_influence(n: int) -> None:
+    rows = rows_of(n, 20_000, 0)
+    rows[4] = 1e30
+    for names in (["trimmed_mean"], ["median"], ["nnm", "trimmed_mean"]):
+        influence = chain(names, f=2)(rows).influence
+        assert influence[4] == 0.0
+        assert influence.sum() == pytest.approx(1.0)
+
+
 def test_geometric_medians_that_are_known() -> None:
     """Of an equilateral triangle its centre; of four corners of a convex shape where the diagonals meet; of a triangle
     with an angle over 120 degrees that corner."""
@@ -238,7 +262,6 @@ def test_equal_weights_do_not_vanish() -> None:
     for rule in ("geometric_median", "median", "mda"):
         np.testing.assert_allclose(chain([rule], f=4)(rows).vector, [0.0], atol=1e-5)
     influence = chain(["multi_krum"], f=3)(rows).influence
-    assert influence is not None
     np.testing.assert_allclose(np.sort(influence), [0, 0, 0, *[1 / 6] * 6])
 
 
@@ -253,7 +276,6 @@ def test_distances_of_weights_far_from_zero() -> None:
     by_products = ((rows @ rows.T).diagonal()[:, None] + (rows @ rows.T).diagonal()) - 2 * (rows @ rows.T)
     assert np.abs(by_products - expected).max() > expected.max(), "which the plain formula gets wrong"
     influence = chain(["multi_krum"], f=1)(rows).influence
-    assert influence is not None
     assert influence[5] == 0.0
 
 
@@ -265,12 +287,21 @@ def test_a_share_is_counted_in_decimals(share: float, n: int, count: int) -> Non
     assert int(0.29 * 100) == 28
 
 
-def test_one_entry_of_1e20_cancels_nothing() -> None:
+@pytest.mark.parametrize("n", [9, 60])
+def test_one_entry_of_1e20_cancels_nothing(n: int) -> None:
     """In float32, total - top - bottom is 0 here."""
-    rows = rows_of(9, 5, 0)
+    rows = rows_of(n, 5, 0)
     rows[3, 2] = 1e20
     ordered = np.sort(rows.astype(np.float64), axis=0)
     np.testing.assert_allclose(chain(["trimmed_mean"], f=1)(rows).vector, ordered[1:-1].mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [9, 60])
+@pytest.mark.parametrize("names", [["mean"], ["median"], ["trimmed_mean"], ["nnm", "trimmed_mean"]], ids="+".join)
+def test_the_greatest_float32_does_not_overflow(names: list[str], n: int) -> None:
+    """Where every row is it, sums leave float32, of rows and of what is mixed."""
+    rows = np.full((n, 3), np.finfo(np.float32).max)
+    np.testing.assert_allclose(chain(names, f=2)(rows).vector, rows[0], rtol=1e-6)
 
 
 def test_caf_ends_on_an_antipodal_pair() -> None:
@@ -284,7 +315,6 @@ def test_caf_ends_on_an_antipodal_pair() -> None:
 def test_nobody_is_weighted_by_what_it_says() -> None:
     """Chosen rows count the same; a rule has no argument for counts."""
     influence = chain(["multi_krum"], f=2)(rows_of(9, 20, 0)).influence
-    assert influence is not None
     assert set(influence) == {0.0, 1 / 7}
     with pytest.raises(TypeError):
         chain(["multi_krum"], f=2)(rows_of(9, 20, 0), votes=[1] * 9)  # type: ignore[call-arg]
