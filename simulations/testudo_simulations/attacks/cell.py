@@ -21,6 +21,7 @@ from testudo_common.plan.load import parse_plan
 from testudo_common.vectors import Vector
 from testudo_server.aggregate import Settings, chain
 from testudo_server.aggregate.base import Rows
+from testudo_server.robust import outvoted
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.attacks.adversary import Adversary, Poison
 from testudo_simulations.attacks.data import triggered
@@ -74,6 +75,8 @@ class Cell(BaseModel):
         weight: Share of the updates' influence that poisoned clients, or groups with one, had; mean over rounds.
         named: Poisoned client -> the first round in which it was not asked any more, since strikes had named it.
         framed: Honest clients that were barred.
+        outvoted: Poisoned clients that the report would list as outvoted, by the end.
+        unlike: Honest clients that it would list.
         rounds: Finished.
         ended: Why the rounds ended early; empty if they did not.
         cpu_seconds: Of all of it.
@@ -91,6 +94,8 @@ class Cell(BaseModel):
     weight: float
     named: dict[str, int]
     framed: list[str]
+    outvoted: list[str]
+    unlike: list[str]
     rounds: int
     ended: str
     cpu_seconds: float
@@ -149,6 +154,7 @@ def run_cell(request: CellRequest) -> Cell:
             )
         except (RoundError, AggregationError, ModelError) as error:
             ended = error.problem
+        listed = sorted(outvoted(store.records()))
     score, backdoor = _judge(federation, trace.model, backdoor=request.attack in (NO_ATTACK, *BACKDOORS))
     return Cell(
         attack=request.attack,
@@ -161,6 +167,8 @@ def run_cell(request: CellRequest) -> Cell:
         weight=trace.weight,
         named={client: number for client, number in sorted(trace.barred.items()) if client in bad},
         framed=sorted(client for client in trace.barred if client not in bad),
+        outvoted=[client for client in listed if client in bad],
+        unlike=[client for client in listed if client not in bad],
         rounds=trace.rounds,
         ended=ended,
         cpu_seconds=time.process_time() - started,

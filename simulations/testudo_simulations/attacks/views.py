@@ -83,19 +83,26 @@ def legend(matrix: Matrix) -> str:
 
 
 def _naming(matrix: Matrix) -> list[str]:
-    """Where strikes named poisoned clients, and after how many rounds."""
+    """Where strikes named poisoned clients and after how many rounds, and who was listed as outvoted."""
     lines = []
     for count in matrix.poisoned:
         for defence in matrix.defences:
             for attack in matrix.attacks:
                 summary = summary_of(matrix, attack, defence, count)
-                if summary is not None and summary.rounds_to_name is not None:
-                    lines.append(
-                        f"{attack} against {defence}: strikes named {100 * summary.named:.0f} % of {count} poisoned "
-                        f"clients, in the median before round {summary.rounds_to_name:.0f}."
+                if summary is None or not (summary.named or summary.outvoted or summary.unlike):
+                    continue
+                said = []
+                if summary.rounds_to_name is not None:
+                    named = f"strikes named {100 * summary.named:.0f} % of the poisoned"
+                    said.append(f"{named}, in the median before round {summary.rounds_to_name:.0f}")
+                if summary.outvoted or summary.unlike:
+                    shares = (
+                        f"{100 * summary.outvoted:.0f} % of the poisoned, {100 * summary.unlike:.0f} % of the honest"
                     )
+                    said.append(f"listed as outvoted: {shares}")
+                lines.append(f"{count} x {attack} against {defence}: {'; '.join(said)}.")
     framed = sum(len(cell.framed) for cell in matrix.cells)
-    return [*lines, f"Honest clients named: {framed}."] if lines or framed else []
+    return [*lines, f"Honest clients named by strikes: {framed}."] if lines or framed else []
 
 
 def heat_map(matrix: Matrix) -> str:
