@@ -154,7 +154,7 @@ def attacks(
     settings: SetOption = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", help="Attacks, parted by commas; default: the whole suite.", show_default=False),
+        typer.Option("--attack", help="Attacks, parted by commas; default: the best known.", show_default=False),
     ] = None,
     defence: Annotated[
         list[str] | None,

@@ -111,9 +111,10 @@ def federation_of(request: CellRequest) -> Federation:
     before = [*request.settings, f"seed={request.seed}"]
     plan = parse_plan(request.tables, source=request.source, settings=before)
     clients = len(load_federation(plan, request.data).training)
-    if request.poisoned >= clients:
+    if 2 * request.poisoned >= clients:
         raise UsageError(
-            f"{request.poisoned} of {clients} clients poisoned leaves nobody honest", remedy="poison fewer of them"
+            f"{request.poisoned} of {clients} clients poisoned: no rule outvotes half of them",
+            remedy=f"poison {(clients - 1) // 2} or fewer",
         )
     changed = settings_of(parse_defence(request.defence), plan, request.poisoned, clients)
     return load_federation(
