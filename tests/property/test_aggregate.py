@@ -215,7 +215,7 @@ def bits(found: Aggregated) -> tuple[bytes, bytes]:
 @every_chain
 @pytest.mark.parametrize("n", [24, 55])
 def test_same_bits_for_every_chunk_size_and_thread_count(names: tuple[str, ...], n: int) -> None:
-    rows = rows_of(n, 20_011, 1)
+    rows = rows_of(n, 70_011, 1)
     rows[1] = rows[0] + np.float32(1e-3) * rows[2]  # some distances are recomputed
     reference = bits(aggregate(names, rows, 3, work=Work(chunk=10**9)))
     for work in (Work(chunk=1), Work(chunk=10_000, threads=2), Work(chunk=1, threads=3)):

@@ -75,7 +75,7 @@ def test_of_few_points_many_times(names: tuple[str, ...], data: st.DataObject) -
 @pytest.mark.parametrize("f", [1, 2, 3])
 def test_none_is_under_the_least_there_can_be(names: tuple[str, ...], f: int) -> None:
     """f rows of one, the others zero: whatever has a kappa answers zero, and misses the mean of sets with f ones by
-    f / (n - 2f) of their spread (Allouah et al. 2023, Proposition 6)."""
+    f / (n - 2f) of their spread (Allouah et al. 2023)."""
     n = least_rows(names, f) + 1
     rows = np.zeros((n, 1), dtype=np.float32)
     rows[:f] = 1

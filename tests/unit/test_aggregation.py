@@ -304,6 +304,18 @@ def test_the_greatest_float32_does_not_overflow(names: list[str], n: int) -> Non
     np.testing.assert_allclose(chain(names, f=2)(rows).vector, rows[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["krum", "multi_krum", "geometric_median", "mda", "caf"])
+def test_opposite_rows_in_one_bucket_do_not_hide(rule: str) -> None:
+    """Their mean is zero, among the honest; of the result, in float32, they would leave 1e22."""
+    rows = rows_of(27, 40, 0)
+    rng = np.random.default_rng(7)
+    pair = np.random.default_rng(7).permutation(27)[:3]  # as bucketing draws
+    rows[pair[0]], rows[pair[1]] = 1e30, -1e30
+    found = chain(["bucketing", rule], f=2, settings=Settings(bucket_size=3))(rows, rng=rng)
+    assert np.abs(found.vector).max() < 10
+    assert found.influence[pair[0]] < 1e-15
+
+
 def test_caf_ends_on_an_antipodal_pair() -> None:
     """The maximum over all rows would stay with the pair, which has no weight left: no other would ever shrink."""
     rows = np.zeros((9, 4), dtype=np.float32)

@@ -3,6 +3,7 @@
 What is summed or multiplied together depends on the block's place alone, a chunk is only how many blocks a thread takes
 at once, and partial sums are added in the order of columns. Blocks are so small that they stay in the cache, and that
 OpenBLAS does not give parts of a sum to threads of its own (at 8192 columns of 100 rows it does, and rounds otherwise).
+Its products may round otherwise at other widths too, even where every column is a sum of its own.
 """
 
 from __future__ import annotations
@@ -88,9 +89,8 @@ def combine(weights: Floats, rows: Rows, work: Work) -> Vector:
             # Finite only if all of it is; while it is in the cache.
             return isfinite(result[columns.start : columns.stop].sum())
 
-    if not all(
-        list(over_chunks(rows.shape[1], work, do))
-    ):  # a bad row, rounding at the end of float32, or only the sum
+    if not all(list(over_chunks(rows.shape[1], work, do, _WIDEST_BLOCK))):
+        # A bad row, or rounding at the end of float32, or nothing but the sum over columns.
         refuse_nonfinite(rows)
         wrong = np.flatnonzero(~np.isfinite(result))
         result[wrong] = weights @ rows[:, wrong].astype(np.float64)
