@@ -13,7 +13,7 @@ from testudo_common.secagg import shamir
 from testudo_common.secagg.masking import apply_masks
 from testudo_common.secagg.messages import MESSAGES, Directory
 from testudo_simulations import cli
-from testudo_simulations.benchmarks import BENCHMARKS, secagg_limits
+from testudo_simulations.benchmarks import BENCHMARKS, secagg, secagg_limits
 from testudo_simulations.benchmarks.flower_secagg import FlowerCost
 from testudo_simulations.benchmarks.measure import Measurement
 from testudo_simulations.benchmarks.played_round import play
