@@ -75,11 +75,15 @@ def legend(matrix: Matrix) -> str:
     for defence in matrix.defences:
         count = breakdown_of(matrix, defence)
         broken.append(f"{defence}: {'none of these' if count is None else count}")
-    return (
-        f"! is not {stays} the clean run: the plain mean with nobody poisoned{reference}. A backdoor's second number "
-        f"is the share of triggered examples taken for its class; ! from {100 * BACKDOOR_LIMIT:.0f} %. {seeds}.\n"
-        f"Poisoned clients at which an attack other than a backdoor breaks a defence: {'; '.join(broken)}."
-    )
+    lines = [f"! is not {stays} the clean run: the plain mean with nobody poisoned{reference}. {seeds}."]
+    if BACKDOORS.intersection(matrix.attacks):
+        lines[0] += (
+            " A backdoor's second number is the share of triggered examples taken for its class, in %; ! from "
+            f"{100 * BACKDOOR_LIMIT:.0f}."
+        )
+    others = "an attack other than a backdoor" if BACKDOORS.intersection(matrix.attacks) else "an attack"
+    lines.append(f"Poisoned clients at which {others} breaks a defence: {'; '.join(broken)}.")
+    return "\n".join(lines)
 
 
 def _naming(matrix: Matrix) -> list[str]:
@@ -100,7 +104,8 @@ def _naming(matrix: Matrix) -> list[str]:
                         f"{100 * summary.outvoted:.0f} % of the poisoned, {100 * summary.unlike:.0f} % of the honest"
                     )
                     said.append(f"listed as outvoted: {shares}")
-                lines.append(f"{count} x {attack} against {defence}: {'; '.join(said)}.")
+                what = "nobody poisoned" if attack == NO_ATTACK else f"{count} x {attack}"
+                lines.append(f"{what} against {defence}: {'; '.join(said)}.")
     framed = sum(len(cell.framed) for cell in matrix.cells)
     return [*lines, f"Honest clients named by strikes: {framed}."] if lines or framed else []
 
