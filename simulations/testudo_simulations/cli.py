@@ -207,7 +207,6 @@ def frontier(
     max_failure: Annotated[
         float, typer.Option(help="Chance, a round, of more bad rows than the rule outvotes.")
     ] = 1e-3,
-    private: Annotated[bool, typer.Option("--private", help="Updates carry noise of differential privacy.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the drawing and the data.", show_default=False)
     ] = None,
@@ -224,7 +223,6 @@ def frontier(
         dropout=dropout,
         min_group=min_group,
         max_failure=max_failure,
-        private=private,
     )
     run_frontier(wish, out, as_json=as_json)
 

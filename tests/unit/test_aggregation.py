@@ -340,10 +340,11 @@ def orthogonal(n: int) -> Rows:
 
 
 def test_copies_count_once() -> None:
-    """Eight of twenty send one vector: what is left are its mean and the twelve honest rows, and f is 1."""
+    """Eight of twenty send one vector: what is left are its mean and the twelve honest rows. One of the eight might be
+    an honest one that seven copied, so f is 2 and not 1."""
     rows = np.concatenate([np.repeat(3 * np.eye(1, 40, 30, dtype=np.float32), 8, axis=0), orthogonal(12)])
     found = chain(["dedupe", "mean"], f=8)(rows)
-    assert found.f == 1
+    assert found.f == 2
     assert found.merged == (tuple(range(8)),)
     np.testing.assert_allclose(found.influence, [1 / 104] * 8 + [1 / 13] * 12)
 
@@ -355,26 +356,40 @@ def test_nothing_is_merged_where_rows_are_alike_anyhow() -> None:
     np.testing.assert_allclose(found.influence, 1 / 9)
 
 
-def test_a_row_between_honest_ones_merges_only_one_and_costs_f_only_one() -> None:
-    """With single link it would take three honest rows with it, and f = 2 would fall to nothing."""
+def test_a_row_between_honest_ones_merges_nothing() -> None:
+    """It is like each of them, and they are not like each other. With single link it would take all three with it."""
     honest = np.eye(9, 40, dtype=np.float32)
     rows = np.concatenate([honest[:3].sum(axis=0, keepdims=True), honest])
     found = chain(["dedupe", "trimmed_mean"], f=2)(rows)
-    assert found.f == 1
-    assert [len(members) for members in found.merged] == [2]
+    assert (found.f, found.merged) == (2, ())
 
 
-def test_a_long_copy_does_not_replace_the_honest_row() -> None:
-    rows = np.concatenate([orthogonal(9), orthogonal(1) * np.float32(1e9)])
+def test_pairs_with_honest_rows_do_not_lower_f() -> None:
+    """Four bad rows, each beside an honest one. Were pairs merged and f lowered for each, the four rows that they spoil
+    would stand against an f of none, and a mean would follow."""
+    honest = orthogonal(12)
+    rows = np.concatenate([honest, honest[:4] + np.float32(0.5) * honest[4:8]])
+    found = chain(["dedupe", "trimmed_mean"], f=4)(rows)
+    assert (found.f, found.merged) == (4, ())
+
+
+def test_copies_of_an_honest_row_leave_one_bad_row_and_an_f_of_one() -> None:
+    rows = np.concatenate([orthogonal(12), np.repeat(orthogonal(1), 4, axis=0)])
+    found = chain(["dedupe", "trimmed_mean"], f=4)(rows)
+    assert (found.f, found.merged) == (1, ((0, 12, 13, 14, 15),))
+
+
+def test_long_copies_do_not_replace_the_honest_row() -> None:
+    rows = np.concatenate([orthogonal(9), np.repeat(orthogonal(1) * np.float32(1e9), 2, axis=0)])
     found = chain(["dedupe", "mean"], f=2)(rows)
-    assert found.merged == ((0, 9),)
+    assert found.merged == ((0, 9, 10),)
     np.testing.assert_allclose(found.vector, orthogonal(9).mean(axis=0), rtol=1e-6)
 
 
 def test_merged_rows_are_named_after_another_link_too() -> None:
-    rows = np.concatenate([orthogonal(9), orthogonal(2)])
-    found = chain(["arc", "dedupe", "mean"], f=3)(rows)
-    assert set(found.merged) == {(0, 9), (1, 10)}
+    rows = np.concatenate([orthogonal(9), orthogonal(2), orthogonal(2)])
+    found = chain(["arc", "dedupe", "mean"], f=5)(rows)
+    assert set(found.merged) == {(0, 9, 11), (1, 10, 12)}
 
 
 # --- geometry
