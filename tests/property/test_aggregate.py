@@ -71,8 +71,8 @@ def test_a_permutation_of_clients_changes_nothing(names: tuple[str, ...], data: 
 
 
 def mutual_pair_ties(names: tuple[str, ...], n: int, f: int) -> bool:
-    """Krum's scores tie exactly where it counts one neighbour, and a pair are each other's; or where rows were mixed, and
-    several became one point. Then row numbers decide, or the last bit."""
+    """Krum's scores tie exactly where it counts one neighbour, and a pair are each other's; or where rows were mixed,
+    and several became one point. Then row numbers decide, or the last bit."""
     return names[-1] in ("krum", "multi_krum") and (n - f - 2 <= 1 or "nnm" in names)
 
 
