@@ -205,3 +205,23 @@ def test_adversary_without_anybody_honest_says_so() -> None:
     adversary.watch({"a": lambda request: np.ones(len(request.model), dtype=np.float32)})
     with pytest.raises(UsageError, match="nobody is honest"):
         adversary.update_of("a", request_for(plan))
+
+
+def test_lost_model_that_all_honest_clients_refuse_is_no_failure_of_the_attack() -> None:
+    plan = writers().plan
+    adversary = adversary_of(plan, Poison("x", update=sign_flip()), ["a"])
+    own = np.ones(Learner(plan).size, dtype=np.float32)
+    adversary.watch({"a": lambda request: own, "b": lambda request: None})
+    assert adversary.update_of("a", request_for(plan)) is own
+    assert (adversary.failure, adversary.seen) == (None, {})
+
+
+def test_attack_that_fails_is_no_defence_that_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the server it is clients that refuse; the cell must not call that withstood."""
+
+    def broken(knowledge: Knowledge) -> Rows:
+        raise ZeroDivisionError("a bug of the attack")
+
+    monkeypatch.setitem(SUITE, "broken", Poison("broken", update=broken))
+    with pytest.raises(ZeroDivisionError, match="a bug of the attack"):
+        run_cell(cell_request("broken", "recommended"))
