@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from testudo_common.secagg.quantize import Contribution, Layout, decode, encode
 from testudo_common.vectors import Vector
 from testudo_server.exchange import Collected
 from testudo_server.store import RunStore
+from testudo_simulations import inline_backend
 from testudo_simulations.attacks.adversary import Poison
 from testudo_simulations.attacks.cell import run_cell
 from testudo_simulations.attacks.defences import parse_defence, settings_of
@@ -150,15 +152,20 @@ def test_attack_in_groups_drives_the_mean_off_and_not_the_recommended_rule(attac
     assert rule.weight < 0.1
 
 
-NAMED_WITHIN = 13
-"""Measured for six seeds: not asked any more from round 12 or 13 on, one of 15 in groups of 3."""
+NAMED_WITHIN = 16
+"""Measured for 30 coins: not asked any more from round 11 to 16 on, one of 15 in groups of 3; in the median 13."""
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_culprit_that_garbles_is_named_and_nobody_honest(seed: int) -> None:
-    settings = ("data.clients=15", "rounds.count=18", "inner.steps=2")
-    cell = run_cell(cell_request("garble", "recommended+groups=3", *settings, poisoned=1, seed=seed))
-    assert (cell.rounds, cell.ended, cell.framed) == (18, "", [])
+@pytest.mark.parametrize("coin", [0, 1])
+def test_culprit_that_garbles_is_named_and_nobody_honest(monkeypatch: pytest.MonkeyPatch, coin: int) -> None:
+    """The groups' nonces come from the operating system otherwise, and each run is another one."""
+    nonces = np.random.default_rng(coin)
+    exchange = partial(MaskFreeExchange, nonce=lambda: nonces.bytes(32))
+    monkeypatch.setattr(inline_backend, "MaskFreeExchange", exchange)
+    count = NAMED_WITHIN + 2
+    settings = ("data.clients=15", f"rounds.count={count}", "inner.steps=2")
+    cell = run_cell(cell_request("garble", "recommended+groups=3", *settings, poisoned=1))
+    assert (cell.rounds, cell.ended, cell.framed) == (count, "", [])
     ((_, number),) = cell.named.items()
     assert 5 < number <= NAMED_WITHIN
     assert cell.weight == 0, "a group that was not opened moved nothing"
