@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 OnJobProgress = Callable[[int, str, int, int], None]
 """Told (number of the item, what is being done, steps done, steps in all)."""
@@ -60,6 +60,8 @@ def run_in_workers(
         try:
             for message in _messages(channel, futures):
                 on_progress(*message)
+            for failed in filter(_has_failed, futures):
+                failed.result()  # raises now, and not when the items before it are done
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -70,9 +72,13 @@ def _messages(
     channel: queue.Queue[tuple[int, str, int, int]], futures: Sequence[Future[Result]]
 ) -> Iterator[tuple[int, str, int, int]]:
     """Progress until all are done, or one has failed."""
-    while True:
+    while not any(map(_has_failed, futures)):
         try:
             yield channel.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            if any(future.done() and future.exception() for future in futures) or all(f.done() for f in futures):
+            if all(future.done() for future in futures):
                 return
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is not None
