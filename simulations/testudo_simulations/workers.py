@@ -46,7 +46,7 @@ def run_in_workers(
         on_progress: Called in this process.
 
     Raises:
-        Exception: The first that any work raised; what had not begun is not begun.
+        Exception: The first that any work raised; what had begun is finished, and nothing else is begun.
     """
     if min(workers, len(items)) <= 1:
         return [work(item, Forward(number, on_progress)) for number, item in enumerate(items)]
@@ -61,10 +61,10 @@ def run_in_workers(
             for message in _messages(channel, futures):
                 on_progress(*message)
             for failed in filter(_has_failed, futures):
-                failed.result()  # raises now, and not when the items before it are done
+                failed.result()  # raises it
             return [future.result() for future in futures]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # else processes lose their channel, and print tracebacks
             raise
 
 
