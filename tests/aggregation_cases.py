@@ -1,4 +1,4 @@
-"""Rows, attacks on them, and the robustness every chain promises; for the tests of aggregation."""
+"""Chains, rows, and attacks on them; for the tests of aggregation."""
 
 from __future__ import annotations
 
@@ -109,22 +109,3 @@ ATTACKS: dict[str, Attack] = {
     "far along the mean": _far_mean,
     "scaled mimic": _scaled_mimic,
 }
-
-
-def kappa_of(names: tuple[str, ...], n: int, f: int) -> float | None:
-    """The chain's bound as its docstrings state it; None where there is none."""
-    lowest = f / (n - 2 * f)
-    s = n - f
-    bounds = {
-        "median": 4 * (1 + lowest) ** 2,
-        "trimmed_mean": 6 * lowest * (1 + lowest),
-        "krum": 6 * (1 + lowest),
-        "multi_krum": (1 + f * (1 + ((s + 1) / max(1, s - f - 1)) ** 0.5) / s**0.5) ** 2,
-        "geometric_median": 4 * (1 + lowest) ** 2,
-    }
-    kappa = bounds.get(names[-1])
-    for name in reversed(names[:-1]):
-        if kappa is None or name not in ("nnm", "arc"):
-            return None
-        kappa = 8 * f / s * (kappa + 1) if name == "nnm" else kappa + 2 * lowest
-    return kappa

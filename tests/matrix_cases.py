@@ -21,6 +21,8 @@ def made_cell(attack: str, defence: str, score: float, **changed: Any) -> Cell:
         "weight": 0.2,
         "named": {},
         "framed": [],
+        "outvoted": [],
+        "unlike": [],
         "rounds": 5,
         "ended": "",
         "cpu_seconds": 1.5,

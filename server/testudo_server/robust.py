@@ -14,12 +14,13 @@ import numpy as np
 
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_needed
-from testudo_server.aggregate import Aggregated, Settings, chain, mean
+from testudo_server.aggregate import Aggregated, Settings, Work, chain, mean
 from testudo_server.aggregate.base import Rows
 from testudo_server.exchange import Collected, GroupMean
 from testudo_server.store import RoundRecord
 from testudo_server.strikes import GroupOutcome, culprits
 
+_WORK = Work(threads=2)  # the same bits as with one
 _LITTLE = 0.5  # of an even share of the influence
 
 
@@ -64,7 +65,7 @@ def aggregate(plan: FederationPlan, groups: Sequence[GroupMean], f: int) -> Aggr
         return Aggregated(mean(rows, [group.votes for group in groups]), votes / votes.sum(), f, ())
     robust = plan.robust_aggregation
     settings = Settings(max_norm=robust.clip_norm, bucket_size=robust.bucket_size)
-    return chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows))
+    return chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows), work=_WORK)
 
 
 def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:

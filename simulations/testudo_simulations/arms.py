@@ -11,6 +11,7 @@ import numpy as np
 
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
+from testudo_common.plan.sections import RobustAggregationPlan
 from testudo_common.vectors import Vector
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.evaluation import Evaluator, Splits, in_target_unit
@@ -72,13 +73,18 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
     """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
 
     Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here;
-    without secure aggregation, which would change its sums by rounding alone.
+    without secure aggregation, which would change its sums by rounding alone, and without a robust rule.
     """
     plan = federation.plan
     outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
     in_clear = plan.secure_aggregation.model_copy(update={"mode": "plain", "max_weight": 1})
     quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None})
-    changed_sections = {"outer": outer, "secure_aggregation": in_clear, "evaluation": quiet}
+    changed_sections = {
+        "outer": outer,
+        "secure_aggregation": in_clear,
+        "robust_aggregation": RobustAggregationPlan(),
+        "evaluation": quiet,
+    }
     averaging = FederationPlan.model_validate({**dict(plan), **changed_sections})
     changed = replace(federation, plan=averaging)
 

@@ -154,7 +154,7 @@ def attacks(
     settings: SetOption = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", help="Attacks, parted by commas; default: the whole suite.", show_default=False),
+        typer.Option("--attack", help="Attacks, parted by commas; default: the best known.", show_default=False),
     ] = None,
     defence: Annotated[
         list[str] | None,
@@ -207,7 +207,6 @@ def frontier(
     max_failure: Annotated[
         float, typer.Option(help="Chance, a round, of more bad rows than the rule outvotes.")
     ] = 1e-3,
-    private: Annotated[bool, typer.Option("--private", help="Updates carry noise of differential privacy.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the drawing and the data.", show_default=False)
     ] = None,
@@ -224,7 +223,6 @@ def frontier(
         dropout=dropout,
         min_group=min_group,
         max_failure=max_failure,
-        private=private,
     )
     run_frontier(wish, out, as_json=as_json)
 
@@ -238,10 +236,15 @@ def bench(
     name: Annotated[
         str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
     ] = "all",
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Each figure is the median of so many.")] = 3,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help="Each figure is the median of so many; an accuracy is the mean over so many seeds."
+        ),
+    ] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure speed, always as a ratio against a peer or a limit in the same run."""
+    """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)

@@ -98,7 +98,7 @@ def _print(wish: Wish, points: Sequence[Point], choice: Choice | None, console: 
 
 
 def draw_frontier(wish: Wish, points: Sequence[Point], choice: Choice | None) -> str:
-    """An SVG: poisoned clients that are outvoted, against the clients that a sum hides a client among."""
+    """An SVG: poisoned clients that are outvoted, against the clients that a group hides a client among."""
     from matplotlib.figure import Figure
 
     from testudo_simulations.report.drawing import BETTER, FAINT, WORSE, render, standing_alone, style
@@ -106,9 +106,13 @@ def draw_frontier(wish: Wish, points: Sequence[Point], choice: Choice | None) ->
     with style("frontier"):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
-        sizes = [point.survivors for point in points]
-        axis.step(
-            sizes, [100 * point.corruption for point in points], where="post", color=BETTER, label="outvoted, exactly"
+        sizes = [point.group_size for point in points]
+        axis.plot(
+            sizes,
+            [100 * point.corruption for point in points],
+            color=BETTER,
+            drawstyle="steps-post",
+            label="outvoted, exactly",
         )
         axis.plot(
             sizes,
@@ -118,11 +122,17 @@ def draw_frontier(wish: Wish, points: Sequence[Point], choice: Choice | None) ->
             label="with infinitely many clients",
         )
         axis.axhline(100 * wish.corruption, color=WORSE, linewidth=1, label="assumed poisoned")
-        axis.axvline(wish.min_group, color=WORSE, linewidth=1, linestyle="--", label="fewest that owners accept")
+        hiding = [point.group_size for point in points if point.survivors >= wish.min_group]
+        if hiding:
+            label = f"sums over {wish.min_group} clients or more"
+            axis.axvspan(min(hiding), max(sizes), color=BETTER, alpha=0.08, linewidth=0, label=label)
         if choice is not None:
-            axis.plot([choice.survivors], [100 * wish.corruption], "o", color=BETTER, markersize=8, label="chosen")
+            axis.plot([choice.group_size], [100 * wish.corruption], "o", color=BETTER, markersize=8, label="chosen")
         axis.set_xscale("log")
-        axis.set_xlabel("fewest clients in a sum that the server sees (privacy)")
+        ticks = [size for size in (1, 3, 5, 10, 20, 50, 100, 200, 500, 1000) if size <= max(sizes)]
+        axis.set_xticks(ticks, [str(size) for size in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("clients a group (privacy); 1 is plain aggregation")
         axis.set_ylabel("poisoned clients outvoted, % (robustness)")
         axis.set_title(f"{wish.clients} clients, {wish.cohort} a round")
         axis.legend(loc="upper right")

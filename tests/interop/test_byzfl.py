@@ -30,6 +30,7 @@ CASES = [
     for f in (range((n + 1) // 2) if n < 20 else (0, 1, n // 5, (n - 1) // 2))
 ]
 SEEDS = range(3)
+NINE = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,37 @@ def rows_of(n: int, d: int, seed: int) -> Rows:
 
 def agree(ours: Rows | Floats, theirs: object) -> None:
     np.testing.assert_allclose(ours, np.asarray(theirs, dtype=np.float64), rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "f", "expected"),
+    [
+        (["mean"], 0, [4, 5, 6]),
+        (["median"], 1, [4, 5, 6]),
+        (["trimmed_mean"], 1, [4, 5, 6]),
+        (["mda"], 1, [2.5, 3.5, 4.5]),
+        (["caf"], 1, [4, 5, 6]),
+        (["centred_clipping"], 1, [4, 5, 6]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and isinstance(value[0], str) else None,
+)
+def test_its_own_examples_of_rules(names: list[str], f: int, expected: list[float]) -> None:
+    """From its docstrings; not its geometric median, (3.79, 4.79, 5.79) of three rows in a line around (4, 5, 6)."""
+    agree(chain(names, f=f, settings=Settings(radius=100.0, iterations=1))(NINE).vector, expected)
+
+
+def test_its_own_examples_of_krum_and_of_mixing() -> None:
+    geometry = measure(NINE, WORK)
+    agree(combine(krum(geometry, 1, neighbours=1), NINE, WORK), [1, 2, 3])
+    agree(combine(multi_krum(geometry, 1, neighbours=1), NINE, WORK), [2.5, 3.5, 4.5])
+    agree(nnm(geometry, 1).matrix @ NINE, [[2.5, 3.5, 4.5], [2.5, 3.5, 4.5], [5.5, 6.5, 7.5]])
+    clipped = [
+        [0.53452248, 1.06904497, 1.60356745],
+        [0.91168461, 1.13960576, 1.36752692],
+        [1.00514142, 1.14873305, 1.29232469],
+    ]
+    agree(clip(geometry, 1, max_norm=2.0).matrix @ NINE, clipped)
+    agree(arc(geometry, 1).matrix @ NINE, [[1, 2, 3], [4, 5, 6], [4.41004009, 5.04004582, 5.67005155]])
 
 
 @pytest.mark.parametrize("seed", SEEDS)

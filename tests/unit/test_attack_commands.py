@@ -7,11 +7,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from matrix_cases import made_cell
 from poisoned_federation import WAVES, WRITERS
 from testudo_common.commands import DEBUG_VARIABLE
 from testudo_common.plan.load import dump_plan, parse_plan
@@ -95,9 +95,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[CellRequest]:
 
     def cell(request: CellRequest) -> Cell:
         ran.append(request)
-        named: dict[str, Any] = {"attack": request.attack, "defence": request.defence, "seed": request.seed}
-        rest: dict[str, Any] = {"backdoor": 0.1, "error": 0.2, "weight": 0.1, "named": {}, "framed": []}
-        return Cell(**named, **rest, poisoned=request.poisoned, score=0.5, rounds=5, ended="", cpu_seconds=0.1)
+        return made_cell(
+            request.attack, request.defence, 0.5, poisoned=request.poisoned, seed=request.seed, backdoor=0.1
+        )
 
     monkeypatch.setattr(matrices, "run_cell", cell)
     return ran
@@ -106,8 +106,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[CellRequest]:
 def test_matrix_is_not_overwritten_and_grows_with_resume(run: Run, made_up: list[CellRequest]) -> None:
     status, out, _ = run(simulations.main, *attacks(*SMALL))
     assert status == 0
+    out = " ".join(out.split())
     for words in ("writers: 2 of 9 clients poisoned", "recommended", "Heat map: ", "attacks.svg", "attacks.csv"):
-        assert words in out.replace("\n", " ") or words in out
+        assert words in out
     assert len(made_up) == 5
     is_one_line(run(simulations.main, *attacks(*SMALL)), "out", "not overwritten", "--resume")
     assert len(made_up) == 5
@@ -138,10 +139,16 @@ def test_defaults_are_the_suite_with_as_many_poisoned_as_every_default_defence_w
         (attacks("--attack", "alee"), ["there is no attack 'alee'", "alie"]),
         (attacks("--defence", "mean,meen"), ["'meen' in the defence 'meen' is unknown"]),
         (attacks("--defence", "mean+groups=x"), ["'groups=x'", "no number"]),
-        (attacks("--poisoned", "9", *SMALL), ["9 of 9 clients poisoned leaves nobody honest"]),
-        (attacks("--poisoned", "5", *SMALL), ["robust_aggregation.corruption"]),
+        (
+            attacks("--poisoned", "9", *SMALL),
+            ["9 of 9 clients poisoned: no rule outvotes half of them", "poison 4 or fewer"],
+        ),
+        (attacks("--poisoned", "5", *SMALL), ["5 of 9 clients poisoned"]),
         (attacks("--defence", "recommended+groups=3"), ["robust_aggregation.corruption", "ower corruption"]),
-        (attacks("--attack", "backdoor", plan="waves.toml"), ["a backdoor needs classes", "leave the backdoors out"]),
+        (
+            attacks("--attack", "backdoor", plan="waves.toml"),
+            ["backdoor needs classes, and waves is a regression", "leave the backdoors out"],
+        ),
         (attacks(plan="nothing-there"), ["neither a scenario nor a file"]),
         (["attacks", "writers.toml", "--resume"], ["--resume needs the folder", "--out"]),
         (attacks("--set", "inner.stepz=3"), ["inner.stepz"]),
@@ -195,7 +202,7 @@ def test_frontier_is_json_and_is_drawn(run: Run, tmp_path: Path) -> None:
     assert 2 * chosen["f"] < chosen["groups"]
     root = ElementTree.parse(tmp_path / "drawn" / "frontier.svg").getroot()
     written = "".join(root.itertext())
-    for words in ("1000 clients, 100 a round", "assumed poisoned", "fewest that owners accept", "chosen"):
+    for words in ("1000 clients, 100 a round", "assumed poisoned", "3 clients or more", "chosen"):
         assert words in written
 
 
@@ -204,9 +211,7 @@ def test_frontier_in_words_says_what_to_write(run: Run) -> None:
     text = " ".join(out.split())
     assert status == 0
     assert "Against 50 poisoned clients (5 %): secure_aggregation.group_size = " in text
-    assert "rule ['nnm', 'trimmed_mean']" in text
-    _, private, _ = run(simulations.main, *FRONTIER, "--corruption", "0.05", "--private")
-    assert "rule ['caf']" in " ".join(private.split())
+    assert "rule ['caf']" in text
     _, plain, _ = run(simulations.main, "frontier", "--clients", "20", "--corruption", "0.2", "--min-group", "1")
     assert 'secure_aggregation.mode = "plain"' in " ".join(plain.split())
 
@@ -243,7 +248,7 @@ def check(run: Run, tmp_path: Path, clients: int, *settings: str) -> Said:
 
 def test_server_check_shows_the_rule_and_what_it_outvotes(run: Run, tmp_path: Path) -> None:
     shown = json.loads(check(run, tmp_path, 20, "robust_aggregation.corruption=0.2")[1])
-    assert shown["rule"] == "dedupe + nnm + trimmed_mean"
+    assert shown["rule"] == "caf"
     assert (shown["poisoned_clients_outvoted"], shown["bad_rows_a_round"], shown["rows_a_round"]) == (4, 4, 20)
     more = json.loads(check(run, tmp_path, 100, "robust_aggregation.corruption=0.2")[1])
     assert (more["poisoned_clients_outvoted"], more["rows_a_round"]) == (20, 20)

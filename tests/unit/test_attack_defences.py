@@ -64,7 +64,7 @@ def test_rule_in_the_wrong_place_is_a_fault_of_the_plan() -> None:
 @pytest.mark.parametrize("poisoned", [1, 2, 3, 4])
 def test_plan_under_a_defence_reckons_with_as_many_as_are_poisoned(poisoned: int) -> None:
     plan = writers(*settings_of(parse_defence("recommended+tasks=2"), writers().plan, poisoned, 9)).plan
-    assert plan.robust_rule == ("dedupe", "nnm", "trimmed_mean")
+    assert plan.robust_rule == ("caf",)
     assert int(plan.robust_aggregation.corruption * 9) == poisoned
     assert (plan.rounds.cohort_size, plan.task.tasks_per_client, plan.secure) == (9, 2, False)
     assert plan.model.unshared_head is False

@@ -119,7 +119,10 @@ SEEDS = made_matrix(
     *(made_cell("backdoor", "mean", 0.8, seed=seed, backdoor=1.0) for seed in (0, 1)),
     *(made_cell("none", "caf+groups=3", 0.81, seed=seed) for seed in (0, 1)),
     *(made_cell("ipm", "caf+groups=3", math.nan, seed=seed) for seed in (0, 1)),
-    *(made_cell("garble", "caf+groups=3", 0.81, seed=seed, named={"a": 12}) for seed in (0, 1)),
+    *(
+        made_cell("garble", "caf+groups=3", 0.81, seed=seed, named={"a": 12}, outvoted=["a"], unlike=["b"])
+        for seed in (0, 1)
+    ),
     *(made_cell("none", "mean", 0.82, poisoned=1, seed=seed) for seed in (0, 1)),
     *(made_cell("garble", "caf+groups=3", 0.81, poisoned=1, seed=seed, framed=["x"]) for seed in (0, 1)),
 )
@@ -143,24 +146,25 @@ def test_table_has_each_defence_and_attack_and_marks_what_broke() -> None:
     buffer = io.StringIO()
     print_matrix(SEEDS, Console(file=buffer, width=220, no_color=True))
     text = buffer.getvalue()
+    text = " ".join(text.split())
     assert "made-up: 2 of 10 clients poisoned; accuracy after adaptation, %" in text
     assert "made-up: 1 of 10 clients poisoned" in text
-    for name in ("no attack", "ipm", "backdoor", "garble", "mean", "caf+groups=3"):
+    for name in ("no", "attack", "ipm", "backdoor", "garble", "mean", "caf+groups=3"):
         assert name in text
     assert "4.0 ±2.0 !" in text
     assert "81.0 ±0.0 !" not in text
-    assert "garble against caf+groups=3: strikes named 50 % of 2 poisoned clients" in text.replace("\n", " ")
-    assert "in the median before round 12." in text
-    assert "Honest clients named: 2." in text
+    named = "2 x garble against caf+groups=3: strikes named 50 % of the poisoned, in the median before round 12"
+    assert f"{named}; listed as outvoted: 50 % of the poisoned, 12 % of the honest." in text
+    assert "Honest clients named by strikes: 2." in text
 
 
 def test_legend_says_seeds_and_where_each_defence_breaks() -> None:
     text = legend(SEEDS)
-    assert "seeds 0, 1: mean, ± half of the range" in text
+    assert "Seeds 0, 1: mean, ± half of the range" in text
     assert "at most 3 points under" in text
     assert "(82.0 with the first defence's head and tasks)" in text
     assert "mean: 2; caf+groups=3: 2" in text
-    assert "! from 20 %" in text
+    assert "! from 20." in text
     regression = made_matrix(clean_cell(2.0), made_cell("ipm", "caf", 1.0), higher_is_better=False)
     assert "at most a tenth over" in legend(regression)
     assert "caf: none of these" in legend(regression)
@@ -173,7 +177,7 @@ def test_heat_map_is_an_image_with_every_defence_and_attack(higher_is_better: bo
     root = ElementTree.fromstring(drawn)
     assert root.tag == f"{SVG}svg"
     written = "".join(text for text in root.itertext() if text)
-    for name in ("none", "ipm", "backdoor", "garble", "mean", "caf+groups=3", "lost", "2 of 10", "a < b & c"):
+    for name in ("no", "attack", "ipm", "backdoor", "garble", "mean", "caf+groups=3", "lost", "2 of 10", "a < b & c"):
         assert name in written, name
     assert heat_map(matrix) == drawn, "the same bytes each time"
 

@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 from testudo_common.errors import ProtocolError
 from testudo_common.secagg import shamir
 from testudo_common.secagg.masking import apply_masks
-from testudo_common.secagg.messages import Directory
+from testudo_common.secagg.messages import MESSAGES, Directory
 from testudo_simulations import cli
-from testudo_simulations.benchmarks import BENCHMARKS, secagg
+from testudo_simulations.benchmarks import BENCHMARKS, secagg, secagg_limits
 from testudo_simulations.benchmarks.flower_secagg import FlowerCost
 from testudo_simulations.benchmarks.measure import Measurement
-from testudo_simulations.benchmarks.secagg import MESSAGES, Sizes, measure_secagg, play
+from testudo_simulations.benchmarks.played_round import play
+from testudo_simulations.benchmarks.secagg import Sizes, measure_secagg
 
 TINY = Sizes(alone=(4, 50), beside_flower=(5, 40, 1), large=(70, 30, 3), few=(4, 5000), many=(6, 5000))
 TIMED = ("wall_seconds", "cpu_seconds")
@@ -113,7 +114,7 @@ def test_memory_is_that_of_one_vector() -> None:
 
 def test_the_limits_masks_are_the_protocols() -> None:
     key, mine, ours = os.urandom(32), np.zeros(100_003, dtype=np.uint32), np.zeros(100_003, dtype=np.uint32)
-    secagg._mask(mine, key)
+    secagg_limits._mask(mine, key)
     apply_masks(ours, [key], [])
     np.testing.assert_array_equal(mine, ours)
 
@@ -122,7 +123,7 @@ def test_the_limits_quantising_is_unbiased_and_one_step_off_at_most() -> None:
     update = np.random.default_rng(1).standard_normal(200_000, dtype=np.float32)
     largest = (1 << 15) - 1
     exact = update.astype(np.float64) * largest / max(np.linalg.norm(update), np.sqrt(len(update)))
-    off = secagg._quantised(update).view(np.int32) - exact
+    off = secagg_limits._quantised(update).view(np.int32) - exact
     assert np.abs(off).max() <= 1 + 1e-3
     assert abs(off.mean()) < 5 * 0.41 / np.sqrt(len(update))  # one rounding's deviation is sqrt(1 / 6)
 
@@ -130,7 +131,7 @@ def test_the_limits_quantising_is_unbiased_and_one_step_off_at_most() -> None:
 def test_the_limits_recovery_gives_the_secret() -> None:
     secret = os.urandom(32)
     shares = shamir.split((secret,), 3, [1, 2, 3, 4])[0, :3]
-    assert secagg._constant_terms([1, 2, 3], shares).astype(">u2").tobytes() == secret
+    assert secagg_limits._constant_terms([1, 2, 3], shares).astype(">u2").tobytes() == secret
 
 
 def test_the_command_names_every_benchmark() -> None:

@@ -16,7 +16,7 @@ NAME = f"owner-{FLIPS:02d}"
 
 
 def groups_of_three(rule: str | None = None) -> list[str]:
-    listed = "none" if rule is None else f'["{rule}"]'
+    listed = '["nnm", "trimmed_mean"]' if rule is None else f'["{rule}"]'
     return [
         "rounds.cohort_size=24",
         "robust_aggregation.corruption=0.05",

@@ -183,7 +183,7 @@ def test_rounds_over_a_garbled_group_are_kept_with_f_less_one(tmp_path: Path, ma
     records = store.records()
     assert len(records) == 2
     for record in records:
-        assert record.rule == ("nnm", "trimmed_mean")
+        assert record.rule == ("caf",)
         assert record.withstood == 0, "the one that was reckoned with was caught"
         assert len(record.influence) == 4
         ((members, blamed),) = [(group.members, group.blamed) for group in record.groups if group.fault]

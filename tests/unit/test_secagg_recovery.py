@@ -39,14 +39,17 @@ def holding(owner: int, shares: dict[int, bytes]) -> Holding:
     return Holding(owner, shares, proves)
 
 
-def shifted(share: bytes, by: int) -> bytes:
+def shifted(share: bytes, by: int | shamir.Field) -> bytes:
     """Another share of the field."""
     return shamir.share_to_bytes((shamir.share_from_bytes(share) + by) % shamir.PRIME)
 
 
 def spoil(shares: dict[int, bytes], liars: Collection[int]) -> dict[int, bytes]:
-    """Each liar is off by a number of its own, such that no polynomial runs through several of them."""
-    off = {place: int.from_bytes(hashlib.sha256(bytes((place,))).digest()[:2], "big") for place in liars}
+    """Each liar is off by a number of its own in each limb, so that no polynomial runs through several of them; with
+    one number for all limbs, a subset of them in a few hundred thousand has the right secret all the same."""
+    off = {
+        place: np.frombuffer(hashlib.sha256(bytes((place,))).digest(), dtype=">u2").astype(np.int64) for place in liars
+    }
     return {place: shifted(share, off[place]) if place in off else share for place, share in shares.items()}
 
 

@@ -70,7 +70,7 @@ class FederationPlan(Section):
     @property
     def robust_rule(self) -> tuple[str, ...]:
         """What makes one update of many: as the plan states it, or as recommended where it does not."""
-        return rule_of(self.robust_aggregation, self.secure_aggregation, self.privacy)
+        return rule_of(self.robust_aggregation)
 
     def check_withstood(self, clients: int) -> None:
         """Check that a federation of ``clients`` can outvote what the plan takes for poisoned.
@@ -78,7 +78,7 @@ class FederationPlan(Section):
         Raises:
             PlannerError: It cannot; the remedy says which of the plan's numbers to move.
         """
-        check_withstood(self.robust_aggregation, self.secure_aggregation, self.rounds, self.privacy, clients=clients)
+        check_withstood(self.robust_aggregation, self.secure_aggregation, self.rounds, clients=clients)
 
     def evaluates_in(self, round_number: int) -> bool:
         """Whether training clients score the model in this round."""

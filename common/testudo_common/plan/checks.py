@@ -209,7 +209,6 @@ def check_robustness(
     robust: RobustAggregationPlan,
     secure: SecureAggregationPlan,
     rounds: RoundsPlan,
-    privacy: PrivacyPlan,
 ) -> Iterator[Fault]:
     """What may be poisoned must be outvoted, in the best case: a federation no larger than one cohort."""
     if robust.corruption == 0 or robust.rule == ():
@@ -225,7 +224,7 @@ def check_robustness(
     from testudo_common.plan.robust import check_withstood
 
     try:
-        check_withstood(robust, secure, rounds, privacy, clients=rounds.cohort_size)
+        check_withstood(robust, secure, rounds, clients=rounds.cohort_size)
     except PlannerError as error:
         yield Fault("robust_aggregation.corruption", error.problem, error.remedy)
 
@@ -263,7 +262,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("evaluation",), check_evaluation),
     (("secure_aggregation", "rounds"), check_secure_aggregation),
     (("robust_aggregation",), check_rule),
-    (("robust_aggregation", "secure_aggregation", "rounds", "privacy"), check_robustness),
+    (("robust_aggregation", "secure_aggregation", "rounds"), check_robustness),
     (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
 )
 

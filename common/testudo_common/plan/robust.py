@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from testudo_common.errors import PlannerError
-from testudo_common.plan.sections import PrivacyPlan, RobustAggregationPlan, RoundsPlan, SecureAggregationPlan
+from testudo_common.plan.sections import RobustAggregationPlan, RoundsPlan, SecureAggregationPlan
 from testudo_common.robustness.names import least_rows
-from testudo_common.robustness.planner import Wish, choose, recommended_rule
+from testudo_common.robustness.planner import RECOMMENDED, Wish, choose
 from testudo_common.robustness.shares import count_of_share
 from testudo_common.robustness.tails import groups_of, quantile
 from testudo_common.robustness.withstand import rows
 
 
-def rule_of(robust: RobustAggregationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan) -> tuple[str, ...]:
+def rule_of(robust: RobustAggregationPlan) -> tuple[str, ...]:
     """What makes one update of many: as the plan states it, or as recommended where it does not."""
     if robust.rule is not None:
         return robust.rule
     if robust.corruption == 0:
         return ("mean",)
-    return recommended_rule(grouped=secure.mode == "secure", private=privacy.unit != "none")
+    return RECOMMENDED
 
 
 def rows_of(secure: SecureAggregationPlan, cohort: int) -> int:
@@ -52,7 +52,6 @@ def check_withstood(
     robust: RobustAggregationPlan,
     secure: SecureAggregationPlan,
     rounds: RoundsPlan,
-    privacy: PrivacyPlan,
     *,
     clients: int,
 ) -> None:
@@ -65,7 +64,7 @@ def check_withstood(
         return
     cohort = min(rounds.cohort_size, clients)
     f, count = bad_rows_of(robust, secure, clients=clients, cohort=cohort), rows_of(secure, cohort)
-    names = rule_of(robust, secure, privacy)
+    names = rule_of(robust)
     needed = rows_needed(robust, names, f)
     if count >= needed:
         return
@@ -83,7 +82,6 @@ def check_withstood(
             dropout=secure.dropout if secure.mode == "secure" else 0.0,
             min_group=secure.min_group if secure.mode == "secure" else 1,
             max_failure=robust.max_failure,
-            private=privacy.unit != "none",
             collusion=secure.corruption if secure.mode == "secure" else 0.0,
         )
     )

@@ -5,11 +5,12 @@ frontier.py shows the whole trade between privacy and robustness.
 """
 
 from testudo_common.robustness.frontier import Point, breakdown, frontier
-from testudo_common.robustness.planner import Choice, Wish, choose, recommended_rule
+from testudo_common.robustness.planner import RECOMMENDED, Choice, Wish, choose
 from testudo_common.robustness.shares import count_of_share
 from testudo_common.robustness.withstand import bad_rows, failure_of
 
 __all__ = [
+    "RECOMMENDED",
     "Choice",
     "Point",
     "Wish",
@@ -19,5 +20,4 @@ __all__ = [
     "count_of_share",
     "failure_of",
     "frontier",
-    "recommended_rule",
 ]

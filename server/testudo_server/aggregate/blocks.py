@@ -3,6 +3,7 @@
 What is summed or multiplied together depends on the block's place alone, a chunk is only how many blocks a thread takes
 at once, and partial sums are added in the order of columns. Blocks are so small that they stay in the cache, and that
 OpenBLAS does not give parts of a sum to threads of its own (at 8192 columns of 100 rows it does, and rounds otherwise).
+Its products may round otherwise at other widths too, even where every column is a sum of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from testudo_server.aggregate.base import Floats, Rows, refuse_nonfinite
 
 BLOCK = 4096  # columns
 WIDE_BLOCK = 2 * BLOCK  # where no two columns meet in a sum
+_WIDEST_BLOCK = 8 * WIDE_BLOCK  # where rows are only added up, at the speed of memory
 
 _T = TypeVar("_T")
 
@@ -29,7 +31,7 @@ class Work:
     """How the work is cut up; nothing of it changes a bit of a result.
 
     Attributes:
-        chunk: Columns a thread takes at once, rounded up to a multiple of ``WIDE_BLOCK``; 1 or more.
+        chunk: Columns a thread takes at once, rounded up to whole blocks; 1 or more.
         threads: In the pool, 1 or more. NumPy lets go of the interpreter where it works.
     """
 
@@ -37,15 +39,16 @@ class Work:
     threads: int = 1
 
 
-def over_chunks(d: int, work: Work, do: Callable[[range], _T]) -> Iterator[_T]:
+def over_chunks(d: int, work: Work, do: Callable[[range], _T], block: int = WIDE_BLOCK) -> Iterator[_T]:
     """``do`` of every chunk of d columns; results in the order of columns.
 
     Args:
         d: Columns.
         work: How they are cut.
         do: Given the columns of a chunk; called from the pool's threads.
+        block: Columns of the blocks that a chunk is made of.
     """
-    size = -(-max(1, work.chunk) // WIDE_BLOCK) * WIDE_BLOCK
+    size = -(-max(1, work.chunk) // block) * block
     chunks = [range(start, min(start + size, d)) for start in range(0, d, size)]
     if work.threads <= 1 or len(chunks) == 1:
         yield from map(do, chunks)
@@ -81,14 +84,13 @@ def combine(weights: Floats, rows: Rows, work: Work) -> Vector:
 
     def do(columns: range) -> bool:
         with np.errstate(all="ignore"):
-            for block in blocks_of(columns, WIDE_BLOCK):
+            for block in blocks_of(columns, _WIDEST_BLOCK):
                 np.matmul(short, rows[:, block], out=result[block])
             # Finite only if all of it is; while it is in the cache.
             return isfinite(result[columns.start : columns.stop].sum())
 
-    if not all(
-        list(over_chunks(rows.shape[1], work, do))
-    ):  # a bad row, rounding at the end of float32, or only the sum
+    if not all(list(over_chunks(rows.shape[1], work, do, _WIDEST_BLOCK))):
+        # A bad row, or rounding at the end of float32, or nothing but the sum over columns.
         refuse_nonfinite(rows)
         wrong = np.flatnonzero(~np.isfinite(result))
         result[wrong] = weights @ rows[:, wrong].astype(np.float64)

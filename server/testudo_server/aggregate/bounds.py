@@ -68,10 +68,10 @@ def krum_bound(n: int, f: int) -> float:
     """(1 + sqrt(2c))^2 s / (n - 2f - 1), where s = n - f and c = (s - 2) / (s - 1).
 
     Allouah et al. 2023 have 6 (1 + f / (n - 2f)), for sums over n - f - 1 nearest others. Ours are over n - f - 2
-    (Blanchard et al. 2017), of which one honest row fewer is certain, and their bound may then fail. By their way: with
-    v the honest rows' mean squared deviation, an honest row's score is at most c times its summed squared distance to
-    all honest ones, hence the least score at most 2 c s v. The chosen row and its honest neighbours are n - 2f - 1 or
-    more, so that its distance to the honest mean is, squared and times their number, at most
+    (Blanchard et al. 2017), and one honest row fewer is certain to be among them, so that their way leads to a little
+    more. With v the honest rows' mean squared deviation: an honest row's score is at most c times its summed squared
+    distance to all honest ones, hence the least score at most 2 c s v. The chosen row and its honest neighbours are
+    n - 2f - 1 or more; so many times its squared distance to the honest mean is at most
     ``(sqrt(score) + sqrt(s v))^2``.
     """
     s = n - f

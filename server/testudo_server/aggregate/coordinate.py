@@ -1,7 +1,7 @@
 """Coordinate rules: the mean of some ranks, coordinate by coordinate. Median and trimmed mean.
 
-Never ``total - top - bottom``: one entry of 1e20 cancels everything. The mean of the kept values lies within them to the
-bit: it is taken in float64, or brought back between the least and the greatest of them.
+Never ``total - top - bottom``: one entry of 1e20 cancels everything. The mean of the kept values lies within them to
+the bit: it is taken in float64, or brought back between the least and the greatest of them.
 
 Sources: Yin et al. 2018, "Byzantine-Robust Distributed Learning" (arXiv 1803.01498); kappa from Allouah et al. 2023.
 """

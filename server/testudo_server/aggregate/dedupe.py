@@ -2,9 +2,11 @@
 
 Colluders that send the same vector form the densest cluster, to which Krum, NNM, MDA and the geometric median are
 drawn. Here rows fall into clusters in which *every* pair has a cosine over a limit (complete link). While honest rows
-are not so similar to each other, a cluster holds one of them at most; so n - m merged rows are n - m bad ones fewer,
-and f may shrink by as many. With single link it may not: one bad row between three orthogonal honest ones has cosine
-0.58 to each, would merge them all, and f would shrink by three for it.
+are not so similar to each other, a cluster of k rows holds one of them at most: k - 1 bad ones are used up, and what
+they leave is one bad row, for the honest member may be drowned among them. So f shrinks by k - 2, and clusters of two
+are left alone. Where f shrank by k - 1, four bad rows could each pair up with an honest one, and four bad rows stood
+against an f of none. With single link, one bad row between three orthogonal honest ones has cosine 0.58 to each, would
+merge them all, and f would shrink for it.
 
 A cluster's row is the mean of its members, each shortened to the shortest: a copy of an honest row at a thousand times
 its length must not replace it.
@@ -22,6 +24,7 @@ from testudo_server.aggregate.gram import Geometry
 
 SIMILAR = 0.5
 LOW_MEDIAN = 0.25
+_FEWEST = 3  # rows of a cluster
 
 
 def cosines_of(geometry: Geometry) -> Floats:
@@ -33,8 +36,8 @@ def cosines_of(geometry: Geometry) -> Floats:
 
 
 def dedupe(geometry: Geometry, f: int, *, similar: float = SIMILAR, low_median: float = LOW_MEDIAN) -> Mix:
-    """Clusters of near-copies become a row each, and f shrinks by the rows that are gone; to 1 at least,
-    where five rows are left.
+    """Clusters of three near-copies or more become a row each, and f shrinks by the rows that are gone, less one for
+    each of them.
 
     Nothing is merged where rows are alike anyhow: where the median cosine is over ``low_median``, or where more than f
     rows would go, so that honest ones must be among them.
@@ -48,17 +51,17 @@ def dedupe(geometry: Geometry, f: int, *, similar: float = SIMILAR, low_median: 
     cosines = cosines_of(geometry)
     n = len(cosines)
     pairs = cosines[np.triu_indices(n, 1)]
-    clusters = _complete_link(cosines, similar) if len(pairs) and np.median(pairs) <= low_median else []
-    gone = n - len(clusters)
+    found = _complete_link(cosines, similar) if len(pairs) and np.median(pairs) <= low_median else []
+    merged = tuple(tuple(members) for members in found if len(members) >= _FEWEST)
+    gone = sum(len(members) - 1 for members in merged)
     if not 0 < gone <= f:
         return Mix(np.eye(n), f)
     norms = geometry.norms
-    matrix = np.zeros((len(clusters), n))
-    for row, members in zip(matrix, clusters, strict=True):
+    alone = sorted(set(range(n)).difference(*merged))
+    matrix = np.zeros((n - gone, n))
+    for row, members in zip(matrix, sorted([*map(list, merged), *([row] for row in alone)]), strict=True):
         row[members] = (norms[members].min() / norms[members] if len(members) > 1 else 1.0) / len(members)
-    merged = tuple(tuple(members) for members in clusters if len(members) > 1)
-    least = 1 if len(clusters) >= 5 else 0  # what every rule withstands
-    return Mix(matrix, max(least, f - gone), merged)
+    return Mix(matrix, f - gone + len(merged), merged)
 
 
 def _complete_link(cosines: Floats, similar: float) -> list[list[int]]:

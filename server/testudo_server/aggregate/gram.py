@@ -17,6 +17,7 @@ from testudo_server.aggregate.base import Floats, Rows, refuse_nonfinite
 from testudo_server.aggregate.blocks import BLOCK, Work, blocks_of, over_chunks
 
 _SHORTEST_SQUARED, _LONGEST_SQUARED = 1e-18, 1e30  # between them no product that matters leaves float32
+_ROUNDING = 2.0**-23  # of a product in float32
 _CANCELLED = 1e-3  # a distance of less than so much of both squared norms has lost too many digits
 
 
@@ -41,12 +42,18 @@ class Geometry:
     def mixed(self, matrix: Floats) -> Geometry:
         """Of the points ``matrix @ points``: ``matrix`` is ``float64[k, m]``.
 
-        Where its rows sum to 1 the distances come from distances, which a shift of all points leaves alone.
+        Where its rows sum to 1 the distances come from distances, which a shift of all points leaves alone. A mixed
+        point counts as so far off as its sum, in float32, may be: two bad rows of 1e30 and -1e30 in one bucket cancel
+        here, and would be chosen, but what is left of them in the result is 1e22.
         """
         gram = matrix @ self.gram @ matrix.T  # [k, k]
         affine = np.allclose(matrix.sum(axis=1), 1.0, rtol=0.0, atol=1e-9)
         form = -0.5 * (matrix @ self.distances @ matrix.T) if affine else gram
-        return Geometry(gram, _distances_of(form))
+        distances = _distances_of(form)
+        rounding = np.where((matrix != 0.0).sum(axis=1) > 1, _ROUNDING * (matrix @ self.norms), 0.0) ** 2  # [k]
+        distances += rounding + rounding[:, None]
+        np.fill_diagonal(distances, 0.0)
+        return Geometry(gram + np.diag(rounding), distances)
 
     def around(self, base: int) -> Floats:
         """``float64[m, m]``: inner products of the differences to point ``base``.

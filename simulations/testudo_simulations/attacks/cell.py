@@ -21,6 +21,7 @@ from testudo_common.plan.load import parse_plan
 from testudo_common.vectors import Vector
 from testudo_server.aggregate import Settings, chain
 from testudo_server.aggregate.base import Rows
+from testudo_server.robust import outvoted
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.attacks.adversary import Adversary, Poison
 from testudo_simulations.attacks.data import triggered
@@ -74,6 +75,8 @@ class Cell(BaseModel):
         weight: Share of the updates' influence that poisoned clients, or groups with one, had; mean over rounds.
         named: Poisoned client -> the first round in which it was not asked any more, since strikes had named it.
         framed: Honest clients that were barred.
+        outvoted: Poisoned clients that the report would list as outvoted, by the end.
+        unlike: Honest clients that it would list.
         rounds: Finished.
         ended: Why the rounds ended early; empty if they did not.
         cpu_seconds: Of all of it.
@@ -91,6 +94,8 @@ class Cell(BaseModel):
     weight: float
     named: dict[str, int]
     framed: list[str]
+    outvoted: list[str]
+    unlike: list[str]
     rounds: int
     ended: str
     cpu_seconds: float
@@ -106,9 +111,10 @@ def federation_of(request: CellRequest) -> Federation:
     before = [*request.settings, f"seed={request.seed}"]
     plan = parse_plan(request.tables, source=request.source, settings=before)
     clients = len(load_federation(plan, request.data).training)
-    if request.poisoned >= clients:
+    if 2 * request.poisoned >= clients:
         raise UsageError(
-            f"{request.poisoned} of {clients} clients poisoned leaves nobody honest", remedy="poison fewer of them"
+            f"{request.poisoned} of {clients} clients poisoned: no rule outvotes half of them",
+            remedy=f"poison {(clients - 1) // 2} or fewer",
         )
     changed = settings_of(parse_defence(request.defence), plan, request.poisoned, clients)
     return load_federation(
@@ -149,6 +155,7 @@ def run_cell(request: CellRequest) -> Cell:
             )
         except (RoundError, AggregationError, ModelError) as error:
             ended = error.problem
+        listed = sorted(outvoted(store.records()))
     if adversary.failure is not None:
         raise adversary.failure
     score, backdoor = _judge(federation, trace.model, backdoor=request.attack in (NO_ATTACK, *BACKDOORS))
@@ -163,6 +170,8 @@ def run_cell(request: CellRequest) -> Cell:
         weight=trace.weight,
         named={client: number for client, number in sorted(trace.barred.items()) if client in bad},
         framed=sorted(client for client in trace.barred if client not in bad),
+        outvoted=[client for client in listed if client in bad],
+        unlike=[client for client in listed if client not in bad],
         rounds=trace.rounds,
         ended=ended,
         cpu_seconds=time.process_time() - started,

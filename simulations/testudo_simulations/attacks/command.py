@@ -72,8 +72,10 @@ def run_attacks(request: MatrixRequest, out: Path, *, jobs: int, resume: bool, a
     clients = len(load_federation(plan, request.data).training)
     named = [name for name in request.attacks if name != NO_ATTACK]
     attacks = [poison.name for poison in find_attacks(named or _default_attacks(plan.task.kind))]
-    if plan.task.kind == "regression" and not BACKDOORS.isdisjoint(attacks):
-        raise UsageError("a backdoor needs classes", where="task.kind", remedy="leave the backdoors out")
+    if plan.task.kind == "regression" and (backdoors := BACKDOORS.intersection(attacks)):
+        raise UsageError(
+            f"{min(backdoors)} needs classes, and {plan.name} is a regression", remedy="leave the backdoors out"
+        )
     defences = [parse_defence(name).name for name in request.defences or DEFAULT_DEFENCES]
     poisoned = request.poisoned or _default_poisoned(clients)
     seeds = range(plan.seed, plan.seed + request.seeds)

@@ -77,6 +77,8 @@ class Summary:
         holds: Whether the score stays with the clean run's, and a backdoor is stopped.
         named: Share of poisoned clients that strikes had named by the end.
         rounds_to_name: Median round from which those were not asked; None if there are none.
+        outvoted: Share of poisoned clients that the report would list as outvoted.
+        unlike: Share of honest clients that it would list.
     """
 
     score: float
@@ -87,6 +89,8 @@ class Summary:
     holds: bool
     named: float
     rounds_to_name: float | None
+    outvoted: float
+    unlike: float
 
 
 def requests_for(
@@ -212,6 +216,8 @@ def summary_of(matrix: Matrix, attack: str, defence: str, poisoned: int) -> Summ
         and not (attack in BACKDOORS and (backdoor is None or backdoor >= BACKDOOR_LIMIT)),
         named=len(named) / (poisoned * len(cells)) if poisoned else 0.0,
         rounds_to_name=float(np.median(named)) if named else None,
+        outvoted=sum(len(cell.outvoted) for cell in cells) / max(1, poisoned * len(cells)),
+        unlike=sum(len(cell.unlike) for cell in cells) / ((matrix.clients - poisoned) * len(cells)),
     )
 
 
@@ -227,12 +233,13 @@ def breakdown_of(matrix: Matrix, defence: str) -> int | None:
 def as_csv(matrix: Matrix) -> str:
     """Every cell a line."""
     buffer = io.StringIO()
-    names = [name for name in Cell.model_fields if name not in ("named", "framed")]
+    counted = ["named", "framed", "outvoted", "unlike"]
+    names = [name for name in Cell.model_fields if name not in counted]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, "named", "framed"])
+    writer.writerow([*names, *counted])
     for cell in matrix.cells:
         row = ["" if getattr(cell, name) is None else getattr(cell, name) for name in names]
-        writer.writerow([*row, len(cell.named), len(cell.framed)])
+        writer.writerow([*row, *(len(getattr(cell, name)) for name in counted)])
     return buffer.getvalue()
 
 

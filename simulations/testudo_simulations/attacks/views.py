@@ -42,7 +42,7 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
         )
         table.add_column("defence", no_wrap=True)
         for attack in matrix.attacks:
-            table.add_column("no attack" if attack == NO_ATTACK else attack.replace("_", " "), justify="right")
+            table.add_column(_title(attack), justify="right")
         for defence in matrix.defences:
             row = [defence]
             for attack in matrix.attacks:
@@ -59,37 +59,55 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
         console.print(line)
 
 
+def _title(attack: str) -> str:
+    return "no\nattack" if attack == NO_ATTACK else attack.replace("_", "\n")
+
+
 def legend(matrix: Matrix) -> str:
     """How to read the numbers, and where each defence breaks."""
     clean = summary_of(matrix, NO_ATTACK, matrix.defences[0], matrix.poisoned[0])
     stays = "at most 3 points under" if matrix.higher_is_better else "at most a tenth over"
-    seeds = f"seeds {', '.join(map(str, matrix.seeds))}: mean, ± half of the range"
+    seeds = f"Seed {matrix.seeds[0]}"
+    if len(matrix.seeds) > 1:
+        seeds = f"Seeds {', '.join(map(str, matrix.seeds))}: mean, ± half of the range"
     reference = "" if clean is None else f" ({_number(matrix, clean.clean)} with the first defence's head and tasks)"
     broken = []
     for defence in matrix.defences:
         count = breakdown_of(matrix, defence)
         broken.append(f"{defence}: {'none of these' if count is None else count}")
-    return (
-        f"! is not {stays} the clean run: the plain mean with nobody poisoned{reference}. A backdoor's second number "
-        f"is the share of triggered examples taken for its class; ! from {100 * BACKDOOR_LIMIT:.0f} %. {seeds}.\n"
-        f"Poisoned clients at which an attack other than a backdoor breaks a defence: {'; '.join(broken)}."
-    )
+    lines = [f"! is not {stays} the clean run: the plain mean with nobody poisoned{reference}. {seeds}."]
+    if BACKDOORS.intersection(matrix.attacks):
+        lines[0] += (
+            " A backdoor's second number is the share of triggered examples taken for its class, in %; ! from "
+            f"{100 * BACKDOOR_LIMIT:.0f}."
+        )
+    others = "an attack other than a backdoor" if BACKDOORS.intersection(matrix.attacks) else "an attack"
+    lines.append(f"Poisoned clients at which {others} breaks a defence: {'; '.join(broken)}.")
+    return "\n".join(lines)
 
 
 def _naming(matrix: Matrix) -> list[str]:
-    """Where strikes named poisoned clients, and after how many rounds."""
+    """Where strikes named poisoned clients and after how many rounds, and who was listed as outvoted."""
     lines = []
     for count in matrix.poisoned:
         for defence in matrix.defences:
             for attack in matrix.attacks:
                 summary = summary_of(matrix, attack, defence, count)
-                if summary is not None and summary.rounds_to_name is not None:
-                    lines.append(
-                        f"{attack} against {defence}: strikes named {100 * summary.named:.0f} % of {count} poisoned "
-                        f"clients, in the median before round {summary.rounds_to_name:.0f}."
+                if summary is None or not (summary.named or summary.outvoted or summary.unlike):
+                    continue
+                said = []
+                if summary.rounds_to_name is not None:
+                    named = f"strikes named {100 * summary.named:.0f} % of the poisoned"
+                    said.append(f"{named}, in the median before round {summary.rounds_to_name:.0f}")
+                if summary.outvoted or summary.unlike:
+                    shares = (
+                        f"{100 * summary.outvoted:.0f} % of the poisoned, {100 * summary.unlike:.0f} % of the honest"
                     )
+                    said.append(f"listed as outvoted: {shares}")
+                what = "nobody poisoned" if attack == NO_ATTACK else f"{count} x {attack}"
+                lines.append(f"{what} against {defence}: {'; '.join(said)}.")
     framed = sum(len(cell.framed) for cell in matrix.cells)
-    return [*lines, f"Honest clients named: {framed}."] if lines or framed else []
+    return [*lines, f"Honest clients named by strikes: {framed}."] if lines or framed else []
 
 
 def heat_map(matrix: Matrix) -> str:
@@ -117,10 +135,10 @@ def heat_map(matrix: Matrix) -> str:
                         continue
                     losses[row, column] = loss = _loss(matrix, summary, backdoor=attack in BACKDOORS)
                     words = in_words(matrix, summary, backdoor=attack in BACKDOORS)
-                    color = "white" if loss > 0.55 or loss < -0.2 else INK
+                    color = "white" if loss > 0.55 else INK
                     axis.text(column, row, words, ha="center", va="center", fontsize=7, color=color)
             axis.imshow(losses, cmap="RdBu_r", vmin=-1.0, vmax=1.0, aspect="auto")
-            axis.set_xticks(range(columns), [name.replace("_", "\n") for name in matrix.attacks], fontsize=8)
+            axis.set_xticks(range(columns), [_title(name) for name in matrix.attacks], fontsize=8)
             axis.set_yticks(range(rows), matrix.defences, fontsize=8)
             axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
             axis.grid(visible=False)

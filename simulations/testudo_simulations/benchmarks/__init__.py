@@ -1,4 +1,4 @@
-"""Speed, measured as a ratio against a peer or a limit in the same run. Never part of a test."""
+"""Speed, as a ratio against a peer or a limit in the same run, and accuracy beside a published one; never a test."""
 
 from __future__ import annotations
 
@@ -33,11 +33,18 @@ def _robust(repeats: int) -> list[Measurement]:
     return measure_robust(repeats)
 
 
+def _bucketing(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.bucketing import measure_bucketing
+
+    return measure_bucketing(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
     "secagg": _secagg,
     "robust": _robust,
+    "bucketing": _bucketing,
 }
 
 
@@ -46,7 +53,7 @@ def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:
 
     Args:
         name: A key of ``BENCHMARKS``, or ``all``.
-        repeats: Each figure is the median of so many.
+        repeats: Each figure is the median of so many; an accuracy is the mean over so many seeds.
         as_json: Print a list of measurements instead of a table.
 
     Raises:
@@ -66,7 +73,7 @@ def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:
         print(json.dumps([measurement.as_dict() for measurement in found], indent=2))
         return
     columns = ("case", "metric", "ours", "reference", "ratio")
-    table = Table(*columns, title=f"median of {repeats}", title_justify="left")
+    table = Table(*columns, title=f"{repeats} repeats", title_justify="left")
     for measurement in found:
         known = measurement.reference is not None and measurement.ratio is not None
         reference = f"{measurement.reference:.3g} {measurement.unit}\n{measurement.reference_name}" if known else "none"

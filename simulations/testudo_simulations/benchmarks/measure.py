@@ -14,10 +14,10 @@ class Measurement:
 
     Attributes:
         case: What was done.
-        metric: Such as ``wall_seconds`` or ``cpu_seconds``.
+        metric: Such as ``wall_seconds``, ``cpu_seconds`` or ``test_accuracy``.
         unit: Such as ``s``.
-        ours: Ours, a median.
-        reference: The peer's or the limit's, a median of the same run; None where there is none.
+        ours: Ours, a median; of accuracies the mean over seeds.
+        reference: The peer's or the limit's, a median of the same run; or as published; None where there is none.
         reference_name: Whose.
     """
 
