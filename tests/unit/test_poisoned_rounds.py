@@ -44,7 +44,7 @@ def test_every_attack_of_the_suite_runs_to_the_end(attack: str, defence: str) ->
 
 @pytest.mark.parametrize("attack", ["alie", "ipm", "sign_flip_x10"])
 def test_attack_drives_the_mean_off_and_not_the_recommended_rule(attack: str) -> None:
-    """Measured, in spreads of the honest updates: 1.4 to 1.7 against 0.3."""
+    """Measured, in spreads of the honest updates: 1.4 to 1.7 against 0.1 to 0.4."""
     mean, rule = cell_of(attack, "mean").error, cell_of(attack, "recommended").error
     assert mean is not None
     assert rule is not None
