@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 OnJobProgress = Callable[[int, str, int, int], None]
 """Told (number of the item, what is being done, steps done, steps in all)."""
@@ -46,7 +46,7 @@ def run_in_workers(
         on_progress: Called in this process.
 
     Raises:
-        Exception: The first that any work raised; what had not begun is not begun.
+        Exception: The first that any work raised; what had begun is finished, and nothing else is begun.
     """
     if min(workers, len(items)) <= 1:
         return [work(item, Forward(number, on_progress)) for number, item in enumerate(items)]
@@ -60,9 +60,11 @@ def run_in_workers(
         try:
             for message in _messages(channel, futures):
                 on_progress(*message)
+            for failed in filter(_has_failed, futures):
+                failed.result()  # raises it
             return [future.result() for future in futures]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # else processes lose their channel, and print tracebacks
             raise
 
 
@@ -70,9 +72,13 @@ def _messages(
     channel: queue.Queue[tuple[int, str, int, int]], futures: Sequence[Future[Result]]
 ) -> Iterator[tuple[int, str, int, int]]:
     """Progress until all are done, or one has failed."""
-    while True:
+    while not any(map(_has_failed, futures)):
         try:
             yield channel.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            if any(future.done() and future.exception() for future in futures) or all(f.done() for f in futures):
+            if all(future.done() for future in futures):
                 return
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is not None

@@ -22,7 +22,7 @@ from testudo_simulations.federations import Federation, load_federation
 from testudo_simulations.federations.activity import FEATURES
 from testudo_simulations.federations.digits import base_pools
 from testudo_simulations.federations.omniglot import area_average
-from testudo_simulations.federations.split import split_each_class, split_unseen
+from testudo_simulations.federations.split import first_ids, split_each_class, split_unseen
 
 PLAIN = {"mode": "plain"}  # a federation of two clients cannot hide anybody
 KINDS = {"digits": "classification", "activity": "classification", "omniglot": "few_shot"}
@@ -278,6 +278,36 @@ def test_mixed_episodes_draw_from_every_unseen_alphabet_and_from_no_other(tmp_pa
         characters, drawings = np.unique(client.support.targets, return_counts=True)
         assert len(characters) == 2 * CHARACTERS
         assert set(drawings) == {DRAWINGS}
+
+
+def test_as_many_alphabets_train_as_the_plan_asks_for_and_the_unseen_ones_stay(tmp_path: Path) -> None:
+    """By their names alone, so that whoever trains, nobody becomes unseen for it, and fewer are among more."""
+    path = write_npz(tmp_path / "omniglot.npz")
+    everybody = load_federation(plan("omniglot", unseen_share=0.25, episodes="alphabet"), path)
+    assert len(everybody.training) == 3
+    kept = [
+        load_federation(plan("omniglot", unseen_share=0.25, episodes="alphabet", clients=count), path)
+        for count in (2, 3)
+    ]
+    assert [len(federation.training) for federation in kept] == [2, 3]
+    assert set(kept[0].training) < set(kept[1].training) == set(everybody.training)
+    for federation in kept:
+        assert list(federation.training) == sorted(federation.training)
+        assert set(federation.unseen) == set(everybody.unseen)
+        for name, examples in federation.training.items():
+            np.testing.assert_array_equal(examples.inputs, everybody.training[name].inputs)
+    with pytest.raises(DataError, match="3 alphabets may train, and the plan asks for 4") as caught:
+        load_federation(plan("omniglot", unseen_share=0.25, clients=4), path)
+    assert "data.clients to 3 or less" in caught.value.remedy
+
+
+def test_clients_that_are_kept_are_those_farthest_from_being_unseen() -> None:
+    names = [f"client-{number}" for number in range(20)]
+    unseen = split_unseen(names, 0.25)
+    assert not unseen & set(first_ids(names, 15))
+    assert set(first_ids(names, 15)) | unseen == set(names)
+    assert set(first_ids(names, 3)) < set(first_ids(names, 4))
+    assert first_ids(reversed(names), 7) == first_ids(names, 7)
 
 
 def test_omniglot_files_that_cannot_be_used(tmp_path: Path) -> None:

@@ -608,6 +608,11 @@ CHANGES = [
     "secure_aggregation.max_weight=2",
     "secure_aggregation.value_bits=16",
     "secure_aggregation.step_deadline_seconds=61",
+    "robust_aggregation.corruption=0.001",
+    'robust_aggregation.rule=["mean"]',
+    "robust_aggregation.max_failure=2e-3",
+    "robust_aggregation.clip_norm=1.0",
+    "robust_aggregation.bucket_size=3",
 ]
 
 

@@ -69,8 +69,9 @@ def check_withstood(
     if count >= needed:
         return
     what = "groups" if secure.mode == "secure" else "updates"
+    poisoned = count_of_share(robust.corruption, clients)
     problem = (
-        f"with {robust.corruption:.3g} of {clients} clients poisoned, {f} of {count} {what} a round may be bad, and "
+        f"with {poisoned} of {clients} clients poisoned, {f} of {count} {what} a round may be bad, and "
         f"{' + '.join(names)} needs {needed} to outvote them"
     )
     choice = choose(  # raises where no group size would do, and says what would
@@ -85,7 +86,7 @@ def check_withstood(
         )
     )
     if secure.mode == "secure" and choice.group_size != secure.group_size:
-        remedy = f"write secure_aggregation.group_size = {choice.group_size}"
+        remedy = f"Write secure_aggregation.group_size = {choice.group_size}"
     else:
-        remedy = f"take another rule, such as {list(choice.rule)}"
+        remedy = f"Take another rule, such as {list(choice.rule)}"
     raise PlannerError(problem, where="robust_aggregation.corruption", remedy=remedy)

@@ -7,7 +7,8 @@ simulation that is cheap, since a participant asked early gives the same update 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +71,10 @@ class Adversary:
         amplification: By how much a poisoned client's vector in a secure sum is longer than an honest one's may be, so
             that it stands for its whole group; 1 in the plain exchange.
         seed: Of what the attacks draw.
+
+    Attributes:
+        failure: What went wrong in an attack. A client's error is a refusal to the server, so that an attack that
+            fails would look like one that a defence withstood: whoever runs the rounds looks here afterwards.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Adversary:
         self.poisoned = poisoned
         self.amplification = amplification
         self.seen: dict[int, Seen] = {}
+        self.failure: Exception | None = None
         self._defence = defence
         self._max_norm = max_norm
         self._seed = seed
@@ -100,15 +106,33 @@ class Adversary:
         """What poisoned ``client`` sends instead of its update; None where it would have refused."""
         key = (request.round, request.attempt)
         if self._made is None or self._made[0] != key:
-            self._made = key, self._make(request)
+            with self._noted():
+                self._made = key, self._make(request)
         return self._made[1].get(client)
+
+    def task_of(self, task: Examples, seeded: np.random.Generator) -> Examples:
+        """What a poisoned client trains on instead of ``task``."""
+        if self.poison.task is None:
+            return task
+        with self._noted():
+            return self.poison.task(task, seeded)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
 
     def _make(self, request: TrainRequest) -> dict[str, Vector]:
         updates = {client: given for client, ask in self._clients.items() if (given := ask(request)) is not None}
         bad = [client for client in updates if client in self.poisoned]
         good = [updates[client] for client in updates if client not in self.poisoned]
-        if not good:
+        if self.poisoned.issuperset(self._clients):
             raise UsageError("nobody is honest", remedy="poison fewer clients")
+        if not good:  # they refuse, since the model is lost
+            return {client: updates[client] for client in bad}
         honest = np.stack(good)
         self.seen[request.round] = _seen(honest)
         if self.poison.update is None or not bad:

@@ -126,7 +126,7 @@ def run_cell(request: CellRequest) -> Cell:
     """Run a cell. That a round finds no way to close is a result; that a plan cannot be used is not.
 
     Raises:
-        TestudoError: Plan, data or defence cannot be used.
+        TestudoError: Plan, data or defence cannot be used, or the attack failed.
     """
     torch.set_num_threads(1)
     started = time.process_time()
@@ -156,6 +156,8 @@ def run_cell(request: CellRequest) -> Cell:
         except (RoundError, AggregationError, ModelError) as error:
             ended = error.problem
         listed = sorted(outvoted(store.records()))
+    if adversary.failure is not None:
+        raise adversary.failure
     score, backdoor = _judge(federation, trace.model, backdoor=request.attack in (NO_ATTACK, *BACKDOORS))
     return Cell(
         attack=request.attack,

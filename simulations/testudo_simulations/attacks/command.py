@@ -10,6 +10,7 @@ import typer
 from testudo_common.errors import UsageError
 from testudo_common.files import write_atomically
 from testudo_common.plan.load import parse_plan
+from testudo_common.robustness import count_of_share
 from testudo_simulations.attacks.cell import CellRequest
 from testudo_simulations.attacks.defences import parse_defence
 from testudo_simulations.attacks.matrix import (
@@ -38,7 +39,7 @@ class MatrixRequest:
         settings: ``section.key=value``.
         attacks: Names; empty: the default ones that the task allows.
         defences: Names; empty: the default ones.
-        poisoned: f, rising; empty: a fifth and two fifths of the clients.
+        poisoned: f, rising; empty: a fifth and two fifths of the clients, or what every default defence withstands.
         seeds: From the plan's own on.
         masks: Whether secure sums are masked.
     """
@@ -76,7 +77,7 @@ def run_attacks(request: MatrixRequest, out: Path, *, jobs: int, resume: bool, a
             f"{min(backdoors)} needs classes, and {plan.name} is a regression", remedy="leave the backdoors out"
         )
     defences = [parse_defence(name).name for name in request.defences or DEFAULT_DEFENCES]
-    poisoned = request.poisoned or tuple(sorted({max(1, int(share * clients)) for share in _DEFAULT_SHARES}))
+    poisoned = request.poisoned or _default_poisoned(clients)
     seeds = range(plan.seed, plan.seed + request.seeds)
     base = CellRequest(
         tables, source, request.settings, request.data, NO_ATTACK, "mean", 0, plan.seed, masks=request.masks
@@ -87,6 +88,12 @@ def run_attacks(request: MatrixRequest, out: Path, *, jobs: int, resume: bool, a
         found = run_matrix(cells, out, workers=jobs, on_progress=bar.update)
     matrix = make_matrix(base, found, attacks=attacks, defences=defences, poisoned=poisoned, seeds=seeds)
     _show(matrix, out, as_json=as_json)
+
+
+def _default_poisoned(clients: int) -> tuple[int, ...]:
+    """No more than every default defence withstands: Krum and Multi-Krum need n >= 2f + 3."""
+    most = (clients - 3) // 2
+    return tuple(sorted({max(1, min(count_of_share(share, clients), most)) for share in _DEFAULT_SHARES}))
 
 
 def _default_attacks(kind: str) -> list[str]:

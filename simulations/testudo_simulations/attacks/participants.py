@@ -47,9 +47,7 @@ class PoisonedParticipant(Participant):
         return own if self.plan.secure or self._crafted is None else self._crafted
 
     def _draw_task(self, seeded: np.random.Generator) -> Examples:
-        task = super()._draw_task(seeded)
-        poison = self._adversary.poison.task
-        return task if poison is None else poison(task, seeded)
+        return self._adversary.task_of(super()._draw_task(seeded), seeded)
 
     def _encoded(self, layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
         own, words = super()._encoded(layout, counts)

@@ -18,7 +18,7 @@ _LOST = "lost"
 def in_words(matrix: Matrix, summary: Summary, *, backdoor: bool) -> str:
     """A cell: score and half of its range over seeds; for a backdoor, its success too."""
     score = _number(matrix, summary.score)
-    text = f"{score} ±{_number(matrix, summary.spread)}" if len(matrix.seeds) > 1 else score
+    text = f"{score} ±{_number(matrix, summary.spread)}" if len(matrix.seeds) > 1 and score != _LOST else score
     if backdoor and summary.backdoor is not None:
         text += f" / {100 * summary.backdoor:.0f}"
     return text
