@@ -55,7 +55,7 @@ def known_to(name: str, own: Rows, honest: Rows, defence: object, share: float) 
     limit = max(share * float(norms.max()), 1e-20)
     shrink = np.minimum(1.0, 0.999 * limit / np.maximum(norms[len(own) :], 1e-30))
     honest = (honest * shrink[:, np.newaxis]).astype(np.float32)
-    rule = median if name == "adaptive" or defence is median else None
+    rule = median if name in ("adaptive", "adaptive_bias") or defence is median else None
     return knowledge_of(own, honest, rule, max_norm=limit)
 
 
@@ -113,5 +113,5 @@ def test_what_is_too_long_can_be_shortened(name: str, cohort: tuple[Rows, Rows])
 @every_attack
 def test_the_end_of_float32(name: str) -> None:
     own = np.full((2, 3), 3e38, dtype=np.float32)
-    rows = MAKERS[name]()(knowledge_of(own, -own, median if name == "adaptive" else None))
+    rows = MAKERS[name]()(knowledge_of(own, -own, median if name in ("adaptive", "adaptive_bias") else None))
     assert np.isfinite(rows).all() == (name != "non_finite")

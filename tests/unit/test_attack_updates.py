@@ -260,7 +260,7 @@ def test_adaptive_is_the_worst_of_all(names: tuple[str, ...], measure: object) -
 
 def test_every_attack_is_tried() -> None:
     tried = {name.split()[0] for name, _ in candidates_for(knowledge_of(*cohort(12, 4, 20)))}
-    assert tried == set(UPDATE_ATTACKS) - {"non_finite", "adaptive"} | {"hidden_min_max", "hidden_opposite"}
+    assert tried == set(UPDATE_ATTACKS) - {"non_finite", "adaptive", "adaptive_bias"} | {"hidden_min_max", "hidden_opposite"}
 
 
 # --- hiding
@@ -289,7 +289,7 @@ def test_dedupe_sees_alie_and_not_adaptive_alie() -> None:
     rule = chain(["dedupe", "nnm", "trimmed_mean"], f=4)
     seen = rule(np.concatenate([honest, alie(1.0)(knowledge_of(own, honest))]))
     unseen = rule(np.concatenate([honest, adaptive_alie(1.0)(knowledge_of(own, honest))]))
-    assert (seen.merged, seen.f) == ((tuple(range(12, 16)),), 1)
+    assert (seen.merged, seen.f) == ((tuple(range(12, 16)),), 2)
     assert (unseen.merged, unseen.f) == ((), 4)
 
 
@@ -327,6 +327,7 @@ MOVES: dict[str, tuple[float, float | None]] = {
     "free_rider": (0.08, 0.08),
     "adaptive_alie": (0.15, None),
     "adaptive": (0.35, 0.35),
+    "adaptive_bias": (0.35, 0.35),
 }
 
 
@@ -374,4 +375,5 @@ def test_the_names() -> None:
         "free_rider",
         "adaptive_alie",
         "adaptive",
+        "adaptive_bias",
     ]
