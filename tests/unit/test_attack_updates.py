@@ -260,7 +260,10 @@ def test_adaptive_is_the_worst_of_all(names: tuple[str, ...], measure: object) -
 
 def test_every_attack_is_tried() -> None:
     tried = {name.split()[0] for name, _ in candidates_for(knowledge_of(*cohort(12, 4, 20)))}
-    assert tried == set(UPDATE_ATTACKS) - {"non_finite", "adaptive", "adaptive_bias"} | {"hidden_min_max", "hidden_opposite"}
+    assert tried == set(UPDATE_ATTACKS) - {"non_finite", "adaptive", "adaptive_bias"} | {
+        "hidden_min_max",
+        "hidden_opposite",
+    }
 
 
 # --- hiding
