@@ -72,16 +72,17 @@ def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:
     """Clients whose rows the rule kept giving less than half of an even share, more often than chance would have it.
 
     A thing to look at, not a proof: a client whose data are unlike the others' is outvoted as well as a poisoned one,
-    so nobody is barred for it. Under secure aggregation a row is a group, drawn anew each round, and the same test as
-    for strikes singles out who brings its groups down; it holds against chance, not against framing.
+    so nobody is barred for it. A row is a group, drawn anew each round, and the same test as for strikes singles out who
+    brings its groups down; it holds against chance, not against framing. Nobody is listed under plain aggregation, where
+    a row is a client: a searched attack takes weight from the honest there, and they would be listed.
 
     Args:
-        records: Of all rounds of a run.
+        records: Of all rounds of a run; those with groups of more than one client count.
     """
     outcomes = [
         GroupOutcome(record.round, members, opened=share >= _LITTLE / len(record.influence))
         for record in records
-        if record.withstood > 0
+        if record.withstood > 0 and any(len(members) > 1 for members, _ in record.influence)
         for members, share in record.influence
     ]
     return culprits(outcomes, framers=0)

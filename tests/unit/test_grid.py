@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
 from testudo_common.wire import SecureMessage, TrainReply
 from testudo_server.roster import roster_in
-from testudo_simulations import sweep
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import CLIENT_APP_RAISED, InProcessGrid
@@ -401,24 +398,3 @@ def test_jobs_run_in_order_and_their_progress_is_told(monkeypatch: pytest.Monkey
     assert told == [(0, "rounds", 1, 2), (1, "rounds", 1, 2)]
     assert [request.out for request in requests] == [tmp_path / "inner.steps-2", tmp_path / "inner.steps-3"]
     assert all(request.resume and not request.comparisons for request in requests)
-
-
-def drained(futures: list[Future[Any]], *messages: tuple[int, str, int, int]) -> list[tuple[int, str, int, int]]:
-    channel: queue.Queue[tuple[int, str, int, int]] = queue.Queue()
-    for message in messages:
-        channel.put(message)
-    return list(sweep._messages(channel, futures))
-
-
-def test_progress_of_workers_is_told_until_all_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_POLL_SECONDS", 0.001)
-    done: Future[Any] = Future()
-    done.set_result(1)
-    assert drained([done, done], (0, "a", 1, 2), (1, "a", 1, 2)) == [(0, "a", 1, 2), (1, "a", 1, 2)]
-
-
-def test_progress_ends_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_POLL_SECONDS", 0.001)
-    failed: Future[Any] = Future()
-    failed.set_exception(UsageError("no"))
-    assert drained([Future(), failed], (0, "a", 1, 2)) == [(0, "a", 1, 2)]

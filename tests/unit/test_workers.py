@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from testudo_common.errors import UsageError
+from testudo_simulations import workers as pool
 from testudo_simulations.workers import run_in_workers
 from worker_jobs import failing, square
 
@@ -57,3 +62,24 @@ def test_error_of_who_draws_the_progress_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_in_workers(failing, items, workers=2, on_progress=interrupted)
     assert len(list(tmp_path.iterdir())) < 12
+
+
+def drained(futures: list[Future[Any]], *messages: tuple[int, str, int, int]) -> list[tuple[int, str, int, int]]:
+    channel: queue.Queue[tuple[int, str, int, int]] = queue.Queue()
+    for message in messages:
+        channel.put(message)
+    return list(pool._messages(channel, futures))
+
+
+def test_progress_of_workers_is_told_until_all_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_POLL_SECONDS", 0.001)
+    done: Future[Any] = Future()
+    done.set_result(1)
+    assert drained([done, done], (0, "a", 1, 2), (1, "a", 1, 2)) == [(0, "a", 1, 2), (1, "a", 1, 2)]
+
+
+def test_progress_ends_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_POLL_SECONDS", 0.001)
+    failed: Future[Any] = Future()
+    failed.set_exception(UsageError("no"))
+    assert drained([Future(), failed], (0, "a", 1, 2)) == [(0, "a", 1, 2)]
