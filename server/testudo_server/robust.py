@@ -72,9 +72,9 @@ def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:
     """Clients whose rows the rule kept giving less than half of an even share, more often than chance would have it.
 
     A thing to look at, not a proof: a client whose data are unlike the others' is outvoted as well as a poisoned one,
-    so nobody is barred for it. A row is a group, drawn anew each round, and the same test as for strikes singles out who
-    brings its groups down; it holds against chance, not against framing. Nobody is listed under plain aggregation, where
-    a row is a client: a searched attack takes weight from the honest there, and they would be listed.
+    so nobody is barred for it. A row is a group, drawn anew each round, and the same test as for strikes singles out
+    who brings its groups down; it holds against chance, not against framing. Nobody is listed under plain aggregation,
+    where a row is a client: a searched attack takes weight from the honest there, and they would be listed.
 
     Args:
         records: Of all rounds of a run; those with groups of more than one client count.
