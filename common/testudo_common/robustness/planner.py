@@ -104,8 +104,8 @@ class Choice:
 RECOMMENDED = ("caf",)
 """The chain for rows of which some may be bad: single updates or means of groups, with noise or without.
 
-Of all that were measured it alone stays with the clean run under every attack that is no backdoor, searched ones among
-them, with a fifth of the clients poisoned (docs/robust-aggregation.md). And noise of differential privacy costs it the
+Of all that were measured on two federations it alone stays with the clean run under every attack that is no backdoor,
+searched ones among them, with a fifth of the clients poisoned (docs/robust-aggregation.md). And noise of differential privacy costs it the
 top eigenvalue of the noise's covariance, where it costs a norm-based rule the trace (Allouah et al. 2025).
 """
 
