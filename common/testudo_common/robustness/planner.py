@@ -105,8 +105,9 @@ RECOMMENDED = ("caf",)
 """The chain for rows of which some may be bad: single updates or means of groups, with noise or without.
 
 Of all that were measured on two federations it alone stays with the clean run under every attack that is no backdoor,
-searched ones among them, with a fifth of the clients poisoned (docs/robust-aggregation.md). And noise of differential privacy costs it the
-top eigenvalue of the noise's covariance, where it costs a norm-based rule the trace (Allouah et al. 2025).
+searched ones among them, with a fifth of the clients poisoned (docs/robust-aggregation.md). And noise of differential
+privacy costs it the top eigenvalue of the noise's covariance, where it costs a norm-based rule the trace (Allouah et
+al. 2025).
 """
 
 
