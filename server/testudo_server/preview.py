@@ -9,7 +9,7 @@ from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
-from testudo_common.robustness import count_of_share
+from testudo_common.robustness import count_of_share, failure_of
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
 
 
@@ -78,6 +78,9 @@ def _robust_figures(plan: FederationPlan, clients: int | None) -> dict[str, str 
         "rule": " + ".join(plan.robust_rule),
         "bad_rows_a_round": bad_rows_of(robust, plan.secure_aggregation, clients=known, cohort=cohort),
         "rows_a_round": rows_of(plan.secure_aggregation, cohort),
+        "chance_a_round_that_half_are_bad": failure_of(
+            known, cohort, robust.corruption, plan.secure_aggregation.group_size if plan.secure else 1
+        ),
     }
 
 

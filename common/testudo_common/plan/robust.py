@@ -7,8 +7,8 @@ from testudo_common.plan.sections import RobustAggregationPlan, RoundsPlan, Secu
 from testudo_common.robustness.names import least_rows
 from testudo_common.robustness.planner import RECOMMENDED, Wish, choose
 from testudo_common.robustness.shares import count_of_share
-from testudo_common.robustness.tails import groups_of, quantile
-from testudo_common.robustness.withstand import rows
+from testudo_common.robustness.tails import groups_of
+from testudo_common.robustness.withstand import bad_rows
 
 
 def rule_of(robust: RobustAggregationPlan) -> tuple[str, ...]:
@@ -37,9 +37,8 @@ def bad_rows_of(
         cohort: Clients asked in this round, of those that were not caught.
         caught: Poisoned clients that are not asked any more.
     """
-    poisoned = max(0, count_of_share(robust.corruption, clients) - caught)
     group_size = secure.group_size if secure.mode == "secure" else 1
-    return quantile(rows(clients - caught, poisoned, cohort, group_size), robust.max_failure)
+    return bad_rows(clients, cohort, robust.corruption, group_size, robust.max_failure, caught=caught)
 
 
 def rows_needed(robust: RobustAggregationPlan, names: tuple[str, ...], f: int) -> int:

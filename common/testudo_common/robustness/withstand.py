@@ -24,7 +24,9 @@ from testudo_common.robustness.tails import (
 )
 
 
-def bad_rows(clients: int, cohort: int, corruption: float, group_size: int, max_failure: float) -> int:
+def bad_rows(
+    clients: int, cohort: int, corruption: float, group_size: int, max_failure: float, *, caught: int = 0
+) -> int:
     """f: the least number of bad rows that one round exceeds with probability at most ``max_failure``.
 
     Args:
@@ -33,6 +35,7 @@ def bad_rows(clients: int, cohort: int, corruption: float, group_size: int, max_
         corruption: Share of the clients, 0 to 1; 0 gives 0.
         group_size: m; 1 where every client is a row.
         max_failure: Probability a round, 0 to 1.
+        caught: Poisoned clients that are not asked any more; the cohort is drawn from the others.
 
     Returns:
         0 to the number of rows; a rule takes it only where it is under half of them.
@@ -40,7 +43,8 @@ def bad_rows(clients: int, cohort: int, corruption: float, group_size: int, max_
     Raises:
         PlannerError: More are asked than there are.
     """
-    return quantile(rows(clients, count_of_share(corruption, clients), cohort, group_size), max_failure)
+    poisoned = max(0, count_of_share(corruption, clients) - caught)
+    return quantile(rows(clients - caught, poisoned, cohort, group_size), max_failure)
 
 
 def failure_of(clients: int, cohort: int, corruption: float, group_size: int, f: int | None = None) -> float:
