@@ -83,6 +83,53 @@ class PrivacyError(TestudoError):
     """A privacy guarantee cannot be given as asked: training is refused before data is touched."""
 
 
+class BudgetError(PrivacyError):
+    """A data owner's ledger refuses: what is asked would take an account over its ceiling.
+
+    Args:
+        problem: With what is spent, what is asked, and the ceiling.
+        where: Which ceiling, such as ``privacy.max_epsilon_for_life``.
+        remedy: What to do about it.
+        spent: Epsilon spent so far, of this account.
+        asked: Epsilon with what is asked.
+        ceiling: The most that is allowed.
+        rounds_left: How many more rounds of the same kind fit.
+    """
+
+    def __init__(
+        self, problem: str, *, where: str = "", remedy: str = "", spent: float, asked: float, ceiling: float,
+        rounds_left: int,
+    ) -> None:  # fmt: skip
+        self.spent, self.asked, self.ceiling, self.rounds_left = spent, asked, ceiling, rounds_left
+        super().__init__(problem, where=where, remedy=remedy)
+
+
+class LedgerError(TestudoError):
+    """A data owner's ledger cannot be trusted: damaged, rolled back, copied, or missing where there was one."""
+
+
+class PolicyError(TestudoError):
+    """The data owner's policy does not allow what is asked, or is not a policy; carries every fault found.
+
+    Args:
+        faults: Each with the policy's key, what is asked against it, and what to do.
+        source: The policy's file.
+    """
+
+    def __init__(self, faults: Sequence[Fault], *, source: str) -> None:
+        self.faults = tuple(faults)
+        self.source = source
+        count = len(self.faults)
+        super().__init__(f"{count} thing{'s' if count != 1 else ''} that the policy does not allow", where=source)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.where}: {self.problem}", *(f"  - {fault}" for fault in self.faults)])
+
+
+class ApprovalError(TestudoError):
+    """The data owner has not approved this plan, has withdrawn, or the approval is not its own."""
+
+
 class CheckpointError(TestudoError):
     """Saved state is missing, damaged, or belongs to another plan."""
 

@@ -3,7 +3,7 @@
 A message is a header and, for most, one vector that travels beside it; a message of secure aggregation also has a body,
 whose bytes are that protocol's own. The header is, by example::
 
-    01 | 01 | 00 00 00 6f | {"attempt":0,"model_digest":"9f...","plan_digest":"c2...","round":3}
+    02 | 01 | 00 00 00 79 | {"attempt":0,"clip":null,"model_digest":"9f...","plan_digest":"c2...","round":3}
 
 one byte of version, one of kind, four of length (big-endian), and canonical JSON (RFC 8785) with no bytes left
 over. Only the fields below can travel: no loss, count or metric of a client has a place to stand in.
@@ -12,6 +12,7 @@ over. Only the fields below can travel: no loss, count or metric of a client has
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -24,7 +25,7 @@ from testudo_common.errors import WireError
 from testudo_common.secagg.masking import Words
 from testudo_common.vectors import Vector
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MAX_HEADER_BYTES = 1 << 16
 _PREFIX = struct.Struct(">BBI")
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -36,6 +37,9 @@ class RefusalReason(StrEnum):
     OTHER_PLAN = "other_plan"
     OTHER_MODEL = "other_model"
     PRIVACY_SPENT = "privacy_spent"
+    NOT_ALLOWED = "not_allowed"
+    NOT_APPROVED = "not_approved"
+    LEDGER_UNUSABLE = "ledger_unusable"
     DATA_UNUSABLE = "data_unusable"
     REPLAYED = "replayed"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
@@ -55,6 +59,7 @@ class TrainRequest:
         attempt: 0 and up; a round that is started again counts up.
         model_digest: SHA-256 of ``model``, hex.
         model: ``float32[d]``.
+        clip: S of this round, where the plan adapts it; None: the plan's own.
     """
 
     plan_digest: str
@@ -62,6 +67,7 @@ class TrainRequest:
     attempt: int
     model_digest: str
     model: Vector = field(repr=False, compare=False)
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,12 @@ def _checked(name: str, value: object) -> object:
         if type(value) is not int or not 0 <= value < 1 << 31:
             raise WireError(f"{name} is not a small whole number")
         return value
+    if name == "clip":
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise WireError("the clipping norm is not a positive number")
+        return float(value)
     if name == "reason":
         if not isinstance(value, str) or value not in set(RefusalReason):
             raise WireError("the reason is not one of the agreed ones")

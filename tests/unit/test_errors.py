@@ -24,13 +24,17 @@ def made(kind: type[TestudoError]) -> TestudoError:
         return ProtocolError(Breach.TOO_FEW, "3 clients are there", where="group 2", remedy="Wait for more")
     if kind is PeerError:
         return PeerError("shop-3", Breach.SHARE, "its share does not fit")
+    if kind is errors.PolicyError:
+        return errors.PolicyError(FAULTS, source="policy.toml")
+    if kind is errors.BudgetError:
+        return errors.BudgetError("it would spend too much", spent=7.5, asked=8.25, ceiling=8.0, rounds_left=0)
     return kind("a column is missing", where="mine.csv", remedy="Add it")
 
 
 def test_tree_is_one() -> None:
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert named == set(every_kind())
-    assert len(named) == 15
+    assert len(named) == 19
 
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)

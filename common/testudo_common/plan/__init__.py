@@ -15,6 +15,7 @@ from testudo_common.errors import PlanError
 from testudo_common.plan.checks import cross_faults
 from testudo_common.plan.robust import check_withstood, rule_of
 from testudo_common.plan.sections import (
+    ClientPrivacyPlan,
     DataPlan,
     EvaluationPlan,
     Identifier,
@@ -42,6 +43,7 @@ class FederationPlan(Section):
     outer: OuterPlan = OuterPlan()
     rounds: RoundsPlan = RoundsPlan()
     privacy: PrivacyPlan = PrivacyPlan()
+    client_privacy: ClientPrivacyPlan = ClientPrivacyPlan()
     secure_aggregation: SecureAggregationPlan = SecureAggregationPlan()
     robust_aggregation: RobustAggregationPlan = RobustAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
@@ -61,6 +63,16 @@ class FederationPlan(Section):
     def private(self) -> bool:
         """Whether training at the clients is differentially private."""
         return self.privacy.unit != "none"
+
+    @property
+    def client_private(self) -> bool:
+        """Whether the sums of updates hide whole clients."""
+        return (self.client_privacy.epsilon, self.client_privacy.noise_multiplier) != (None, None)
+
+    @property
+    def adapts_clip(self) -> bool:
+        """Whether the clipping norm S follows the norms of the updates."""
+        return self.client_private and self.client_privacy.clipping == "adaptive"
 
     @property
     def secure(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from testudo_common.errors import Fault, PlannerError, ProtocolError
 from testudo_common.plan.sections import (
+    ClientPrivacyPlan,
     EvaluationPlan,
     ModelPlan,
     PrivacyPlan,
@@ -229,17 +230,61 @@ def check_robustness(
         yield Fault("robust_aggregation.corruption", error.problem, error.remedy)
 
 
+def check_client_privacy(
+    client: ClientPrivacyPlan, secure: SecureAggregationPlan, evaluation: EvaluationPlan
+) -> Iterator[Fault]:
+    """Noise shares are added inside a secure sum of equal votes, and cover all that leaves in it."""
+    if (client.epsilon, client.noise_multiplier) == (None, None):
+        if client.clipping == "adaptive":
+            yield Fault(
+                "client_privacy.clipping",
+                "the clipping norm would follow exact counts of clients, which nothing hides",
+                'Add client_privacy.epsilon, or write "fixed"',
+            )
+        return
+    if None not in (client.epsilon, client.noise_multiplier):
+        yield Fault("client_privacy.epsilon", "both a target epsilon and a noise multiplier", "Keep one of the two")
+    if secure.mode == "plain":
+        yield Fault(
+            "client_privacy",
+            "a client's share of the noise hides it inside a secure sum only",
+            'Write secure_aggregation.mode = "secure", or take client_privacy out',
+        )
+    if secure.max_weight > 1:
+        yield Fault("secure_aggregation.max_weight", "a weight is not covered by the noise", "Write 1")
+    if evaluation.federated_every_rounds is not None:
+        yield Fault(
+            "evaluation.federated_every_rounds",
+            "the scores of a whole client would need far more noise than those of an example",
+            "Take it out, or take client_privacy out",
+        )
+    if client.clipping == "adaptive" and (client.noise_multiplier or 0) >= 2 * client.count_noise:
+        yield Fault(
+            "client_privacy.count_noise",
+            "the count alone would spend more than the whole noise multiplier allows",
+            f"Raise it above {(client.noise_multiplier or 0) / 2:g}",
+        )
+
+
 def check_federated_evaluation(
     evaluation: EvaluationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
 ) -> Iterator[Fault]:
-    """Sums of metrics are a release: inside a secure sum only, and covered by an account or not made."""
-    key = "evaluation.federated_every_rounds"
+    """Sums of metrics are a release: inside a secure sum only, and covered by the account or not made."""
+    key, noise = "evaluation.federated_every_rounds", "evaluation.federated_noise_multiplier"
     if evaluation.federated_every_rounds is None:
+        if evaluation.federated_noise_multiplier is not None:
+            yield Fault(noise, "noise on scores that are never asked for", f"Take it out, or add {key}")
         return
     if secure.mode == "plain":
         yield Fault(key, "it would show the server each client's scores", 'Write secure_aggregation.mode = "secure"')
-    if privacy.unit != "none":
-        yield Fault(key, "sums of scores have no noise yet, and no account covers them", "Take it out")
+    if privacy.unit != "none" and evaluation.federated_noise_multiplier is None:
+        yield Fault(key, "these sums have no noise, and no account covers them", f"Add {noise}, for example 3.0")
+    if privacy.unit == "none" and evaluation.federated_noise_multiplier is not None:
+        yield Fault(
+            noise,
+            "noise on scores alone hides nothing while the updates have none",
+            'Take it out, or write privacy.unit = "example"',
+        )
 
 
 def check_evaluation(evaluation: EvaluationPlan) -> Iterator[Fault]:
@@ -264,6 +309,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("robust_aggregation",), check_rule),
     (("robust_aggregation", "secure_aggregation", "rounds"), check_robustness),
     (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
+    (("client_privacy", "secure_aggregation", "evaluation"), check_client_privacy),
 )
 
 

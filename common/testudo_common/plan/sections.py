@@ -190,6 +190,28 @@ class PrivacyPlan(Section):
     accountant: Literal["prv", "rdp"] = Field("prv", description="prv is tight, rdp looser and faster")
 
 
+class ClientPrivacyPlan(Section):
+    """Client-level differential privacy: noise shares of all clients inside the secure sum; or none.
+
+    It hides what a whole client sent from whoever sees sums only, the server among them. Either ``epsilon`` or
+    ``noise_multiplier`` switches it on.
+    """
+
+    epsilon: PositiveFloat | None = Field(None, le=100, description="ceiling for one client over all its rounds")
+    delta: float = Field(1e-5, gt=0, lt=0.5, description="well under one over the number of clients")
+    noise_multiplier: PositiveFloat | None = Field(
+        None, le=1000, description="standard deviation of a sum's noise / clipping norm, instead of epsilon"
+    )
+    clipping: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="S stays at outer.max_update_norm, or follows a quantile of the norms (Andrew et al. 2021)"
+    )
+    quantile: Fraction = Field(0.5, description="adaptive: share of the updates that is not to be clipped")
+    clip_learning_rate: PositiveFloat = Field(0.2, le=2, description="adaptive: how fast S follows, a round")
+    count_noise: PositiveFloat = Field(
+        5.0, description="adaptive: standard deviation of the noise on the number of unclipped updates in a sum"
+    )
+
+
 class SecureAggregationPlan(Section):
     """Who sees a client's meta-update: nobody, only sums over groups being opened; or the server."""
 
@@ -259,4 +281,10 @@ class EvaluationPlan(Section):
         ge=1,
         le=1_000_000,
         description="how often training clients score the model on own examples, inside the secure sum; none: never",
+    )
+    federated_noise_multiplier: PositiveFloat | None = Field(
+        None, le=1000, description="noise of these sums over what one example changes in them; needed under privacy"
+    )
+    min_cell: int = Field(
+        10, ge=1, le=1_000_000, description="a class or bin with fewer examples in these sums is not reported"
     )

@@ -97,18 +97,23 @@ def _epsilon_prv(events: Events, delta: float, scale: float) -> float:
 
 @lru_cache(maxsize=256)
 def noise_multiplier_for(
-    epsilon: float, delta: float, sample_rate: float, steps: int, accountant: AccountantName
+    epsilon: float, delta: float, sample_rate: float, steps: int, accountant: AccountantName, others: Events = ()
 ) -> float:
-    """The smallest noise multiplier (to 0.1 %) with which ``steps`` steps stay within ``epsilon``.
+    """The smallest noise multiplier (to 0.1 %) with which ``steps`` steps, and ``others``, stay within ``epsilon``.
 
     Raises:
         PrivacyError: Not even the largest noise multiplier is enough.
     """
     # RDP is looser and fast, so its answer is an upper end from which PRV's is a few steps away.
-    high = _search(epsilon, delta, sample_rate, steps, "rdp", low=0.05, high=1.0)
+    try:
+        high = _search(epsilon, delta, sample_rate, steps, "rdp", others, low=0.05, high=1.0)
+    except PrivacyError:
+        if accountant == "rdp" or epsilon_of(others, delta, accountant) >= epsilon:
+            raise
+        high = _LARGEST_NOISE_MULTIPLIER  # others leave room by PRV that RDP does not see
     if accountant == "rdp":
         return high
-    return _search(epsilon, delta, sample_rate, steps, accountant, low=high / 1.1, high=high)
+    return _search(epsilon, delta, sample_rate, steps, accountant, others, low=high / 1.1, high=high)
 
 
 def _search(
@@ -117,11 +122,12 @@ def _search(
     sample_rate: float,
     steps: int,
     accountant: AccountantName,
+    others: Events,
     low: float,
     high: float,
 ) -> float:
     def spent(noise_multiplier: float) -> float:
-        return epsilon_of([SampledGaussian(noise_multiplier, sample_rate, steps)], delta, accountant)
+        return epsilon_of([SampledGaussian(noise_multiplier, sample_rate, steps), *others], delta, accountant)
 
     while spent(high) > epsilon:
         low, high = high, high * 2
