@@ -21,7 +21,7 @@ from testudo_common.roster import Roster
 from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
 from testudo_common.secagg.masking import Words
-from testudo_common.secagg.messages import MESSAGES, Reply
+from testudo_common.secagg.messages import MESSAGES, Deliveries, Reply
 from testudo_common.secagg.quantize import Layout
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
@@ -137,7 +137,7 @@ class SecureSide:
         terms = self._terms(session.round, session.attempt, session.model_digest)
         state, received = self._whole(CLIENT_STATES, session.state), MESSAGES.decode(message.body)
         vector, used = None, session.used
-        if isinstance(state, Shared):
+        if isinstance(state, Shared) and isinstance(received, Deliveries):  # anything else must not cost a mask
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
             layout = terms.parameters.layout
             update, vector = encoded(layout, counts if layout.count_bounds else None)

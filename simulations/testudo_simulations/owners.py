@@ -22,6 +22,7 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
+from testudo_simulations.consent import simulated_gate
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys
@@ -104,6 +105,7 @@ class Owners:
             self._plan,
             self._federation.training[client],
             ClientStore(folder, durable=False),
+            simulated_gate(self._plan, client, folder),
             self._learner,
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,

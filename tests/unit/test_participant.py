@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 from helpers import (
     FEW_SHOT,
     REGRESSION,
+    gate_of,
     make_examples,
     make_participant,
     make_plan,
@@ -323,11 +324,12 @@ def test_order_of_batches_depends_on_client_round_and_seed() -> None:
     plan, other = make_plan(), make_plan("seed=1")
     learner, store = Learner(plan), ClientStore(None)
     seeds = [
-        Participant(client, one, make_examples(), store, learner)._seeded(number).integers(2**62)
+        Participant(client, one, make_examples(), store, gate_of(one, store), learner)._seeded(number).integers(2**62)
         for client, one, number in [("a", plan, 1), ("a", plan, 2), ("b", plan, 1), ("a", other, 1)]
     ]
     assert len(set(seeds)) == 4
-    assert Participant("a", plan, make_examples(), store, learner)._seeded(1).integers(2**62) == seeds[0]
+    again = Participant("a", plan, make_examples(), store, gate_of(plan, store), learner)
+    assert again._seeded(1).integers(2**62) == seeds[0]
 
 
 def test_update_is_of_the_shared_parameters_only() -> None:
@@ -338,14 +340,13 @@ def test_update_is_of_the_shared_parameters_only() -> None:
 def test_participants_may_share_a_learner() -> None:
     plan = make_plan()
     learner = Learner(plan)
-    alone = [
-        update_of(Participant(str(i), plan, make_examples(seed=i), ClientStore(None)), request_for(plan))
-        for i in range(3)
-    ]
-    together = [
-        update_of(Participant(str(i), plan, make_examples(seed=i), ClientStore(None), learner), request_for(plan))
-        for i in range(3)
-    ]
+
+    def update(number: int, learner: Learner | None) -> Vector:
+        participant = make_participant(plan, make_examples(seed=number), learner=learner)
+        return update_of(participant, request_for(plan))
+
+    alone = [update(number, None) for number in range(3)]
+    together = [update(number, learner) for number in range(3)]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -372,7 +373,7 @@ def test_episodes_are_trained_on() -> None:
 
 def remembered(folder: Path) -> tuple[FederationPlan, ClientMemory, Path]:
     plan = make_plan(*NOISY)
-    memory = ClientMemory((ONE_ROUND,), 3, "ab" * 32, np.arange(4, dtype=np.float32))
+    memory = ClientMemory(3, "ab" * 32, np.arange(4, dtype=np.float32))
     ClientStore(folder).save(plan.digest, memory)
     (path,) = folder.iterdir()
     return plan, memory, path
@@ -397,15 +398,9 @@ def test_memory_of_nobody(tmp_path: Path) -> None:
 
 def test_memory_without_a_folder() -> None:
     store = ClientStore(None)
-    store.save("ab" * 32, ClientMemory((ONE_ROUND,)))
-    assert store.load("ab" * 32).events == (ONE_ROUND,)
-    assert store.load("cd" * 32).events == ()
-
-
-def test_memory_after_merges_what_was_spent() -> None:
-    update = np.zeros(1, dtype=np.float32)
-    memory = ClientMemory((ONE_ROUND,)).after(2, "ab" * 32, update, (ONE_ROUND,))
-    assert memory == ClientMemory((SampledGaussian(1.0, 0.5, 4),), 2, "ab" * 32)
+    store.save("ab" * 32, ClientMemory(2))
+    assert store.load("ab" * 32) == ClientMemory(2)
+    assert store.load("cd" * 32) == ClientMemory()
 
 
 def rewritten(data: bytes, **metadata: str | None) -> bytes:
@@ -423,10 +418,6 @@ DAMAGES = {
     "no metadata": lambda data: save(load(data)),
     "another format": lambda data: rewritten(data, format="testudo-client-9"),
     "another plan": lambda data: rewritten(data, plan_digest="cd" * 32),
-    "no events": lambda data: rewritten(data, events=None),
-    "events not JSON": lambda data: rewritten(data, events="[[1"),
-    "events of another shape": lambda data: rewritten(data, events="[[1, 2]]"),
-    "events that cannot be": lambda data: rewritten(data, events="[[-1, 0.5, 2]]"),
     "round not a number": lambda data: rewritten(data, last_round="three"),
     "no update": lambda data: save(
         {"other": np.zeros(1, dtype=np.float32)},

@@ -1,0 +1,165 @@
+"""What stands between the server's requests and a data owner's data: consent, and the ledger that is charged first.
+
+Knows when something must be charged and what it costs; the ledger knows what is left, and the consent what is allowed.
+Every refusal ends in the owner's own log, with the reason for a person; the server gets one fixed word.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from testudo_client.ledger import Ledger
+from testudo_client.ledger.account import Ceiling
+from testudo_client.ledger.entries import Occasion, Purpose
+from testudo_common.errors import ApprovalError, BudgetError, LedgerError, PolicyError, TestudoError
+from testudo_common.plan import FederationPlan
+from testudo_common.privacy.events import Spending, Unit
+from testudo_common.privacy.planned import CLIENT_ACCOUNTANT, scores_spending, sum_spending, training_spending
+from testudo_common.vectors import Vector, vector_digest
+from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
+
+_LOG = logging.getLogger("testudo.client")
+
+REASONS: dict[type[TestudoError], RefusalReason] = {
+    PolicyError: RefusalReason.NOT_ALLOWED,
+    ApprovalError: RefusalReason.NOT_APPROVED,
+    BudgetError: RefusalReason.PRIVACY_SPENT,
+    LedgerError: RefusalReason.LEDGER_UNUSABLE,
+}
+"""What the server is told; never more."""
+
+
+class Consent(Protocol):
+    """The owner's word on a plan, asked anew at every round."""
+
+    def check(self) -> None:
+        """Return if the plan may run here and now.
+
+        Raises:
+            PolicyError: The policy does not allow it.
+            ApprovalError: It is not approved, or no longer.
+            LedgerError: What was approved cannot be read.
+        """
+
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """The owner's own ceilings, beside the plan's."""
+
+
+class RefusalLog(Protocol):
+    """The owner's own log."""
+
+    def refused(self, plan_digest: str, round_number: int, attempt: int, reason: str, sentence: str) -> None:
+        """Keep one refusal."""
+
+
+def plan_ceilings(plan: FederationPlan) -> tuple[Ceiling, ...]:
+    """What the plan itself allows one client to spend under it, in each unit for which it states a target."""
+    example, client = plan.privacy, plan.client_privacy
+    found = []
+    if plan.private and example.epsilon is not None:
+        found.append(
+            Ceiling("privacy.epsilon", Unit.EXAMPLE, example.epsilon, example.delta, example.accountant, plan.digest)
+        )
+    if client.epsilon is not None:
+        found.append(
+            Ceiling("client_privacy.epsilon", Unit.CLIENT, client.epsilon, client.delta, CLIENT_ACCOUNTANT, plan.digest)
+        )
+    return tuple(found)
+
+
+class Gate:
+    """Consent and account of one client under one plan.
+
+    Args:
+        plan: The copy installed here.
+        ledger: The owner's.
+        consent: Asked at every round.
+        fingerprint: Names the data that is trained on.
+        log: Where refusals are kept; None: the process's log only.
+    """
+
+    def __init__(
+        self,
+        plan: FederationPlan,
+        ledger: Ledger,
+        consent: Consent,
+        fingerprint: str,
+        *,
+        log: RefusalLog | None = None,
+    ) -> None:
+        self._plan = plan
+        self._plan_digest = plan.digest
+        self._ledger = ledger
+        self._consent = consent
+        self._fingerprint = fingerprint
+        self._ceilings = plan_ceilings(plan)
+        self._log = log
+
+    def check(self) -> None:
+        """Return if the plan may run here and now. Raises as :meth:`Consent.check`."""
+        self._consent.check()
+
+    def charge_training(self, round_number: int, attempt: int) -> int:
+        """Charge a training that is about to begin; the number of its reservation.
+
+        Raises:
+            BudgetError: It does not fit. Nothing was charged, and no data touched.
+            LedgerError: The ledger cannot be trusted, or not be written.
+        """
+        private = self._plan.private or self._plan.client_private
+        return self._charge(
+            Purpose.TRAINING,
+            round_number,
+            attempt,
+            training_spending(self._plan),
+            max_times=self._plan.rounds.max_participations if private else None,
+        )
+
+    def charge_scores(self, round_number: int, attempt: int) -> None:
+        """Charge scoring the model once: what adapting it costs, and the sums released. Raises as training does."""
+        self._charge(Purpose.SCORES, round_number, attempt, scores_spending(self._plan))
+
+    def charge_sum(self, round_number: int, attempt: int) -> None:
+        """Charge taking part in one secure sum, once an attempt: no mask and no noise is used for a second vector.
+
+        Raises:
+            BudgetError: It does not fit.
+            LedgerError: As for training; or this attempt's sum was charged before.
+        """
+        self._charge(Purpose.SUM, round_number, attempt, sum_spending(self._plan), once=True)
+
+    def kept(self, reservation: int, update: Vector) -> None:
+        """What the reservation bought is kept, and may be sent."""
+        self._ledger.commit(reservation, vector_digest(update))
+
+    @property
+    def spent(self) -> Spending:
+        """Everything spent under this plan."""
+        return self._ledger.spent(self._fingerprint, self._plan_digest)
+
+    def refused(self, message: TrainRequest | SecureMessage, reason: RefusalReason, sentence: str) -> None:
+        """Keep a refusal in the owner's own log."""
+        _LOG.warning("round %d refused: %s", message.round, sentence)
+        if self._log is not None:
+            self._log.refused(message.plan_digest, message.round, message.attempt, reason.value, sentence)
+
+    def _charge(
+        self,
+        purpose: Purpose,
+        round_number: int,
+        attempt: int,
+        spending: Spending,
+        *,
+        max_times: int | None = None,
+        once: bool = False,
+    ) -> int:
+        return self._ledger.reserve(
+            Occasion(self._plan_digest, round_number, attempt, purpose),
+            plan_name=self._plan.name,
+            fingerprint=self._fingerprint,
+            spending=spending,
+            ceilings=(*self._ceilings, *self._consent.ceilings()),
+            max_times=max_times,
+            once=once,
+        )
