@@ -187,7 +187,7 @@ def encode(time: str, content: Content) -> bytes:
         LedgerError: A value has no canonical form, such as infinite noise.
     """
     kind = type(content)
-    said = {name: _plain(getattr(content, name)) for name in _FIELDS[kind]}
+    said: dict[str, Any] = {name: _plain(getattr(content, name)) for name in _FIELDS[kind]}
     try:
         return rfc8785.dumps({"type": kind.__name__.lower(), "version": VERSION, "time": time, **said})
     except (rfc8785.CanonicalizationError, ValueError) as error:
