@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import make_plan, request_for
+from helpers import request_for
 from killed_owner import CLIENT, Owner, participant_in
 from secure_federation import NOISY, Answer, Members, exchange_of, request_of, secure_plan
 from testudo_client.ledger import open_ledger
@@ -18,7 +18,7 @@ from testudo_common.wire import Message, SecureMessage, TrainReply
 
 ATTEMPTS = 4
 SECURE = secure_plan(*NOISY, "evaluation.federated_every_rounds=1", "evaluation.federated_noise_multiplier=2")
-PLAIN = make_plan('privacy.unit="example"', "privacy.noise_multiplier=1.0")
+PLAIN = secure_plan(*NOISY, 'secure_aggregation.mode="plain"')
 
 
 def reserved(folder: Path, purpose: Purpose) -> list[Occasion]:
@@ -75,10 +75,10 @@ def test_secure_rounds_killed_at_every_write(tmp_path: Path) -> None:
         owner = Owner(folder, SECURE, at)
         try:
             play(owner, SECURE)
-            check_secure(owner, folder)
-            deaths += owner.deaths
         finally:
             owner.stop()
+        check_secure(owner, folder)
+        deaths += owner.deaths
     assert deaths == points
 
 
