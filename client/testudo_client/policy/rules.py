@@ -1,4 +1,4 @@
-"""The rules of a policy on a plan by itself: privacy, aggregation, scores, model. One finding a rule; no circumstance."""
+"""The rules of a policy on a plan by itself: privacy, aggregation, scores, model. One finding a rule."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _unit(
     except PrivacyError as error:
         yield Finding(f"{key}.epsilon_per_run", limit, f"cannot be computed: {error.problem}", False, error.remedy)
         return
-    asked = f"the whole plan costs epsilon {epsilon:.4g} by {accountant.upper()}"
+    asked = f"the whole plan costs epsilon {epsilon:.6g} by {accountant.upper()}"
     remedy = "Ask for a plan with more noise, fewer steps or fewer rounds of one client"
     yield Finding(f"{key}.epsilon_per_run", limit, asked, epsilon <= limits.epsilon_per_run, remedy)
 
@@ -78,7 +78,7 @@ def _aggregation(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]
     yield Finding("aggregation.max_participations", f"up to {rules.max_participations} rounds", asked, allowed, remedy)
     if rules.secure or plan.secure:
         asked = "nobody sees an update by itself" if plan.secure else "the server would see each update by itself"
-        remedy = 'ask for a plan with secure_aggregation.mode = "secure"'
+        remedy = 'Ask for a plan with secure_aggregation.mode = "secure"'
         yield Finding(
             "aggregation.secure", "in secure sums only" if rules.secure else "any", asked, plan.secure, remedy
         )
