@@ -193,7 +193,7 @@ def _signed_bytes(entries: Sequence[Entry], content: Approved | Withdrawn, numbe
         "plan_digest": content.plan_digest,
     }
     if isinstance(content, Approved):
-        more = {"action": "approve", "plan_name": content.plan_name, "policy_digest": content.policy_digest}
+        named |= {"action": "approve", "plan_name": content.plan_name, "policy_digest": content.policy_digest}
     else:
-        more = {"action": "withdraw"}
-    return _DOMAIN + rfc8785.dumps(named | more)
+        named["action"] = "withdraw"
+    return _DOMAIN + rfc8785.dumps(named)

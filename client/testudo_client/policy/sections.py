@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 import rfc8785
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from testudo_common.plan.sections import Fraction, PositiveFloat, Section
+from testudo_common.plan.sections import PositiveFloat, Section
 from testudo_common.roster import is_client_id
 
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -34,7 +34,7 @@ class UnitLimits(Rules):
 
     epsilon_per_run: PositiveFloat = Field(le=100, description="the most that one plan may spend, in all")
     epsilon_for_life: PositiveFloat = Field(le=100, description="the most that all plans together may ever spend")
-    delta: Fraction = Field(lt=0.5, description="of both; a plan's own delta must not be larger")
+    delta: float = Field(gt=0, lt=0.5, description="of both; a plan's own delta must not be larger")
 
     @model_validator(mode="after")
     def _run_within_life(self) -> Self:
