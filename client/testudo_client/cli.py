@@ -82,6 +82,38 @@ def roster(
     typer.echo(f"{client} is one of {answer['members']} members of {found.federation!r}; digest {answer['digest']}")
 
 
+@app.command(epilog="Example: testudo-client ledger my-folder --plan plan.toml --data mine.csv")
+def ledger(
+    folder: Annotated[Path, typer.Argument(help="Your folder, with the ledger in it.", show_default=False)],
+    plan: Annotated[Path | None, typer.Option(help="Say how many more rounds of this plan fit.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your table, as --plan encodes it: the data asked about.")] = None,
+    client: Annotated[str | None, typer.Option(help="Use only this client's rows of the table.")] = None,
+    last: Annotated[int, typer.Option(min=0, help="How many entries to show.")] = 20,
+    show_all: Annotated[bool, typer.Option("--all", help="Show all entries.")] = False,
+    delta: Annotated[float, typer.Option(help="Epsilon at this delta.")] = 1e-5,
+    new_data: Annotated[
+        str | None, typer.Option(help="State that --data shares no record with any data that was charged, and why.")
+    ] = None,
+    charge_elsewhere: Annotated[
+        str | None, typer.Option(help="Charge NOISE_MULTIPLIER,SAMPLE_RATE,STEPS, spent with another tool.")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Whose account to charge: example or client.")] = "example",
+    adopt: Annotated[
+        str | None, typer.Option(help="Accept a restored or moved ledger against its anchors, and say why.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Show what was spent on your data, and what is left; or write down what only you can say."""
+    from testudo_client.ledger_command import LedgerRequest, answer
+
+    answer(
+        LedgerRequest(
+            folder, plan, data, client, None if show_all else last, delta, new_data, charge_elsewhere, unit, adopt,
+            as_json,
+        )
+    )  # fmt: skip
+
+
 def main() -> None:
     """Entry point of ``testudo-client``."""
     run_command(app)

@@ -50,7 +50,7 @@ class Epsilons:
     """One account's epsilon by both accountants, each an upper bound.
 
     Attributes:
-        prv: None where PRV's arithmetic does not reach this delta.
+        prv: None where PRV's arithmetic does not reach: a tiny delta, or an epsilon of hundreds.
         rdp: Looser.
     """
 
@@ -127,11 +127,23 @@ def spent_on(entries: Iterable[Entry], fingerprint: str, plan_digest: str | None
 def epsilons_of(spending: Spending, unit: Unit, delta: float) -> Epsilons:
     """Epsilon of one unit's account at ``delta``, by PRV and by RDP."""
     events = spending.of(unit)
+    rdp = epsilon_of(events, delta, "rdp")
     try:
         prv: float | None = epsilon_of(events, delta, "prv")
     except PrivacyError:
         prv = None
-    return Epsilons(prv, epsilon_of(events, delta, "rdp"))
+    return Epsilons(None if prv == math.inf and rdp < math.inf else prv, rdp)
+
+
+def epsilon_under(spending: Spending, ceiling: Ceiling) -> float:
+    """Epsilon of ``spending`` as ``ceiling`` counts it. Never above RDP's, which is an upper bound of all there is.
+
+    Raises:
+        PrivacyError: The ceiling's delta is too small for PRV's arithmetic.
+    """
+    events = spending.of(ceiling.unit)
+    by_rdp = epsilon_of(events, ceiling.delta, "rdp")
+    return by_rdp if ceiling.accountant == "rdp" else min(by_rdp, epsilon_of(events, ceiling.delta, "prv"))
 
 
 def fits(spending: Spending, ceiling: Ceiling) -> bool:
@@ -199,9 +211,7 @@ def check(
 
 
 def _over(spent: Spending, asked: Spending, ceiling: Ceiling, one: Spending) -> BudgetError:
-    before, after = (
-        epsilon_of(spending.of(ceiling.unit), ceiling.delta, ceiling.accountant) for spending in (spent, spent + asked)
-    )
+    before, after = epsilon_under(spent, ceiling), epsilon_under(spent + asked, ceiling)
     left = rounds_left(spent, one, ceiling)
     on = "on this data" if ceiling.plan_digest is None else "under this plan"
     account = f"{ceiling.unit.value}-level epsilon at delta {ceiling.delta:g} by {ceiling.accountant.upper()}"
