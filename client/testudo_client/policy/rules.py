@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import zip_longest
 
+from testudo_client.ledger.account import Ceiling, epsilon_under
 from testudo_client.policy.contract import BYTES_PER_VALUE, Contract, Tensor, values_of
 from testudo_client.policy.findings import Finding
 from testudo_client.policy.sections import OwnerPolicy, TensorRule, UnitLimits
 from testudo_common.errors import ModelError, PrivacyError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import ModelPlan
-from testudo_common.privacy.accountant import AccountantName, epsilon_of
+from testudo_common.privacy.accountant import AccountantName
 from testudo_common.privacy.events import Unit
 from testudo_common.privacy.planned import CLIENT_ACCOUNTANT, run_spending
 
@@ -54,7 +55,8 @@ def _unit(
     yield Finding(f"{key}.delta", f"up to {limits.delta:g}", asked, delta <= limits.delta, remedy)
     limit = f"up to {limits.epsilon_per_run:g} at delta {limits.delta:g}"
     try:
-        epsilon = _epsilon_of_run(plan, unit, limits.delta, accountant)
+        ceiling = Ceiling(f"{key}.epsilon_per_run", unit, limits.epsilon_per_run, limits.delta, accountant)
+        epsilon = _epsilon_of_run(plan, ceiling)
     except PrivacyError as error:
         yield Finding(f"{key}.epsilon_per_run", limit, f"cannot be computed: {error.problem}", False, error.remedy)
         return
@@ -64,9 +66,9 @@ def _unit(
 
 
 @lru_cache(maxsize=64)
-def _epsilon_of_run(plan: FederationPlan, unit: Unit, delta: float, accountant: AccountantName) -> float:
-    """Epsilon of all rounds that one client may take part in; a plan is asked for it in every round."""
-    return epsilon_of(run_spending(plan).of(unit), delta, accountant)
+def _epsilon_of_run(plan: FederationPlan, ceiling: Ceiling) -> float:
+    """Epsilon of all rounds that one client may take part in, as the ledger counts it; asked for in every round."""
+    return epsilon_under(run_spending(plan), ceiling)
 
 
 def _aggregation(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:
