@@ -11,6 +11,7 @@ from testudo_client.approvals import approve, is_digest, keep_copy, withdraw
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import utc_now
 from testudo_client.policy.check import refuse
+from testudo_client.policy.sections import OwnerPolicy
 from testudo_client.preview import bundle_digest
 from testudo_common.errors import PolicyError, TestudoError, UsageError
 from testudo_common.plan import FederationPlan
@@ -77,8 +78,8 @@ def withdraw_plan(plan_or_digest: str, home: OwnerHome) -> dict[str, Any]:
     return {"digest": digest, "entry": entry.index, "time": entry.time}
 
 
-def _policy_if_usable(home: OwnerHome) -> Any:
-    """The policy, for the anchors it names. Without one nothing trains, and withdrawing must be possible all the same."""
+def _policy_if_usable(home: OwnerHome) -> OwnerPolicy | None:
+    """The policy, for the anchors it names; without one nothing trains, but withdrawing must be possible."""
     try:
         return home.policy()
     except PolicyError:

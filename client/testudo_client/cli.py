@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A data owner's side of a federation: its key, its policy, what it approves, and what was spent on its data.\n\n"
+    help="A data owner's side of a federation: key, policy, approvals, and what was spent on its data.\n\n"
     "Example: testudo-client check plan.toml --data mine.csv",
 )
 

@@ -19,18 +19,17 @@ from testudo_client.ledger.planned import round_spending
 from testudo_client.membership import read_membership
 from testudo_client.policy.ceilings import ceilings_of
 from testudo_client.policy.check import examine
-from testudo_client.policy.contract import contract_of, values_of
+from testudo_client.policy.contract import Contract, contract_of, values_of
 from testudo_client.policy.findings import Finding
 from testudo_client.policy.rules import statistics_of
 from testudo_client.policy.sections import OwnerPolicy
-from testudo_common.errors import ApprovalError, PrivacyError, UsageError
+from testudo_common.errors import ApprovalError, ModelError, PrivacyError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Spending, Unit
 from testudo_common.privacy.planned import run_spending, scored_participations, scores_spending
 from testudo_common.traffic import Leg, legs_of
 from testudo_common.wire import Refusal, RefusalReason, encode
 
-MAX_BUNDLE_BYTES = 1 << 30
 _LONGEST_REASON = max(RefusalReason, key=len)
 
 
@@ -61,7 +60,7 @@ def preview(
         from testudo_client.ledger_command import fingerprint_of_table
 
         fingerprint = fingerprint_of_table(home.folder, plan, data, None)
-    members = _members(home)
+    members, contract = _members(home), _contract_if_allowed(findings, plan)
     return {
         "plan": plan.name,
         "digest": plan.digest,
@@ -71,7 +70,7 @@ def preview(
         "rules": [_rule(finding) for finding in findings],
         "bundle": digest,
         "to": members,
-        "leaves": _leaves(plan, policy, [*members["members"]] if members else []) if _knows_model(findings) else None,
+        "leaves": None if contract is None else _leaves(plan, policy, contract, members["members"] if members else []),
         "costs": _costs(plan, policy, entries, fingerprint),
         "changes": _changes(home, entries, plan),
     }
@@ -95,10 +94,14 @@ def _rule(finding: Finding) -> dict[str, Any]:
     return rule if finding.allowed else {**rule, "remedy": finding.remedy}
 
 
-def _knows_model(findings: Sequence[Finding]) -> bool:
-    """Whether the model is allowed and its size known: nothing else may ask for either."""
-    sizes = [finding for finding in findings if finding.key == "model.max_bytes"]
-    return bool(sizes) and sizes[0].asked.startswith("one update is")
+def _contract_if_allowed(findings: Sequence[Finding], plan: FederationPlan) -> Contract | None:
+    """The shared tensors; None where the model is not allowed, since asking would run it, or cannot be built."""
+    if not all(finding.allowed for finding in findings if finding.key == "model.allowed"):
+        return None
+    try:
+        return contract_of(plan.model)
+    except ModelError:
+        return None
 
 
 def _is_approved(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan, policy: OwnerPolicy) -> bool:
@@ -120,9 +123,9 @@ def _members(home: OwnerHome) -> dict[str, Any] | None:
     return {"federation": roster.federation, "key": key, "members": sorted(roster.members)}
 
 
-def _leaves(plan: FederationPlan, policy: OwnerPolicy, members: Sequence[str]) -> dict[str, Any]:
+def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, members: Sequence[str]) -> dict[str, Any]:
     """Message by message, for the last round with scores and the last one without; and all rounds, at the most."""
-    size, rounds = values_of(contract_of(plan.model)), plan.rounds
+    size, rounds = values_of(contract), plan.rounds
     names = sorted(members, key=lambda name: len(name.encode()))[-rounds.cohort_size :]  # the longest may be asked
     names += [policy.client] * (rounds.cohort_size - len(names))
     attempts = plan.secure_aggregation.max_attempts if plan.secure else 1
@@ -200,14 +203,14 @@ def _rest_of(plan: FederationPlan, account: Account) -> Spending:
 
 def _room(ceiling: Ceiling, account: Account, fingerprint: str, one: Spending, rest: Spending) -> dict[str, Any]:
     spent = account.spent(fingerprint, ceiling.plan_digest)
+    room = {"ceiling": ceiling.where, "epsilon": ceiling.epsilon}
     try:
         before, after = epsilon_under(spent, ceiling), epsilon_under(spent + rest, ceiling)
         fit: int | None = rounds_left(spent, one, ceiling) if one.of(ceiling.unit) else None
     except PrivacyError:
-        return {"ceiling": ceiling.where, "epsilon": ceiling.epsilon, "spent": None, "after": None, "rounds_fit": 0}
+        return {**room, "spent": None, "after": None, "remains_after": None, "rounds_fit": 0}
     return {
-        "ceiling": ceiling.where,
-        "epsilon": ceiling.epsilon,
+        **room,
         "spent": _figure(before),
         "after": _figure(after),
         "remains_after": _figure(max(0.0, ceiling.epsilon - after)),

@@ -23,9 +23,10 @@ def _rules(preview: dict[str, Any]) -> Iterator[str]:
     yield f"Your policy {'refuses it' if refused else 'allows it'} ({len(rules) - len(refused)} of {len(rules)} rules)"
     width = max(len(rule["key"]) for rule in rules)
     for rule in rules:
-        yield f"  {'ok     ' if rule['allowed'] else 'REFUSED'} {rule['key']:<{width}}  {rule['asked']}; {rule['limit']}"
+        verdict = "ok     " if rule["allowed"] else "REFUSED"
+        yield f"  {verdict} {rule['key']:<{width}}  {rule['asked']} (allowed: {rule['limit']})"
         if not rule["allowed"]:
-            yield f"  {'':<7} {'':<{width}}  -> {rule['remedy']}"
+            yield f"  {'':<7} {'':<{width}}  {rule['remedy']}"
     if preview["bundle"] is not None:
         yield f"  The bundle is {preview['bundle']}"
     yield f"  {'You have approved it.' if preview['approved'] else 'You have not approved it.'}"
@@ -58,7 +59,7 @@ def _leaves(leaves: dict[str, Any] | None) -> Iterator[str]:
         yield f"  Scores on your examples: {', '.join(leaves['statistics'])}"
     yield f"  Besides: your name ({leaves['name_bytes']} bytes), or a refusal (up to {leaves['refusal_bytes_at_most']})"
     attempts = leaves["attempts_a_round_at_most"]
-    yield f"  At most {leaves['rounds_at_most']} rounds, each begun up to {attempts} times: "
+    yield f"  At most {leaves['rounds_at_most']} rounds, each begun up to {attempts} times:"
     yield f"    up {leaves['bytes_up_at_most']} bytes, down {leaves['bytes_down_at_most']} bytes in all"
 
 
@@ -69,13 +70,15 @@ def _costs(costs: dict[str, Any]) -> Iterator[str]:
         return
     yield "What it costs" + ("" if costs["units"] else ": no account is kept")
     for unit in costs["units"]:
-        yield f"  {unit['unit']}-level epsilon at delta {unit['delta']:g}{'':<8} {'PRV':>10} {'RDP':>10}"
+        title = f"{unit['unit']}-level epsilon at delta {unit['delta']:g}"
+        yield f"  {title:<36} {'PRV':>10} {'RDP':>10}"
         for key in ("a_round", "scores_once", "whole_plan", "spent_before", "spent_after"):
             if unit[key] is not None:
                 yield f"    {key.replace('_', ' '):<34} {_shown(unit[key]['prv'])} {_shown(unit[key]['rdp'])}"
     for room in costs["ceilings"]:
         fit = "" if room["rounds_fit"] is None else f", {room['rounds_fit']} more rounds fit"
         spent = f"{_bare(room['spent'])} spent, {_bare(room['after'])} after this plan"
+        spent += "" if room["after"] is None else f", {_bare(room['remains_after'])} would remain"
         yield f"  {room['ceiling']} {room['epsilon']:g}: {spent}{fit}"
 
 

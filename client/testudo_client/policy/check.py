@@ -66,34 +66,31 @@ def _dates(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
 
 def _pins(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
     pins = policy.pins
-    yield _pin(
-        "federation_key", pins.federation_key, here.federation_key, "Compare it with the federation by another way"
-    )
+    learn = "Put federation.pub into your folder, once you have compared it with the federation by another way"
+    yield _pin("federation_key", pins.federation_key, here.federation_key, learn)
     yield _pin("code", pins.code, here.code_digest, "Look at what was installed")
-    yield _pin("bundle", pins.bundle, here.bundle_digest, "Look at the bundle: testudo-client preview --bundle")
-    yield _pin(
-        "server_certificate", pins.server_certificate, here.server_certificate, "Ask the server's operator for it"
-    )
+    learn = 'Name the bundle with --bundle; a client app is not told which one it is, and needs bundle = "any" today'
+    yield _pin("bundle", pins.bundle, here.bundle_digest, learn)
+    learn = 'A client app is not told it, and needs server_certificate = "any" today'
+    yield _pin("server_certificate", pins.server_certificate, here.server_certificate, learn)
     if pins.witnesses:
         known = here.witnesses
         missing = sorted(set(pins.witnesses) - set(known or ()))
-        asked = (
-            "not known here, and cannot be checked" if known is None else f"not among those here: {', '.join(missing)}"
-        )
+        asked = f"not among those here: {', '.join(missing)}" if missing else "all are here"
+        asked = "not known here, and cannot be checked" if known is None else asked
         limit = f"all {len(pins.witnesses)} witnesses pinned"
         yield Finding(
             "pins.witnesses", limit, asked, known is not None and not missing, "Ask the federation for its log"
         )
 
 
-def _pin(name: str, pins: Pins, found: str | None, look: str) -> Finding:
+def _pin(name: str, pins: Pins, found: str | None, learn: str) -> Finding:
+    """A pin's verdict; ``learn`` says how what is not known can become known."""
     key = f"pins.{name}"
     if pins == "any":
         return Finding(key, "any", found or "not known here", True, "")
     limit = " or ".join(pins) if pins else "none yet"
     if found is None:
-        remedy = f'{look}; where it can never be known, only {key} = "any" lets a plan through'
-        return Finding(key, limit, "not known here, and cannot be checked", False, remedy)
-    return Finding(
-        key, limit, f"here it is {found}", found in pins, f"{look}, and if it is right, write {key} = {[found]}"
-    )
+        return Finding(key, limit, "not known here, and cannot be checked", False, learn)
+    remedy = f'Make sure that it is right, and then write in [pins] {name} = ["{found}"]'
+    return Finding(key, limit, f"here it is {found}", found in pins, remedy)
