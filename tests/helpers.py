@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from testudo_client.gate import Consent, Gate
+from testudo_client.consent import Consent
+from testudo_client.gate import Gate
 from testudo_client.ledger import Ledger
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
@@ -92,7 +93,7 @@ def ledger_of(store: ClientStore) -> Ledger:
 
 def gate_of(plan: FederationPlan, store: ClientStore, consent: Consent | None = None, **more: Any) -> Gate:
     """A gate that lets through all that the plan's own ceilings allow."""
-    consent = SimulatedConsent() if consent is None else consent
+    consent = SimulatedConsent(plan) if consent is None else consent
     return Gate(plan, ledger_of(store), consent, "ab" * 32, **more)
 
 

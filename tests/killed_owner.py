@@ -87,7 +87,7 @@ class Deadline:
 
 def participant_in(folder: Path, plan: FederationPlan) -> Participant:
     """The owner whose folder this is: a durable ledger with an anchor, and a durable store."""
-    gate = Gate(plan, open_ledger(folder), SimulatedConsent(), "ab" * 32)
+    gate = Gate(plan, open_ledger(folder), SimulatedConsent(plan), "ab" * 32)
     membership = keys_of(NAMES).membership_of(CLIENT) if plan.secure else None
     examples = own_examples(NAMES.index(CLIENT))
     return Participant(CLIENT, plan, examples, ClientStore(folder / "state"), gate, membership=membership)

@@ -7,15 +7,15 @@ Every refusal ends in the owner's own log, with the reason for a person; the ser
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 
+from testudo_client.consent import Consent
 from testudo_client.ledger import Ledger
-from testudo_client.ledger.account import Ceiling
 from testudo_client.ledger.entries import Occasion, Purpose
+from testudo_client.owner_log import OwnerLog
 from testudo_common.errors import ApprovalError, BudgetError, LedgerError, PolicyError, TestudoError
 from testudo_common.plan import FederationPlan
-from testudo_common.privacy.events import Spending, Unit
-from testudo_common.privacy.planned import CLIENT_ACCOUNTANT, scores_spending, sum_spending, training_spending
+from testudo_common.privacy.events import Spending
+from testudo_common.privacy.planned import scores_spending, sum_spending, training_spending
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
 
@@ -28,44 +28,6 @@ REASONS: dict[type[TestudoError], RefusalReason] = {
     LedgerError: RefusalReason.LEDGER_UNUSABLE,
 }
 """What the server is told; never more."""
-
-
-class Consent(Protocol):
-    """The owner's word on a plan, asked anew at every round."""
-
-    def check(self) -> None:
-        """Return if the plan may run here and now.
-
-        Raises:
-            PolicyError: The policy does not allow it.
-            ApprovalError: It is not approved, or no longer.
-            LedgerError: What was approved cannot be read.
-        """
-
-    def ceilings(self) -> tuple[Ceiling, ...]:
-        """The owner's own ceilings, beside the plan's."""
-
-
-class RefusalLog(Protocol):
-    """The owner's own log."""
-
-    def refused(self, plan_digest: str, round_number: int, attempt: int, reason: str, sentence: str) -> None:
-        """Keep one refusal."""
-
-
-def plan_ceilings(plan: FederationPlan) -> tuple[Ceiling, ...]:
-    """What the plan itself allows one client to spend under it, in each unit for which it states a target."""
-    example, client = plan.privacy, plan.client_privacy
-    found = []
-    if plan.private and example.epsilon is not None:
-        found.append(
-            Ceiling("privacy.epsilon", Unit.EXAMPLE, example.epsilon, example.delta, example.accountant, plan.digest)
-        )
-    if client.epsilon is not None:
-        found.append(
-            Ceiling("client_privacy.epsilon", Unit.CLIENT, client.epsilon, client.delta, CLIENT_ACCOUNTANT, plan.digest)
-        )
-    return tuple(found)
 
 
 class Gate:
@@ -86,14 +48,13 @@ class Gate:
         consent: Consent,
         fingerprint: str,
         *,
-        log: RefusalLog | None = None,
+        log: OwnerLog | None = None,
     ) -> None:
         self._plan = plan
         self._plan_digest = plan.digest
         self._ledger = ledger
         self._consent = consent
         self._fingerprint = fingerprint
-        self._ceilings = plan_ceilings(plan)
         self._log = log
 
     def check(self) -> None:
@@ -142,7 +103,14 @@ class Gate:
         """Keep a refusal in the owner's own log."""
         _LOG.warning("round %d refused: %s", message.round, sentence)
         if self._log is not None:
-            self._log.refused(message.plan_digest, message.round, message.attempt, reason.value, sentence)
+            self._log.write(
+                "refused",
+                plan=message.plan_digest,
+                round_number=message.round,
+                attempt=message.attempt,
+                reason=reason.value,
+                sentence=sentence,
+            )
 
     def _charge(
         self,
@@ -159,7 +127,7 @@ class Gate:
             plan_name=self._plan.name,
             fingerprint=self._fingerprint,
             spending=spending,
-            ceilings=(*self._ceilings, *self._consent.ceilings()),
+            ceilings=self._consent.ceilings(),
             max_times=max_times,
             once=once,
         )

@@ -12,18 +12,26 @@ from pathlib import Path
 from testudo_client.gate import Gate
 from testudo_client.ledger import LEDGER_FILE, Ledger
 from testudo_client.ledger.account import Ceiling
+from testudo_client.ledger.planned import plan_ceilings
 from testudo_common.plan import FederationPlan
 
 
 class SimulatedConsent:
-    """Allows whatever is asked, and has no ceiling of its own."""
+    """Allows whatever a plan asks, up to the plan's own ceilings.
+
+    Args:
+        plan: The plan.
+    """
+
+    def __init__(self, plan: FederationPlan) -> None:
+        self._ceilings = plan_ceilings(plan)
 
     def check(self) -> None:
         """Allow it."""
 
     def ceilings(self) -> tuple[Ceiling, ...]:
-        """None but the plan's."""
-        return ()
+        """The plan's."""
+        return self._ceilings
 
 
 def simulated_gate(plan: FederationPlan, client: str, folder: Path | None) -> Gate:
@@ -36,4 +44,4 @@ def simulated_gate(plan: FederationPlan, client: str, folder: Path | None) -> Ga
     """
     ledger = Ledger(None if folder is None else folder / Path(LEDGER_FILE).name, durable=False)
     fingerprint = hashlib.sha256(client.encode()).hexdigest()
-    return Gate(plan, ledger, SimulatedConsent(), fingerprint)
+    return Gate(plan, ledger, SimulatedConsent(plan), fingerprint)

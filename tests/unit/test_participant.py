@@ -30,17 +30,14 @@ from testudo_client.participant import Participant
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import CheckpointError, ModelError, PrivacyError, UsageError
 from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
-from testudo_common.key_files import create_key, public_hex
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.vectors import Vector
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
-from testudo_server.roster import admit
 from testudo_simulations.grid import InProcessGrid
 
 EXAMPLE = 'privacy.unit="example"'
@@ -572,68 +569,9 @@ def context_of(node_config: dict[str, Any], run_config: dict[str, Any] | None = 
     return Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config=run_config or {})
 
 
-TABLE: dict[str, Any] = {
-    "name": "shops",
-    "data": {
-        "federation": "csv",
-        "client": "shop",
-        "target": "sold",
-        "columns": [{"name": "price"}, {"name": "size"}],
-        "labels": ["no", "yes"],
-        "min_rows": 2,
-    },
-    "task": {"kind": "classification"},
-    "model": {"name": "linear", "inputs": [2], "outputs": 2},
-}
-
-
-def owner_of(plan: FederationPlan, folder: Path) -> dict[str, Any]:
-    """What an owner writes into its node's configuration, with the files that it names."""
-    (folder / "plan.toml").write_text(dump_plan(plan))
-    (folder / "mine.csv").write_text("price,size,sold\n1,2,no\n3,4,yes\n")
-    return {
-        "client-id": "ada",
-        "plan": str(folder / "plan.toml"),
-        "data": str(folder / "mine.csv"),
-        "state": str(folder / "state"),
-    }
-
-
-def test_participant_of_a_real_owner(tmp_path: Path) -> None:
-    plan = make_plan('secure_aggregation.mode="plain"', tables=TABLE)
-    config = owner_of(plan, tmp_path)
-    participant = participant_from_context(context_of(config))
-    assert (participant.client_id, participant.plan) == ("ada", plan)
-    assert participant_from_context(context_of(config)) is participant, "data is read once a process"
-    update_of(participant, request_for(plan))
-    assert len(list((tmp_path / "state").iterdir())) == 1
-
-
-def test_participant_of_a_real_owner_with_its_key(tmp_path: Path) -> None:
-    plan = make_plan(tables=TABLE)
-    keys = tmp_path / "keys"
-    public = public_hex(create_key(keys / "identity.pem"))
-    others = {name: public_hex(create_key(tmp_path / name / "identity.pem")) for name in ("bob", "cyd", "dan")}
-    admit(keys, "shops", {"ada": public, **others})
-    config = owner_of(plan, tmp_path)
-    participant = participant_from_context(context_of({**config, "keys": str(keys)}))
-    reply = participant.train(request_for(plan))
-    assert isinstance(reply, SecureMessage), "no update leaves in clear"
-    assert reply.masked is None
-    assert sorted(path.suffix for path in (tmp_path / "state").iterdir()) == [".safetensors", ".session"]
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "state").iterdir())
-
-
-def test_real_owner_without_a_key_is_told_what_to_do(tmp_path: Path) -> None:
-    config = owner_of(make_plan(tables=TABLE), tmp_path)
-    with pytest.raises(UsageError, match="no key and no roster") as caught:
-        participant_from_context(context_of(config))
-    assert "testudo-client key" in caught.value.remedy
-
-
 def test_node_that_says_too_little() -> None:
-    with pytest.raises(UsageError, match="no plan, state") as caught:
-        participant_from_context(context_of({"client-id": "ada", "data": "x.csv", "plan": ""}))
+    with pytest.raises(UsageError, match="no owner, plan") as caught:
+        participant_from_context(context_of({"data": "x.csv", "plan": ""}))
     assert "--node-config" in caught.value.remedy
 
 
