@@ -31,7 +31,7 @@ from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import Events, compose
 from testudo_common.privacy.planned import planned_event, steps_per_round
 from testudo_common.secagg.masking import Words
-from testudo_common.secagg.primitives import random_secret
+from testudo_common.secagg.primitives import derive, random_secret
 from testudo_common.secagg.quantize import Contribution, Layout, encode
 from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
@@ -87,6 +87,7 @@ class Participant:
         self._store = store
         self._learner = learner if learner is not None else Learner(plan)
         self._mechanism = mechanism
+        self._membership = membership
         self._secure = self._secure_side(membership)
         self.secure_cpu_seconds = 0.0
 
@@ -159,10 +160,29 @@ class Participant:
         """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
         if not self.plan.evaluates_in(request.round):
             return np.empty(0, dtype=np.int64)
-        counts = metric_counts_of(self.plan)
-        seeded = self._seeded(request.round, "evaluation")
-        sums = federated_sums(self._learner, request.model, self._examples, self.plan, seeded)
+        counts, event = metric_counts_of(self.plan), planned_event(self.plan)
+        seeded, mechanism = self._seeded(request.round, "evaluation"), None
+        if event is not None:
+            mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
+        sums = federated_sums(
+            self._learner,
+            request.model,
+            self._examples,
+            self.plan,
+            seeded,
+            split_key=self._split_key(),
+            mechanism=mechanism,
+        )
         return np.concatenate([counts.encode(each) for each in sums])
+
+    def _split_key(self) -> bytes:
+        """The secret that says which of this owner's examples are queries, the same for as long as its key is.
+
+        Without a membership, as in a simulation without masks, there is no secret to keep and none is made.
+        """
+        if self._membership is None:
+            return derive(self.client_id.encode(), "split without a key")
+        return derive(self._membership.key.private_bytes_raw(), "split of examples")
 
     def own_update(self, request: TrainRequest) -> Vector | RefusalReason:
         """What this owner trained for ``request``: trained now if it was not, the same again for the same request."""
