@@ -169,7 +169,14 @@ class MetricCounts:
             WireError: It is not ``int64[k]``.
         """
         self._check_shape(total)
-        return self._fields(total / self.scales)
+        return self.fields_of(total / self.scales)
+
+    def fields_of(self, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+        """``values``, ``float64[k]``, by field, each in its shape."""
+        ends = np.cumsum([part.size for part in self._parts])[:-1]
+        return {
+            part.field: one.reshape(part.shape) for part, one in zip(self._parts, np.split(values, ends), strict=True)
+        }
 
     def decode(self, total: npt.NDArray[np.int64]) -> ClassificationSums | RegressionSums:
         """The sums over all clients whose vectors were added up to ``total``, ``int64[k]``.
@@ -181,7 +188,7 @@ class MetricCounts:
         self._check_shape(total)
         if np.any(total < 0) or np.any(total > self.clients * self.bounds):
             raise WireError(f"the metric counts are out of the range of {self.clients} clients")
-        values = self._fields(total / self.scales)  # exact: scales are powers of two, and sums below 2^31
+        values = self.fields_of(total / self.scales)  # exact: scales are powers of two, and sums below 2^31
         fields: dict[str, Any] = {
             part.field: _read(values[part.field] if part.fixed_point else values[part.field].astype(np.int64))
             for part in self._parts
@@ -222,12 +229,6 @@ class MetricCounts:
     def _check_shape(self, total: npt.NDArray[np.int64]) -> None:
         if total.dtype != np.int64 or total.shape != (self.size,):
             raise WireError(f"the metric counts are {total.dtype}{list(total.shape)} instead of int64[{self.size}]")
-
-    def _fields(self, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-        ends = np.cumsum([part.size for part in self._parts])[:-1]
-        return {
-            part.field: one.reshape(part.shape) for part, one in zip(self._parts, np.split(values, ends), strict=True)
-        }
 
     def _per_coordinate(self, per_part: list[int]) -> npt.NDArray[np.int64]:
         return np.repeat(np.array(per_part, dtype=np.int64), [part.size for part in self._parts])
