@@ -32,8 +32,9 @@ from testudo_common.privacy.events import Events, compose
 from testudo_common.privacy.planned import planned_event, steps_per_round
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.primitives import derive, random_secret
-from testudo_common.secagg.quantize import Contribution, Layout, encode
-from testudo_common.secure_terms import metric_counts_of
+from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secagg.terms import Terms
+from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 
@@ -48,6 +49,11 @@ MechanismFactory = Callable[[float, float, np.random.Generator], Mechanism]
 def os_mechanism(noise_multiplier: float, max_grad_norm: float, _seeded: np.random.Generator) -> Mechanism:
     """Noise and samples from the operating system: the only mechanism that gives privacy."""
     return Mechanism.from_os(noise_multiplier, max_grad_norm)
+
+
+def _is_unclipped(update: Vector, max_norm: float) -> bool:
+    """Whether clipping to ``max_norm`` leaves it; one that was clipped to the plan's own norm counts as clipped."""
+    return float(np.linalg.norm(update.astype(np.float64))) < max_norm * (1 - 1e-6)
 
 
 class Participant:
@@ -149,12 +155,24 @@ class Participant:
         finally:
             self.secure_cpu_seconds += time.process_time() - started
 
-    def _encoded(self, layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
-        """The update remembered, and what goes into the sum for it: ``uint32[layout.size]``, not masked yet."""
+    def _encoded(self, terms: Terms, members: int, counts: npt.NDArray[np.int64]) -> tuple[Vector, Words]:
+        """The update remembered, and what goes into the sum for it: ``uint32[size]``, not masked yet.
+
+        Every call adds fresh noise, where the plan has some: whoever saw two of them would see less of it.
+
+        Args:
+            terms: Of the attempt.
+            members: Of the group whose sum it goes into: they share the noise.
+            counts: ``int64[k]``, metric sums; empty in a round without.
+        """
         update = self._store.load(self.plan_digest).last_update
         assert update is not None  # a session begins with one
+        layout, share = terms.parameters.layout, terms.parameters.noise_share(members)
         weight = max(1, min(len(self._examples), self.plan.secure_aggregation.max_weight))
-        return update, encode(layout, Contribution(update, weight, counts), random_secret())
+        if self.plan.adapts_clip:
+            counts = np.append(counts, UNCLIPPED if _is_unclipped(update, layout.max_norm) else CLIPPED)
+        given = Contribution(update, weight, counts if len(counts) else None)
+        return update, encode(layout, given, random_secret(), share, None if share is None else random_secret())
 
     def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
         """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
@@ -201,6 +219,10 @@ class Participant:
 
     def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
         if request.plan_digest != self.plan_digest:
+            return RefusalReason.OTHER_PLAN
+        if (request.clip is not None) != self.plan.adapts_clip:
+            return RefusalReason.OTHER_PLAN
+        if request.clip is not None and not 0 < request.clip <= self.plan.outer.max_update_norm:
             return RefusalReason.OTHER_PLAN
         if len(request.model) != self._learner.size or vector_digest(request.model) != request.model_digest:
             return RefusalReason.OTHER_MODEL

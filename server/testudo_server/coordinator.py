@@ -18,6 +18,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
+from testudo_server.clipping import first_clip, next_clip
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
@@ -71,6 +72,7 @@ class Coordinator:
             initial_model,
             init_outer(self._plan.outer, len(initial_model)),
             dict.fromkeys(sorted(clients), 0),
+            first_clip(self._plan),
         )
         self._store.save(state, None)
         return state
@@ -84,7 +86,7 @@ class Coordinator:
         state = self._store.load(self._plan_digest)
         self._outcomes = [outcome for record in self._store.records() for outcome in outcomes_of(record)]
         counts = {client: state.participations.get(client, 0) for client in clients}
-        return RunState(state.plan_digest, state.round, state.model, state.outer, {**state.participations, **counts})
+        return replace(state, participations={**state.participations, **counts})
 
     def run(self, state: RunState) -> RunState:
         """All rounds that are left.
@@ -122,14 +124,15 @@ class Coordinator:
                 remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
             )
         reckoning = Reckoning(self._plan, len(state.participations), len(barred))
-        collected, f = self._collect(number, state.model, cohort, reckoning)
+        collected, f = self._collect(number, state, cohort, reckoning)
         found = aggregate(self._plan, collected.groups, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
         asked = {client: count + (client in cohort) for client, count in state.participations.items()}
-        following = RunState(self._plan_digest, number, model, outer, asked)
+        clip = next_clip(self._plan, state.clip, collected)
+        following = RunState(self._plan_digest, number, model, outer, asked, clip)
         record = RoundRecord(
             round=number,
             model_digest=vector_digest(model),
@@ -147,6 +150,7 @@ class Coordinator:
             influence=tuple(zip(members, (float(share) for share in found.influence), strict=True)),
             merged=tuple(tuple(members[row] for row in alike) for alike in found.merged),
             metrics=self._metrics(number, collected),
+            clip=state.clip,
         )
         self._outcomes += outcomes_of(record)
         self._store.save(following, record)
@@ -154,12 +158,13 @@ class Coordinator:
         return following
 
     def _collect(
-        self, number: int, model: Vector, cohort: tuple[str, ...], reckoning: Reckoning
+        self, number: int, state: RunState, cohort: tuple[str, ...], reckoning: Reckoning
     ) -> tuple[Collected, int]:
         """What the first attempt that brings in enough brings in, with the records and cost of all attempts; and f.
 
         Enough is ``rounds.min_replies`` clients, in as many groups as the robust rule needs.
         """
+        model_digest = vector_digest(state.model)
         records: tuple[GroupRecord, ...] = ()
         gone: tuple[tuple[str, str], ...] = ()
         cost = ExchangeCost()
@@ -172,7 +177,7 @@ class Coordinator:
                     where="secure_aggregation.max_attempts",
                     remedy="clients refuse more attempts: look at why they drop out, and start a run with a new plan",
                 )
-            request = TrainRequest(self._plan_digest, number, attempt, vector_digest(model), model)
+            request = TrainRequest(self._plan_digest, number, attempt, model_digest, state.model, state.clip)
             found = self._exchange.group_means(request, cohort)
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
@@ -200,7 +205,7 @@ class Coordinator:
         try:
             both = {
                 "before": counts.decode(collected.counts[: counts.size]),
-                "after": counts.decode(collected.counts[counts.size :]),
+                "after": counts.decode(collected.counts[counts.size : 2 * counts.size]),
             }
         except WireError:
             return {}  # one client's contradictory counts spoil them, and must not end the run
