@@ -49,7 +49,8 @@ def attempt_of(request: TrainRequest) -> Attempt:
 def metric_counts_of(plan: FederationPlan) -> MetricCounts:
     """How the metric sums of a plan travel; two vectors of them a client, before and after adaptation."""
     assert plan.model.outputs is not None  # a complete plan states it
-    return MetricCounts(plan.task.kind, plan.model.outputs, plan.rounds.cohort_size)
+    noisy = plan.evaluation.federated_noise_multiplier is not None
+    return MetricCounts(plan.task.kind, plan.model.outputs, plan.rounds.cohort_size, noisy)
 
 
 def unclipped_share(plan: FederationPlan, total: int, clients: int) -> float | None:

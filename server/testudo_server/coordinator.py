@@ -8,14 +8,13 @@ single out over rounds is not asked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
-from testudo_common.errors import RoundError, WireError
+from testudo_common.errors import RoundError
 from testudo_common.plan import FederationPlan
-from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
 from testudo_server.clipping import first_clip, next_clip
@@ -23,6 +22,7 @@ from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.robust import Reckoning, aggregate
+from testudo_server.scores import scores_of
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -133,6 +133,7 @@ class Coordinator:
         asked = {client: count + (client in cohort) for client, count in state.participations.items()}
         clip = next_clip(self._plan, state.clip, collected)
         following = RunState(self._plan_digest, number, model, outer, asked, clip)
+        scores = scores_of(self._plan, number, collected)
         record = RoundRecord(
             round=number,
             model_digest=vector_digest(model),
@@ -149,8 +150,10 @@ class Coordinator:
             withstood=found.f,
             influence=tuple(zip(members, (float(share) for share in found.influence), strict=True)),
             merged=tuple(tuple(members[row] for row in alike) for alike in found.merged),
-            metrics=self._metrics(number, collected),
+            metrics=scores.metrics,
             clip=state.clip,
+            metric_noise=scores.noise,
+            withheld=scores.withheld,
         )
         self._outcomes += outcomes_of(record)
         self._store.save(following, record)
@@ -196,20 +199,6 @@ class Coordinator:
         if all(outcome.opened for outcome in self._outcomes):
             return ()
         return culprits(self._outcomes)
-
-    def _metrics(self, number: int, collected: Collected) -> Mapping[str, Mapping[str, float]]:
-        """The scores of training clients before and after adaptation, where the round has them."""
-        if not self._plan.evaluates_in(number):
-            return {}
-        counts = metric_counts_of(self._plan)
-        try:
-            both = {
-                "before": counts.decode(collected.counts[: counts.size]),
-                "after": counts.decode(collected.counts[counts.size : 2 * counts.size]),
-            }
-        except WireError:
-            return {}  # one client's contradictory counts spoil them, and must not end the run
-        return {name: sums.metrics() for name, sums in both.items() if sums.examples}
 
     def _check_enough(self, number: int, collected: Collected, rows: int) -> None:
         usable = sum(len(group.members) for group in collected.groups)

@@ -49,6 +49,10 @@ class RoundRecord:
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over all training clients of the round
             together; empty in a round without.
         clip: S of the round, where the plan adapts it.
+        metric_noise: In the same places, the standard deviation that noise gives a metric; for ``examples`` that of
+            their number, which is no metric. Empty where the sums are exact.
+        withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported: too few
+            examples, or mostly noise.
     """
 
     round: int
@@ -68,6 +72,8 @@ class RoundRecord:
     influence: tuple[tuple[tuple[str, ...], float], ...] = ()
     merged: tuple[tuple[tuple[str, ...], ...], ...] = ()
     clip: float | None = None
+    metric_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    withheld: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from testudo_common.learning.metrics import (
 
 MAX_QUERIES = 512  # examples one client counts at most: no owner of much data outweighs a whole cohort
 MAX_ERROR = 16  # of one example, in units of the plan's scaled target: standard deviations, where it is standardised
+NOISY_STEPS = 2**10  # that one example adds at most: rounding is then below a thousandth of any noise, which fits
 LARGEST_SUM = 2**31 - 1  # of a coordinate; half of the ring of 2^32, so that garbled masks are likely to leave it
 
 
@@ -62,12 +63,14 @@ class MetricCounts:
     Fixed point has, in each coordinate, the largest power of two as scale with which the sum over ``clients``
     clients stays within :data:`LARGEST_SUM`; a client's value is off by at most ``0.5 / scale``. At 2048 clients
     the scale is 2^10 for confidences, 2^9 for Brier, 4 for squared and 2^6 for absolute errors; at 16 clients it
-    is 2^7 times that. A client that lies within its bounds goes unnoticed, and weighs as MAX_QUERIES examples do.
+    is 2^7 times that. Sums that carry noise never have finer steps than at 2048 clients, where there is room for the
+    noise beside them. A client that lies within its bounds goes unnoticed, and weighs as MAX_QUERIES examples do.
 
     Attributes:
         kind: The plan's ``task.kind``.
         classes: The plan's ``model.outputs``: C, 2 or more; 1 for regression. ``size`` grows with its square.
         clients: The most whose vectors are ever summed; the same at both ends.
+        noisy: Whether the sums will carry noise; the same at both ends.
 
     Raises:
         DataError: ``classes`` does not fit the kind, or so many clients leave no bit for a fraction.
@@ -76,6 +79,7 @@ class MetricCounts:
     kind: Literal["classification", "regression", "few_shot"]
     classes: int
     clients: int
+    noisy: bool = False
 
     def __post_init__(self) -> None:
         fits = self.classes == 1 if self.kind == "regression" else self.classes >= 2
@@ -221,6 +225,8 @@ class MetricCounts:
         if not part.fixed_point:
             return 1
         room = LARGEST_SUM // (self.clients * MAX_QUERIES * part.most)
+        if self.noisy:
+            room = min(room, NOISY_STEPS // part.most)
         return 1 << (room.bit_length() - 1)  # the largest power of two up to room
 
     def _step(self, part: _Part) -> int:
