@@ -23,7 +23,7 @@ from testudo_common.secagg.bindings import commitments_digest
 from testudo_common.secagg.groups import draw_coin, partition
 from testudo_common.secagg.messages import MESSAGES
 from testudo_common.secagg.quantize import Layout
-from testudo_common.secure_terms import Attempt, terms_of
+from testudo_common.secure_terms import Attempt, attempt_of, terms_of
 from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Parts, SecureMessage, TrainRequest, decode, encode
 from testudo_server.secure_exchange import SecureExchange
@@ -246,8 +246,7 @@ def groups_of(members: Members, link: Link) -> tuple[tuple[str, ...], ...]:
     assert isinstance(request, TrainRequest)
     assert isinstance(listed, SecureMessage)
     assert isinstance(directory, SecureMessage)
-    attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
-    terms = terms_of(members.plan, members.keys.roster, attempt, len(request.model))
+    terms = terms_of(members.plan, members.keys.roster, attempt_of(request), len(request.model))
     entries = MESSAGES.decode(directory.body).entries
     coin = draw_coin(
         terms.round_context,

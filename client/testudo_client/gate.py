@@ -30,6 +30,17 @@ REASONS: dict[type[TestudoError], RefusalReason] = {
 """What the server is told; never more."""
 
 
+SENTENCES = {
+    RefusalReason.OTHER_PLAN: "the server asked for another plan, or for a round that this plan does not have",
+    RefusalReason.OTHER_MODEL: "the model that came is not the one that it was said to be, or does not fit the plan",
+    RefusalReason.DATA_UNUSABLE: "training could not use this data, or diverged; the round is charged",
+    RefusalReason.REPLAYED: "the server asked again for an attempt that was begun before",
+    RefusalReason.TOO_MANY_ATTEMPTS: "the server began this round more often than the plan allows",
+    RefusalReason.UPDATE_USED: "the update left masked before and cannot be put into another sum",
+}
+"""For the owner's own log, where no error says it better."""
+
+
 class Gate:
     """Consent and account of one client under one plan.
 

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from testudo_client.evaluate import federated_sums
-from testudo_client.gate import REASONS, Gate
+from testudo_client.gate import REASONS, SENTENCES, Gate
 from testudo_client.membership import Membership
+from testudo_client.meta_update import MechanismFactory, meta_update, os_mechanism
 from testudo_client.secure_side import SecureSide
 from testudo_client.store import ClientMemory, ClientStore
-from testudo_client.train import Mechanism, run_private_inner_loop
-from testudo_common.errors import Breach, DataError, ProtocolError, UsageError
-from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
+from testudo_common.errors import Breach, BudgetError, DataError, ProtocolError, UsageError
+from testudo_common.learning.inner_loop import LocalCentre
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Events
 from testudo_common.privacy.planned import planned_event
 from testudo_common.secagg.masking import Words
-from testudo_common.secagg.primitives import random_secret
-from testudo_common.secagg.quantize import Contribution, Layout, encode
-from testudo_common.secure_terms import metric_counts_of
+from testudo_common.secagg.primitives import derive, random_secret
+from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secagg.terms import Terms
+from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 
@@ -39,22 +40,10 @@ _REFUSED = tuple(REASONS)
 _BAD_LUCK = frozenset({Breach.TOO_FEW, Breach.CONFIRMATION})
 """What dropouts alone bring about too; the server must not take it for a member's fault."""
 
-_SENTENCES = {
-    RefusalReason.OTHER_PLAN: "the server asked for another plan, or for a round that this plan does not have",
-    RefusalReason.OTHER_MODEL: "the model that came is not the one that it was said to be, or does not fit the plan",
-    RefusalReason.DATA_UNUSABLE: "training could not use this data, or diverged; the round is charged",
-    RefusalReason.REPLAYED: "the server asked again for an attempt that was begun before",
-    RefusalReason.TOO_MANY_ATTEMPTS: "the server began this round more often than the plan allows",
-    RefusalReason.UPDATE_USED: "the update left masked before and cannot be put into another sum",
-}
-"""For the owner's own log, where no error says it better."""
 
-MechanismFactory = Callable[[float, float, np.random.Generator], Mechanism]
-
-
-def os_mechanism(noise_multiplier: float, max_grad_norm: float, _seeded: np.random.Generator) -> Mechanism:
-    """Noise and samples from the operating system: the only mechanism that gives privacy."""
-    return Mechanism.from_os(noise_multiplier, max_grad_norm)
+def _is_unclipped(update: Vector, max_norm: float) -> bool:
+    """Whether clipping to ``max_norm`` leaves it; one that was clipped to the plan's own norm counts as clipped."""
+    return float(np.linalg.norm(update.astype(np.float64))) < max_norm * (1 - 1e-6)
 
 
 class Participant:
@@ -97,6 +86,7 @@ class Participant:
         self._gate = gate
         self._learner = learner if learner is not None else Learner(plan)
         self._mechanism = mechanism
+        self._membership = membership
         self._secure = self._secure_side(membership)
         self.secure_cpu_seconds = 0.0
 
@@ -151,9 +141,9 @@ class Participant:
         if self._secure is None or message.plan_digest != self.plan_digest:
             return self._refuse(message, RefusalReason.OTHER_PLAN)
 
-        def charged(layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
+        def charged(terms: Terms, members: int, counts: npt.NDArray[np.int64]) -> tuple[Vector, Words]:
             self._gate.charge_sum(message.round, message.attempt)
-            return self._encoded(layout, counts)
+            return self._encoded(terms, members, counts)
 
         try:
             self._gate.check()
@@ -175,22 +165,57 @@ class Participant:
         finally:
             self.secure_cpu_seconds += time.process_time() - started
 
-    def _encoded(self, layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
-        """The update remembered, and what goes into the sum for it: ``uint32[layout.size]``, not masked yet."""
+    def _encoded(self, terms: Terms, members: int, counts: npt.NDArray[np.int64]) -> tuple[Vector, Words]:
+        """The update remembered, and what goes into the sum for it: ``uint32[size]``, not masked yet.
+
+        Every call adds fresh noise, where the plan has some: whoever saw two of them would see less of it.
+
+        Args:
+            terms: Of the attempt.
+            members: Of the group whose sum it goes into: they share the noise.
+            counts: ``int64[k]``, metric sums; empty in a round without.
+        """
         update = self._store.load(self.plan_digest).last_update
         assert update is not None  # a session begins with one
+        layout, share = terms.parameters.layout, terms.parameters.noise_share(members)
         weight = max(1, min(len(self._examples), self.plan.secure_aggregation.max_weight))
-        return update, encode(layout, Contribution(update, weight, counts), random_secret())
+        if self.plan.adapts_clip:
+            counts = np.append(counts, UNCLIPPED if _is_unclipped(update, layout.max_norm) else CLIPPED)
+        given = Contribution(update, weight, counts if len(counts) else None)
+        return update, encode(layout, given, random_secret(), share, None if share is None else random_secret())
 
     def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
         """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
         if not self.plan.evaluates_in(request.round):
             return np.empty(0, dtype=np.int64)
-        self._gate.charge_scores(request.round, request.attempt)
-        counts = metric_counts_of(self.plan)
-        seeded = self._seeded(request.round, "evaluation")
-        sums = federated_sums(self._learner, request.model, self._examples, self.plan, seeded)
+        counts, event = metric_counts_of(self.plan), planned_event(self.plan)
+        try:
+            self._gate.charge_scores(request.round, request.attempt)
+        except BudgetError as error:  # the sum can do without this client's scores; the update is worth more
+            self._gate.refused(request, RefusalReason.PRIVACY_SPENT, f"no scores in this round: {error}")
+            return np.zeros(2 * counts.size, dtype=np.int64)
+        seeded, mechanism = self._seeded(request.round, "evaluation"), None
+        if event is not None:
+            mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
+        sums = federated_sums(
+            self._learner,
+            request.model,
+            self._examples,
+            self.plan,
+            seeded,
+            split_key=self._split_key(),
+            mechanism=mechanism,
+        )
         return np.concatenate([counts.encode(each) for each in sums])
+
+    def _split_key(self) -> bytes:
+        """The secret that says which of this owner's examples are queries, the same for as long as its key is.
+
+        Without a membership, as in a simulation without masks, there is no secret to keep and none is made.
+        """
+        if self._membership is None:
+            return derive(self.client_id.encode(), "split without a key")
+        return derive(self._membership.key.private_bytes_raw(), "split of examples")
 
     def own_update(self, request: TrainRequest) -> Vector | RefusalReason:
         """What this owner trained for ``request``: trained now if it was not, the same again for the same request."""
@@ -213,6 +238,10 @@ class Participant:
     def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
         if request.plan_digest != self.plan_digest:
             return RefusalReason.OTHER_PLAN
+        if (request.clip is not None) != self.plan.adapts_clip:
+            return RefusalReason.OTHER_PLAN
+        if request.clip is not None and not 0 < request.clip <= self.plan.outer.max_update_norm:
+            return RefusalReason.OTHER_PLAN
         if len(request.model) != self._learner.size or vector_digest(request.model) != request.model_digest:
             return RefusalReason.OTHER_MODEL
         return None
@@ -221,7 +250,8 @@ class Participant:
         self._learner.start_from(request.model)  # a model that cannot be used costs nothing
         reservation = self._gate.charge_training(request.round, request.attempt)
         try:
-            update = self._train_tasks(request)
+            seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
+            update = meta_update(self._learner, self.plan, request.model, self._draw_task, self._mechanism, seeded)
         except DataError:
             return RefusalReason.DATA_UNUSABLE
         if not np.isfinite(update).all():
@@ -238,26 +268,6 @@ class Participant:
         """Everything spent so far under this plan at the unit of one example, composed."""
         return self._gate.spent.example
 
-    def _train_tasks(self, request: TrainRequest) -> Vector:
-        """The mean meta-update of this round's tasks; not finite if training diverged."""
-        seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
-        total = np.zeros(self._learner.size, dtype=np.float64)
-        for _ in range(self.plan.task.tasks_per_client):
-            self._learner.start_from(request.model)
-            self._train_one(self._draw_task(seeded), seeded)
-            total += self._learner.vector().astype(np.float64) - request.model
-        return (total / self.plan.task.tasks_per_client).astype(np.float32)
-
-    def _train_one(self, task: Examples, seeded: np.random.Generator) -> None:
-        inner = self.plan.inner
-        loop = InnerLoop(inner.steps, inner.learning_rate, inner.sample_rate)
-        event = planned_event(self.plan)
-        if event is None:
-            run_inner_loop(self._learner, task, loop, seeded)
-            return
-        mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
-        run_private_inner_loop(self._learner, task, loop, mechanism)
-
     def _draw_task(self, seeded: np.random.Generator) -> Examples:
         task = self.plan.task
         if task.kind == "few_shot":
@@ -272,5 +282,5 @@ class Participant:
         return np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
 
     def _refuse(self, message: TrainRequest | SecureMessage, reason: RefusalReason, sentence: str = "") -> Refusal:
-        self._gate.refused(message, reason, sentence or _SENTENCES[reason])
+        self._gate.refused(message, reason, sentence or SENTENCES[reason])
         return Refusal(self.plan_digest, message.round, message.attempt, reason)

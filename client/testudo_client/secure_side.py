@@ -7,6 +7,7 @@ is never grouped a second time, since two sums that differ by one client would s
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -22,7 +23,6 @@ from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, Deliveries, Reply
-from testudo_common.secagg.quantize import Layout
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.vectors import Vector, vector_digest
@@ -30,8 +30,8 @@ from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
 
 _MAX_STATE_BYTES = 1 << 30
 Counts = npt.NDArray[np.int64]
-Encoded = Callable[[Layout, Counts | None], tuple[Vector, Words]]
-"""The update of this attempt, and what goes into the sum for it."""
+Encoded = Callable[[Terms, int, Counts], tuple[Vector, Words]]
+"""The update of this attempt, and what goes into the sum for it; given terms, members of the group, and counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Session:
         round: 1 and up.
         attempt: 0 and up.
         model_digest: Hex.
+        clip: S of the round as a float64, big-endian; empty where it is the plan's.
         used: Digests of all updates that left masked under this plan.
         counts: ``int64[k]`` as bytes: metric sums that go into the masked input.
         state: Of the protocol, encoded.
@@ -50,12 +51,13 @@ class Session:
     round: Annotated[int, U32]
     attempt: Annotated[int, U32]
     model_digest: Annotated[str, Text(64)]
+    clip: Annotated[bytes, Blob(8)]
     used: Annotated[tuple[bytes, ...], Many(Fixed(32))]
     counts: Annotated[bytes, Blob(1 << 26)] = field(repr=False)
     state: Annotated[bytes, Blob(_MAX_STATE_BYTES)] = field(repr=False)
 
 
-_SESSIONS = Catalogue(1, {1: Session})
+_SESSIONS = Catalogue(2, {1: Session})
 
 
 def _named(update: Vector) -> bytes:
@@ -84,7 +86,7 @@ class SecureSide:
         self._store = store
         self._size = size
         self._last_terms: tuple[Attempt, Terms] | None = None
-        self._terms(1, 0, "0" * 64)
+        self._terms(1, 0, "0" * 64, None)
 
     def fault_of(self, request: TrainRequest) -> RefusalReason | None:
         """Why no attempt is begun for ``request``, or None."""
@@ -108,12 +110,13 @@ class SecureSide:
         used = () if last is None else last.used
         if _named(update) in used:
             return RefusalReason.UPDATE_USED
-        terms = self._terms(request.round, request.attempt, request.model_digest)
+        terms = self._terms(request.round, request.attempt, request.model_digest, request.clip)
         state, reply = commit(terms, self._identity)
         session = Session(
             request.round,
             request.attempt,
             request.model_digest,
+            b"" if request.clip is None else struct.pack(">d", request.clip),
             used,
             counts.astype("<i8").tobytes(),
             CLIENT_STATES.encode(state),
@@ -126,7 +129,7 @@ class SecureSide:
 
         Args:
             message: From the server.
-            encoded: Asked when it is time to mask, with the counts kept for it.
+            encoded: Asked when it is time to mask, with the size of the group and the counts kept for it.
 
         Raises:
             ProtocolError: It is for another attempt, out of turn, or breaks a rule. The session is as it was.
@@ -134,13 +137,13 @@ class SecureSide:
         session = self._load()
         if session is None or (message.round, message.attempt) != (session.round, session.attempt):
             raise ProtocolError(Breach.OUT_OF_TURN, "a message for an attempt that this client is not in")
-        terms = self._terms(session.round, session.attempt, session.model_digest)
+        clip = struct.unpack(">d", session.clip)[0] if session.clip else None
+        terms = self._terms(session.round, session.attempt, session.model_digest, clip)
         state, received = self._whole(CLIENT_STATES, session.state), MESSAGES.decode(message.body)
         vector, used = None, session.used
         if isinstance(state, Shared) and isinstance(received, Deliveries):  # anything else must not cost a mask
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
-            layout = terms.parameters.layout
-            update, vector = encoded(layout, counts if layout.count_bounds else None)
+            update, vector = encoded(terms, len(state.members), counts)
             if _named(update) in used:  # a request that was refused in between can have trained it again
                 raise ProtocolError(Breach.REUSED, "this update left masked before")
             used = (*used, _named(update))
@@ -149,8 +152,8 @@ class SecureSide:
         self._save(session)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
 
-    def _terms(self, round_number: int, attempt: int, model_digest: str) -> Terms:
-        named = Attempt(self._plan_digest, round_number, attempt, model_digest)
+    def _terms(self, round_number: int, attempt: int, model_digest: str, clip: float | None) -> Terms:
+        named = Attempt(self._plan_digest, round_number, attempt, model_digest, clip)
         if self._last_terms is None or self._last_terms[0] != named:
             self._last_terms = named, terms_of(self._plan, self._roster, named, self._size)
         return self._last_terms[1]

@@ -72,26 +72,40 @@ class Mechanism:
 
 
 def run_private_inner_loop(
-    learner: Learner, examples: Examples, loop: InnerLoop, mechanism: Mechanism
+    learner: Learner,
+    examples: Examples,
+    loop: InnerLoop,
+    mechanism: Mechanism,
+    expected_examples: float | None = None,
 ) -> SampledGaussian:
     """Train ``learner`` in place with DP-SGD, from where it stands.
+
+    Args:
+        learner: The plan's.
+        examples: To train on.
+        loop: How.
+        mechanism: Of this run alone.
+        expected_examples: Above 0: what the expected batch is a share of, where the number of ``examples`` itself is
+            to be hidden; then there may be none, and each step is noise. None: their number.
 
     Returns:
         What it cost. Every step is charged, also one whose Poisson sample was empty.
 
     Raises:
-        DataError: There are no examples.
+        DataError: There are no examples, and ``expected_examples`` does not say how many there might be.
         PrivacyError: The model has a layer or a parameter for which Opacus has no per-example gradients.
     """
-    if len(examples) == 0:
-        raise DataError("there are no examples to train on")
+    if expected_examples is None:
+        if len(examples) == 0:
+            raise DataError("there are no examples to train on")
+        expected_examples = len(examples)
     inputs, targets = as_tensors(examples)
     with _grad_samples(learner) as module:
         optimizer = DPOptimizer(
             torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
             noise_multiplier=mechanism.noise_multiplier,
             max_grad_norm=mechanism.max_grad_norm,
-            expected_batch_size=loop.sample_rate * len(examples),  # it only divides by it
+            expected_batch_size=loop.sample_rate * expected_examples,  # it only divides by it
             generator=mechanism.noise,
         )
         for _ in range(loop.steps):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testudo_common.errors import PrivacyError
 from testudo_common.learning.metric_counts import MetricCounts
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.secure import parameters_for
+from testudo_common.plan.secure import WantedNoise, parameters_for
+from testudo_common.privacy.planned import update_noise_multiplier
 from testudo_common.roster import Roster
 from testudo_common.secagg.terms import Terms
+from testudo_common.wire import TrainRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +26,68 @@ class Attempt:
         round: 1 and up.
         attempt: 0 and up.
         model_digest: SHA-256 of the model, hex.
+        clip: S of this round, where the plan adapts it; None: the plan's own.
     """
 
     plan_digest: str
     round: int
     attempt: int
     model_digest: str
+    clip: float | None = None
+
+
+UNCLIPPED, CLIPPED = 2, 0
+"""What a client adds to the last count under adaptive clipping. Nobody there counts 1: half a vote for either, so that
+leaving a client out changes the sum by 1 at the most."""
+
+
+def attempt_of(request: TrainRequest) -> Attempt:
+    """The attempt that a request begins."""
+    return Attempt(request.plan_digest, request.round, request.attempt, request.model_digest, request.clip)
 
 
 def metric_counts_of(plan: FederationPlan) -> MetricCounts:
     """How the metric sums of a plan travel; two vectors of them a client, before and after adaptation."""
     assert plan.model.outputs is not None  # a complete plan states it
-    return MetricCounts(plan.task.kind, plan.model.outputs, plan.rounds.cohort_size)
+    noisy = plan.evaluation.federated_noise_multiplier is not None
+    return MetricCounts(plan.task.kind, plan.model.outputs, plan.rounds.cohort_size, noisy)
+
+
+def unclipped_share(plan: FederationPlan, total: int, clients: int) -> float | None:
+    """The share of ``clients`` whose updates were not clipped, from the last count of their sums; in [0, 1].
+
+    None where the plan counts no such thing. What noise takes out of [0, 1] is taken back: it can mean nothing.
+    """
+    return min(1.0, max(0.0, total / (UNCLIPPED * clients))) if plan.adapts_clip else None
+
+
+def wanted_noise(plan: FederationPlan, round_number: int) -> WantedNoise | None:
+    """The noise on each opened sum of a round; None where there is none.
+
+    Raises:
+        PrivacyError: No noise is enough for the plan's epsilon, or it is not known how often a client takes part.
+    """
+    counts = _noise_of_scores(plan) if plan.evaluates_in(round_number) else ()
+    if plan.adapts_clip:
+        counts += (2 * plan.client_privacy.count_noise,)  # a count of 2 is one unclipped update
+    multiplier = update_noise_multiplier(plan) or 0.0
+    return WantedNoise(multiplier, counts) if multiplier or any(counts) else None
+
+
+def _noise_of_scores(plan: FederationPlan) -> tuple[float, ...]:
+    """Standard deviations on the counts of a round that evaluates: before adaptation, and after it."""
+    counts, multiplier = metric_counts_of(plan), plan.evaluation.federated_noise_multiplier
+    if multiplier is None:
+        return (0.0,) * (2 * counts.size)
+    noise_of = getattr(counts, "noise", None)
+    if noise_of is None:
+        raise PrivacyError(
+            "this release does not put noise on scores",
+            where="evaluation.federated_noise_multiplier",
+            remedy="take it out, with evaluation.federated_every_rounds",
+        )
+    one = tuple(float(deviation) for deviation in noise_of(multiplier))
+    return one + one
 
 
 def terms_of(plan: FederationPlan, roster: Roster, attempt: Attempt, size: int) -> Terms:
@@ -48,17 +101,21 @@ def terms_of(plan: FederationPlan, roster: Roster, attempt: Attempt, size: int) 
 
     Raises:
         ProtocolError: The plan's numbers do not fit together.
+        PrivacyError: See :func:`wanted_noise`.
     """
     bounds: tuple[int, ...] = ()
     if plan.evaluates_in(attempt.round):
         one = tuple(int(bound) for bound in metric_counts_of(plan).bounds)
         bounds = one + one
+    if plan.adapts_clip:
+        bounds += (UNCLIPPED,)
     parameters = parameters_for(
         plan.secure_aggregation,
         plan.rounds,
-        max_norm=plan.outer.max_update_norm,
+        max_norm=attempt.clip or plan.outer.max_update_norm,
         values=size,
         count_bounds=bounds,
+        noise=wanted_noise(plan, attempt.round),
     )
     parameters.check(plan.rounds.cohort_size)
     return Terms(
@@ -70,4 +127,5 @@ def terms_of(plan: FederationPlan, roster: Roster, attempt: Attempt, size: int) 
         attempt=attempt.attempt,
         model_digest=bytes.fromhex(attempt.model_digest),
         parameters=parameters,
+        clip=attempt.clip,
     )

@@ -8,20 +8,21 @@ single out over rounds is not asked again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
-from testudo_common.errors import RoundError, WireError
+from testudo_common.errors import RoundError
 from testudo_common.plan import FederationPlan
-from testudo_common.secure_terms import metric_counts_of
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
+from testudo_server.clipping import first_clip, next_clip
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.robust import Reckoning, aggregate
+from testudo_server.scores import scores_of
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -71,6 +72,7 @@ class Coordinator:
             initial_model,
             init_outer(self._plan.outer, len(initial_model)),
             dict.fromkeys(sorted(clients), 0),
+            first_clip(self._plan),
         )
         self._store.save(state, None)
         return state
@@ -84,7 +86,7 @@ class Coordinator:
         state = self._store.load(self._plan_digest)
         self._outcomes = [outcome for record in self._store.records() for outcome in outcomes_of(record)]
         counts = {client: state.participations.get(client, 0) for client in clients}
-        return RunState(state.plan_digest, state.round, state.model, state.outer, {**state.participations, **counts})
+        return replace(state, participations={**state.participations, **counts})
 
     def run(self, state: RunState) -> RunState:
         """All rounds that are left.
@@ -122,14 +124,16 @@ class Coordinator:
                 remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
             )
         reckoning = Reckoning(self._plan, len(state.participations), len(barred))
-        collected, f = self._collect(number, state.model, cohort, reckoning)
+        collected, f = self._collect(number, state, cohort, reckoning)
         found = aggregate(self._plan, collected.groups, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
         asked = {client: count + (client in cohort) for client, count in state.participations.items()}
-        following = RunState(self._plan_digest, number, model, outer, asked)
+        clip = next_clip(self._plan, state.clip, collected)
+        following = RunState(self._plan_digest, number, model, outer, asked, clip)
+        scores = scores_of(self._plan, number, collected)
         record = RoundRecord(
             round=number,
             model_digest=vector_digest(model),
@@ -146,7 +150,10 @@ class Coordinator:
             withstood=found.f,
             influence=tuple(zip(members, (float(share) for share in found.influence), strict=True)),
             merged=tuple(tuple(members[row] for row in alike) for alike in found.merged),
-            metrics=self._metrics(number, collected),
+            metrics=scores.metrics,
+            clip=state.clip,
+            metric_noise=scores.noise,
+            withheld=scores.withheld,
         )
         self._outcomes += outcomes_of(record)
         self._store.save(following, record)
@@ -154,12 +161,13 @@ class Coordinator:
         return following
 
     def _collect(
-        self, number: int, model: Vector, cohort: tuple[str, ...], reckoning: Reckoning
+        self, number: int, state: RunState, cohort: tuple[str, ...], reckoning: Reckoning
     ) -> tuple[Collected, int]:
         """What the first attempt that brings in enough brings in, with the records and cost of all attempts; and f.
 
         Enough is ``rounds.min_replies`` clients, in as many groups as the robust rule needs.
         """
+        model_digest = vector_digest(state.model)
         records: tuple[GroupRecord, ...] = ()
         gone: tuple[tuple[str, str], ...] = ()
         cost = ExchangeCost()
@@ -172,7 +180,7 @@ class Coordinator:
                     where="secure_aggregation.max_attempts",
                     remedy="clients refuse more attempts: look at why they drop out, and start a run with a new plan",
                 )
-            request = TrainRequest(self._plan_digest, number, attempt, vector_digest(model), model)
+            request = TrainRequest(self._plan_digest, number, attempt, model_digest, state.model, state.clip)
             found = self._exchange.group_means(request, cohort)
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
@@ -191,20 +199,6 @@ class Coordinator:
         if all(outcome.opened for outcome in self._outcomes):
             return ()
         return culprits(self._outcomes)
-
-    def _metrics(self, number: int, collected: Collected) -> Mapping[str, Mapping[str, float]]:
-        """The scores of training clients before and after adaptation, where the round has them."""
-        if not self._plan.evaluates_in(number):
-            return {}
-        counts = metric_counts_of(self._plan)
-        try:
-            both = {
-                "before": counts.decode(collected.counts[: counts.size]),
-                "after": counts.decode(collected.counts[counts.size :]),
-            }
-        except WireError:
-            return {}  # one client's contradictory counts spoil them, and must not end the run
-        return {name: sums.metrics() for name, sums in both.items() if sums.examples}
 
     def _check_enough(self, number: int, collected: Collected, rows: int) -> None:
         usable = sum(len(group.members) for group in collected.groups)

@@ -35,7 +35,7 @@ from testudo_common.secagg.messages import (
 )
 from testudo_common.secagg.quantize import Opened, decode
 from testudo_common.secagg.terms import Member, Terms
-from testudo_common.secure_terms import Attempt, terms_of
+from testudo_common.secure_terms import attempt_of, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest, encode
 from testudo_server.exchange import NO_REPLY, Collected, ExchangeCost, GroupMean, GroupRecord, Transport
 
@@ -164,8 +164,7 @@ class SecureExchange:
         """See :class:`testudo_server.exchange.Exchange`."""
         self._cpu_seconds = 0.0
         talk = _Talk(self._transport, request, self._plan.secure_aggregation.step_deadline_seconds)
-        attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
-        terms = terms_of(self._plan, self._roster, attempt, len(request.model))
+        terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
         groups: list[_Group] = []
         trouble: ProtocolError | None = None
         try:
@@ -244,7 +243,8 @@ class SecureExchange:
             talk.set_aside(found.faults)
             group.disputes = found.disputes
             talk.silent.update(dict.fromkeys(found.liars, "its shares of others' secrets were wrong"))
-            group.opened = decode(terms.parameters.layout, found.total, len(found.survivors))
+            share = terms.parameters.noise_share(len(group.members))
+            group.opened = decode(terms.parameters.layout, found.total, len(found.survivors), share)
             group.survivors = found.survivors
 
         self._advance(groups, confirm)

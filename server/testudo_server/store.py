@@ -48,6 +48,11 @@ class RoundRecord:
         merged: Groups that dedupe counted as one, each by its members.
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over all training clients of the round
             together; empty in a round without.
+        clip: S of the round, where the plan adapts it.
+        metric_noise: In the same places, the standard deviation that noise gives a metric; for ``examples`` that of
+            their number, which is no metric. Empty where the sums are exact.
+        withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported: too few
+            examples, or mostly noise.
     """
 
     round: int
@@ -66,6 +71,9 @@ class RoundRecord:
     withstood: int = 0
     influence: tuple[tuple[tuple[str, ...], float], ...] = ()
     merged: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    clip: float | None = None
+    metric_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    withheld: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class RunState:
         model: ``float32[d]``.
         outer: State of the outer optimiser.
         participations: Client id -> rounds it was asked in.
+        clip: S of the next round, where the plan adapts it.
     """
 
     plan_digest: str
@@ -85,6 +94,7 @@ class RunState:
     model: Vector = field(repr=False, compare=False)
     outer: OuterState = field(repr=False, compare=False)
     participations: Mapping[str, int]
+    clip: float | None = None
 
 
 class RunStore:
@@ -123,6 +133,7 @@ class RunStore:
             "plan_digest": state.plan_digest,
             "round": str(state.round),
             "participations": json.dumps(dict(state.participations), sort_keys=True),
+            "clip": json.dumps(state.clip),  # to the last bit
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "model": state.model,
@@ -149,6 +160,7 @@ class RunStore:
                 arrays["model"],
                 OuterState(arrays["first"], arrays["second"]),
                 json.loads(metadata["participations"]),
+                json.loads(metadata.get("clip", "null")),
             )
         except FileNotFoundError as error:
             raise CheckpointError(

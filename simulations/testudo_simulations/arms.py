@@ -73,11 +73,13 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
     """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
 
     Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here;
-    without secure aggregation, which would change its sums by rounding alone, and without a robust rule.
+    without secure aggregation, which would change its sums by rounding alone, and without a robust rule. Where sums
+    carry noise for whole clients, they do here too.
     """
     plan = federation.plan
     outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
-    in_clear = plan.secure_aggregation.model_copy(update={"mode": "plain", "max_weight": 1})
+    mode = plan.secure_aggregation.mode if plan.client_private else "plain"
+    in_clear = plan.secure_aggregation.model_copy(update={"mode": mode, "max_weight": 1})
     quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None})
     changed_sections = {
         "outer": outer,
@@ -93,4 +95,4 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
 
     with tempfile.TemporaryDirectory(prefix="testudo-") as folder:
         store = RunStore(Path(folder), durable=False)
-        return federate_in_process(changed, store, None, on_round=on_round).state.model
+        return federate_in_process(changed, store, None, on_round=on_round, masks=False).state.model

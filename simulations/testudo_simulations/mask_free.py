@@ -1,9 +1,9 @@
 """Secure aggregation without its masks, for simulations of very many clients: the same integers, and no secrecy.
 
 Everything that changes a number stays: clipping, quantisation, the groups that the coin draws, sums modulo 2^32, the
-checks of opened sums. What goes is what cancels: keys, shares and masks. A test holds that both give the same bits.
-It cannot be switched on outside simulations: no plan, server or client of a real federation has a word for it, and
-a real client's participant never sends a vector unmasked.
+checks of opened sums, and the noise where sums have it. What goes is what cancels: keys, shares and masks. A test holds
+that both give the same bits. It cannot be switched on outside simulations: no plan, server or client of a real
+federation has a word for it, and a real client's participant never sends a vector unmasked.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from testudo_common.secagg.graph import graph_of
 from testudo_common.secagg.groups import commitment_to, draw_coin, partition
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, CommitmentEntry, MaskedInput
+from testudo_common.secagg.noise import SumNoise
 from testudo_common.secagg.primitives import random_secret
 from testudo_common.secagg.quantize import decode
 from testudo_common.secagg.terms import Terms
-from testudo_common.secure_terms import Attempt, terms_of
+from testudo_common.secure_terms import attempt_of, terms_of
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 from testudo_common.wire import encode as encode_message
 from testudo_server.exchange import NO_REPLY, Collected, ExchangeCost, GroupMean, GroupRecord, Transport
@@ -37,22 +38,26 @@ class MaskFreeParticipant(Participant):
     def _secure_side(self, _membership: object) -> None:
         """It has no side of its own in a protocol that is left out."""
 
-    def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
-        """Answer one request with what would be masked."""
-        if reason := self._fault_of(request):
-            return self._refuse(request, reason)
+    def _trained(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
+        """What would be masked."""
         update = self._update_for(request)
         if isinstance(update, RefusalReason):
             return self._refuse(request, update)
-        attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
-        counts = self._counts_for(request) if self.plan.evaluates_in(request.round) else None
-        layout = terms_of(self.plan, _NO_ROSTER, attempt, len(update)).parameters.layout
-        _, vector = self._encoded(layout, counts)
+        terms = terms_of(self.plan, _NO_ROSTER, attempt_of(request), len(update))
+        counts = self._counts_for(request)
+        self._gate.charge_sum(request.round, request.attempt)
+        _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
         body = MESSAGES.encode(MaskedInput())
         return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
 
 
 _NO_ROSTER = Roster("simulation", {})
+
+
+def _smallest_group(plan: FederationPlan) -> int:
+    """Members of the smallest group of a full cohort. A client that does not know its group adds noise for this one."""
+    cohort = plan.rounds.cohort_size
+    return cohort // max(1, cohort // plan.secure_aggregation.group_size)
 
 
 def draw_groups(terms: Terms, nonces: Mapping[str, bytes], present: set[str]) -> tuple[tuple[str, ...], ...]:
@@ -86,8 +91,7 @@ class MaskFreeExchange:
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
         """See :class:`testudo_server.exchange.Exchange`. Who does not answer has dropped out before masking."""
-        attempt = Attempt(request.plan_digest, request.round, request.attempt, request.model_digest)
-        terms = terms_of(self._plan, self._roster, attempt, len(request.model))
+        terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
         groups = draw_groups(terms, {client: self._nonce() for client in cohort}, set(cohort))
         group_of = {client: index for index, group in enumerate(groups) for client in group}
         totals: dict[int, Words] = {}
@@ -110,7 +114,8 @@ class MaskFreeExchange:
             del silent[client]
             cpu += time.process_time() - started
         started = time.process_time()
-        found = [_open(terms, group, totals.get(i), sorted(survivors[i])) for i, group in enumerate(groups)]
+        share = terms.parameters.noise_share(_smallest_group(self._plan))
+        found = [_open(terms, share, group, totals.get(i), sorted(survivors[i])) for i, group in enumerate(groups)]
         cost = ExchangeCost(
             len(cohort) * encode_message(request).size_bytes, bytes_up, cpu + time.process_time() - started
         )
@@ -129,13 +134,13 @@ class MaskFreeExchange:
 
 
 def _open(
-    terms: Terms, group: tuple[str, ...], total: Words | None, survivors: list[str]
+    terms: Terms, share: SumNoise | None, group: tuple[str, ...], total: Words | None, survivors: list[str]
 ) -> tuple[GroupMean | None, np.ndarray[tuple[int], np.dtype[np.int64]], GroupRecord]:
     members, nothing = tuple(sorted(group)), np.empty(0, dtype=np.int64)
     if total is None or not _can_be_opened(terms, group, set(survivors)):
         return None, nothing, GroupRecord(terms.attempt, members, (), "too_few")
     try:
-        opened = decode(terms.parameters.layout, total, len(survivors))
+        opened = decode(terms.parameters.layout, total, len(survivors), share)
     except ProtocolError as error:
         return None, nothing, GroupRecord(terms.attempt, members, (), error.breach.value, blamed=True)
     return (
@@ -149,6 +154,6 @@ def _can_be_opened(terms: Terms, group: tuple[str, ...], survivors: set[str]) ->
     """Whether the real protocol could: there are ``min_group`` survivors, and enough hold shares of each secret."""
     graph = graph_of(len(group), terms.parameters.corruption, terms.parameters.dropout)
     there = [name in survivors for name in group]
-    return sum(there) >= terms.parameters.min_group and all(
+    return sum(there) >= terms.parameters.least_survivors(len(group)) and all(
         sum(there[holder] for holder in graph.holders(place)) >= graph.threshold for place in range(len(group))
     )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from flwr.app import Context
 
-from testudo_client.participant import MechanismFactory, Participant, os_mechanism
+from testudo_client.meta_update import MechanismFactory, os_mechanism
+from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
 from testudo_common.errors import PrivacyError, UsageError

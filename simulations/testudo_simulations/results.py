@@ -54,6 +54,10 @@ class RoundRecord(Result):
             weighed them.
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over the round's training clients together, as
             the secure sum of their counts gives it; empty in a round without.
+        metric_noise: In the same places, the standard deviation that noise gives a metric, and for ``examples`` their
+            number; empty where the sums are exact.
+        withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported, for too
+            few examples or too much noise.
     """
 
     round: int
@@ -64,6 +68,8 @@ class RoundRecord(Result):
     seconds: float
     influence: list[tuple[list[str], float]] = []
     metrics: dict[str, dict[str, float]] = {}
+    metric_noise: dict[str, dict[str, float]] = {}
+    withheld: dict[str, dict[str, int]] = {}
 
 
 class CurvePoint(Result):

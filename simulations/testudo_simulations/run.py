@@ -23,7 +23,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
-from testudo_common.privacy.planned import planned_event
+from testudo_common.privacy.planned import planned_event, scored_participations, scores_spending
 from testudo_common.vectors import Vector, vector_digest
 from testudo_server.coordinator import OnRound
 from testudo_server.robust import outvoted
@@ -212,11 +212,15 @@ def _privacy_summary(plan: FederationPlan, state: RunState, records: Sequence[Ro
     """The account of the client that was asked most often; a round it was asked in counts, whatever became of it.
 
     So does each attempt at a round, since a client may have trained anew for it, but never more often than planned.
+    Scores are counted in the same way; who scored most often is taken to be who trained most often.
     """
     event = planned_event(plan)
-    asked = Counter(state.participations)
+    asked, scored = Counter(state.participations), Counter[str]()
     for record in records:
-        asked.update(dict.fromkeys(record.cohort, max((group.attempt for group in record.groups), default=0)))
+        attempts = max((group.attempt for group in record.groups), default=0)
+        asked.update(dict.fromkeys(record.cohort, attempts))
+        if plan.evaluates_in(record.round):
+            scored.update(dict.fromkeys(record.cohort, 1 + attempts))
     most = max(asked.values(), default=0)
     if plan.rounds.max_participations is not None:
         most = min(most, plan.rounds.max_participations)
@@ -234,7 +238,9 @@ def _privacy_summary(plan: FederationPlan, state: RunState, records: Sequence[Ro
             accountant=None,
         )
     spent = SampledGaussian(event.noise_multiplier, event.sample_rate, most * event.steps)
-    epsilon = epsilon_of([spent], plan.privacy.delta, plan.privacy.accountant)
+    times = min(max(scored.values(), default=0), scored_participations(plan))
+    for_scores = scores_spending(plan).times(times).example if times else ()
+    epsilon = epsilon_of([spent, *for_scores], plan.privacy.delta, plan.privacy.accountant)
     return PrivacySummary(
         unit="example",
         epsilon=epsilon if np.isfinite(epsilon) else None,
@@ -269,4 +275,6 @@ def _round_result(record: RoundRecord) -> RoundResult:
         seconds=record.seconds,
         influence=[(list(members), share) for members, share in record.influence],
         metrics={name: dict(values) for name, values in record.metrics.items()},
+        metric_noise={name: dict(values) for name, values in record.metric_noise.items()},
+        withheld={name: dict(values) for name, values in record.withheld.items()},
     )

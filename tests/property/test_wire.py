@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from dataclasses import fields, replace
@@ -32,10 +33,11 @@ from testudo_common.wire import (
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 numbers = st.integers(0, 2**31 - 1)
 vectors = arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32))
+clips = st.none() | st.floats(0, exclude_min=True, allow_infinity=False)
 masked_inputs = arrays(np.uint32, st.integers(0, 20))
 bodies = st.binary(max_size=50)
 messages = st.one_of(
-    st.builds(TrainRequest, digests, numbers, numbers, digests, vectors),
+    st.builds(TrainRequest, digests, numbers, numbers, digests, vectors, clips),
     st.builds(TrainReply, digests, numbers, numbers, digests, vectors),
     st.builds(Refusal, digests, numbers, numbers, st.sampled_from(RefusalReason)),
     st.builds(SecureMessage, digests, numbers, numbers, bodies, st.none() | masked_inputs),
@@ -67,17 +69,20 @@ def test_round_trip(message: Message) -> None:
 
 def test_known_bytes() -> None:
     """Written by hand from the module's description, not by our encoder."""
-    content = b'{"attempt":0,"model_digest":"%s","plan_digest":"%s","round":3}' % (MODEL.encode(), PLAN.encode())
+    named = (MODEL.encode(), PLAN.encode())
+    content = b'{"attempt":0,"clip":null,"model_digest":"%s","plan_digest":"%s","round":3}' % named
     parts = encode(REQUEST)
-    assert parts == Parts(b"\x01\x01" + len(content).to_bytes(4, "big") + content)
+    assert parts == Parts(b"\x02\x01" + len(content).to_bytes(4, "big") + content)
     assert parts.vector is VECTOR
+    content = b'{"attempt":0,"clip":0.5,"model_digest":"%s","plan_digest":"%s","round":3}' % named
+    assert encode(replace(REQUEST, clip=0.5)).header == b"\x02\x01" + len(content).to_bytes(4, "big") + content
     content = b'{"attempt":0,"plan_digest":"%s","reason":"privacy_spent","round":3}' % PLAN.encode()
     parts = encode(REFUSAL)
-    assert parts == Parts(b"\x01\x03" + len(content).to_bytes(4, "big") + content)
+    assert parts == Parts(b"\x02\x03" + len(content).to_bytes(4, "big") + content)
     assert parts.vector is None
     content = b'{"attempt":0,"plan_digest":"%s","round":3}' % PLAN.encode()
     parts = encode(MASKED)
-    assert parts == Parts(b"\x01\x04" + len(content).to_bytes(4, "big") + content, BODY)
+    assert parts == Parts(b"\x02\x04" + len(content).to_bytes(4, "big") + content, BODY)
     assert parts.vector is WORDS
     assert encode(STEP) == parts
     assert encode(STEP).vector is None
@@ -97,10 +102,13 @@ def test_kinds_have_numbers_of_their_own() -> None:
 
 def test_reasons_are_fixed() -> None:
     """A new reason is a new release of the wire: a receiver of this one would not understand it."""
-    assert WIRE_VERSION == 1
+    assert WIRE_VERSION == 2
     assert sorted(RefusalReason) == [
         "data_unusable",
         "internal",
+        "ledger_unusable",
+        "not_allowed",
+        "not_approved",
         "other_model",
         "other_plan",
         "privacy_spent",
@@ -114,6 +122,14 @@ def test_reasons_are_fixed() -> None:
 
 def test_fields_are_fixed() -> None:
     """No loss, count or metric of a client has a place to stand in."""
+    assert [field.name for field in fields(TrainRequest)] == [
+        "plan_digest",
+        "round",
+        "attempt",
+        "model_digest",
+        "model",
+        "clip",
+    ]
     assert [field.name for field in fields(TrainReply)] == [
         "plan_digest",
         "round",
@@ -143,7 +159,8 @@ def header_of(content: Any, kind: int = 1, version: int = WIRE_VERSION) -> bytes
     return struct.pack(">BBI", version, kind, len(body)) + body
 
 
-CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL}
+CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL, "clip": None}
+REPLY_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL}
 REFUSAL_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "reason": "privacy_spent"}
 STEP_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0}
 HEADER = header_of(CONTENT)
@@ -152,6 +169,8 @@ HEADER = header_of(CONTENT)
 def test_header_of_makes_what_encode_makes() -> None:
     """Otherwise the negative vectors below could fail for another reason than their name."""
     assert header_of(CONTENT) == encode(REQUEST).header
+    assert header_of({**CONTENT, "clip": 0.5}) == encode(replace(REQUEST, clip=0.5)).header
+    assert header_of(REPLY_CONTENT, 2) == encode(TrainReply(PLAN, 3, 0, MODEL, VECTOR)).header
     assert header_of(REFUSAL_CONTENT, 3) == encode(REFUSAL).header
     assert header_of(STEP_CONTENT, 4) == encode(STEP).header
 
@@ -171,7 +190,8 @@ def without(name: str) -> bytes:
 # name of the fault -> (header, vector, words of the error)
 NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "version 0": (header_of(CONTENT, version=0), VECTOR, "wire version 0"),
-    "version 2": (header_of(CONTENT, version=2), VECTOR, "wire version 2"),
+    "version 1": (header_of(REPLY_CONTENT, version=1), VECTOR, "wire version 1"),
+    "version 3": (header_of(CONTENT, version=3), VECTOR, "wire version 3"),
     "kind 0": (header_of(CONTENT, 0), VECTOR, "kind 0"),
     "kind 5": (header_of(CONTENT, 5), VECTOR, "kind 5"),
     "no bytes": (b"", VECTOR, "header of 0 bytes"),
@@ -180,11 +200,11 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "truncated": (HEADER[:-1], VECTOR, "length"),
     "trailing byte": (HEADER + b"\n", VECTOR, "length"),
     "length one too small": (
-        struct.pack(">BBI", 1, 1, len(HEADER) - 7) + HEADER[6:],
+        struct.pack(">BBI", WIRE_VERSION, 1, len(HEADER) - 7) + HEADER[6:],
         VECTOR,
         "length",
     ),
-    "length little-endian": (struct.pack("<BBI", 1, 1, len(HEADER) - 6) + HEADER[6:], VECTOR, "length"),
+    "length little-endian": (struct.pack("<BBI", WIRE_VERSION, 1, len(HEADER) - 6) + HEADER[6:], VECTOR, "length"),
     "too long": (header_of({**CONTENT, "x": "y" * MAX_HEADER_BYTES}), VECTOR, "header of 6"),
     "trailing byte inside the length": (with_body(HEADER[6:] + b" "), VECTOR, "canonical"),
     "spaces": (with_body(json.dumps(CONTENT, sort_keys=True).encode()), VECTOR, "canonical"),
@@ -211,6 +231,16 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "round negative": (changed(round=-1), VECTOR, "round is not"),
     "round too large": (changed(round=2**31), VECTOR, "round is not"),
     "attempt as bool": (changed(attempt=False), VECTOR, "attempt is not"),
+    "clip missing": (header_of(REPLY_CONTENT), VECTOR, "fields of a TrainRequest"),
+    "clip zero": (changed(clip=0), VECTOR, "clipping norm is not"),
+    "clip negative": (changed(clip=-0.5), VECTOR, "clipping norm is not"),
+    "clip as bool": (changed(clip=True), VECTOR, "clipping norm is not"),
+    "clip as text": (changed(clip="0.5"), VECTOR, "clipping norm is not"),
+    "clip as list": (changed(clip=[0.5]), VECTOR, "clipping norm is not"),
+    "clip infinite": (changed(clip=math.inf), VECTOR, "not JSON"),
+    "clip past a float64": (with_body(HEADER[6:].replace(b"null", b"1e999")), VECTOR, "not JSON"),
+    "clip not a number": (changed(clip=math.nan), VECTOR, "not JSON"),
+    "clip in a reply": (header_of({**REPLY_CONTENT, "clip": 0.5}, 2), VECTOR, "fields of a TrainReply"),
     "digest as number": (changed(plan_digest=7), VECTOR, "plan_digest is not"),
     "digest too short": (changed(plan_digest=PLAN[:-1]), VECTOR, "plan_digest is not"),
     "digest too long": (changed(model_digest=MODEL + "0"), VECTOR, "model_digest is not"),
@@ -250,7 +280,7 @@ NEGATIVE_STEPS: dict[str, tuple[Parts, str]] = {
     "no body beside a vector": (Parts(STEP_HEADER, None, WORDS), "SecureMessage needs a body"),
     "body where none belongs": (Parts(HEADER, BODY, VECTOR), "TrainRequest has no body"),
     "empty body where none belongs": (Parts(HEADER, b"", VECTOR), "TrainRequest has no body"),
-    "body of an update": (Parts(header_of(CONTENT, 2), BODY, VECTOR), "TrainReply has no body"),
+    "body of an update": (Parts(header_of(REPLY_CONTENT, 2), BODY, VECTOR), "TrainReply has no body"),
     "body of a refusal": (Parts(header_of(REFUSAL_CONTENT, 3), BODY), "Refusal has no body"),
     "body in the header": (Parts(header_of({**STEP_CONTENT, "body": "x"}, 4), BODY), "fields of a SecureMessage"),
     "vector in the header": (Parts(header_of({**STEP_CONTENT, "masked": []}, 4), BODY), "fields of a SecureMessage"),
@@ -308,5 +338,5 @@ def test_a_changed_byte_is_refused_or_seen(message: Message, data: st.DataObject
 
 
 def test_version_fault_says_what_to_install() -> None:
-    with pytest.raises(WireError, match=re.escape("install a release that speaks version 1")):
+    with pytest.raises(WireError, match=re.escape("install a release that speaks version 2")):
         decode(Parts(header_of(CONTENT, version=9), None, VECTOR))

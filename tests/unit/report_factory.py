@@ -140,6 +140,22 @@ def with_scores(found: RunResult) -> RunResult:
     return found.model_copy(update={"rounds": [first, *more]})
 
 
+def with_noisy_scores(found: RunResult) -> RunResult:
+    """The run with a second round, whose scores carry noise and leave something out."""
+    (first,) = found.rounds
+    noise = {"accuracy": 0.031, "examples": 40.0}
+    changes = {
+        "round": 2,
+        "metrics": {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}},
+        "metric_noise": {"before": noise, "after": noise},
+        "withheld": {"before": {"classes": 1, "bins": 3}, "after": {"classes": 2, "bins": 3, "metrics": 1}},
+    }
+    nothing = {"round": 4, "withheld": {"before": {"metrics": 7}, "after": {"metrics": 7}}}
+    return found.model_copy(
+        update={"rounds": [first, first.model_copy(update=changes), first.model_copy(update=nothing)]}
+    )
+
+
 def report(*runs: RunResult, title: str = "Digits") -> Report:
     return Report(title=title, created="2025-01-01T00:00:00Z", versions={"testudo": "0.1.0"}, runs=list(runs))
 

@@ -13,7 +13,8 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 
 from helpers import gate_of, make_examples, make_plan, request_for
-from testudo_client.participant import Participant, os_mechanism
+from testudo_client.meta_update import os_mechanism
+from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_common.errors import PlanError, PrivacyError, RosterError, UsageError
 from testudo_common.plan import FederationPlan

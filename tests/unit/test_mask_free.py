@@ -166,9 +166,10 @@ def test_sums_before_decoding_are_the_same_integers(monkeypatch: pytest.MonkeyPa
     decode = secure_exchange.decode
 
     def keeping(where: str) -> Any:
-        def decoded(layout: Any, total: Any, survivors: int) -> Any:
+        def decoded(layout: Any, total: Any, survivors: int, share: Any) -> Any:
+            assert share is None
             totals[where].append(total.tobytes())
-            return decode(layout, total, survivors)
+            return decode(layout, total, survivors, share)
 
         return decoded
 

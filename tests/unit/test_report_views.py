@@ -16,6 +16,7 @@ from report_factory import (
     run,
     terminal,
     two_seeds,
+    with_noisy_scores,
     with_scores,
     words,
 )
@@ -215,6 +216,21 @@ def test_the_page_has_the_scores_that_training_clients_counted() -> None:
         ["2", "50.0 → 75.0", "0.250 → 0.125"],
         ["4", "– → 80.0", "– → –"],
     ]
+
+
+def test_the_page_says_the_noise_on_scores_and_what_is_not_reported() -> None:
+    page = to_html(report(with_noisy_scores(run([arm("adapted", (0.5,)), arm("meta", (0.4,))], seed=3))))
+    rows = rows_of(page, "Training clients' own scores, summed securely, before → after adaptation")
+    assert rows == [
+        ["Round", "accuracy, %", "Not reported"],
+        ["2", "50.0 ± 3.1 → 75.0 ± 3.1", "1 class, 3 bins → 2 classes, 3 bins, 1 score"],
+        ["4", "– → –", "7 scores"],
+    ]
+    assert "These scores carry noise" in read(page)
+    assert "too few examples" in read(page)
+    exact = read(to_html(report(with_scores(run([arm("adapted", (0.5,)), arm("meta", (0.4,))], seed=3)))))
+    assert "These scores carry noise" not in exact
+    assert "Not reported" not in exact
 
 
 def test_the_page_has_no_scores_where_none_were_counted() -> None:

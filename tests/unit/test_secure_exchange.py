@@ -32,6 +32,8 @@ from secure_federation import (
     request_of,
     secure_plan,
 )
+from testudo_client.split import support_and_query
+from testudo_common.learning.metric_counts import MAX_QUERIES
 from testudo_common.plan import FederationPlan
 from testudo_common.secagg.messages import MESSAGES, Commitment, MaskedInput, RevealedShare, Sealed
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
@@ -673,8 +675,11 @@ def test_metric_counts_are_the_sums_of_the_clients_own(gone: str | None) -> None
     expected = sum(counts_of(members, name) for name in check)
     np.testing.assert_array_equal(found.counts, expected)
     assert found.counts.dtype == np.int64
-    examples = members.participants[TEN[0]]._examples
-    assert found.counts[0] == len(check) * (len(examples) // 2), "half of a client's examples are queries"
+    queries = [
+        len(support_and_query(one._examples, one._split_key(), MAX_QUERIES)[1])
+        for one in (members.participants[name] for name in check)
+    ]
+    assert found.counts[0] == sum(queries), "all of them, and no example to learn from"
 
 
 def test_rounds_between_have_no_counts() -> None:

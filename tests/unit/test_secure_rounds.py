@@ -388,7 +388,7 @@ def test_every_attempt_is_a_draw_of_its_own() -> None:
 
 # --- metrics
 
-METRICS = ("evaluation.federated_every_rounds=2",)
+METRICS = ("evaluation.federated_every_rounds=2", "evaluation.min_cell=1")
 CLASSES: dict[str, Any] = {
     "name": "small",
     "data": {"federation": "digits"},
@@ -406,7 +406,8 @@ def sums_of(members: Members, round_number: int, model: Any, names: Iterable[str
     for name in names:
         participant = members.participants[name]
         seeded = participant._seeded(round_number, "evaluation")
-        own = federated_sums(members.learner, model, participant._examples, members.plan, seeded)
+        key = participant._split_key()
+        own = federated_sums(members.learner, model, participant._examples, members.plan, seeded, split_key=key)
         pooled = [one if total is None else total + one for total, one in zip(pooled, own, strict=True)]
     return pooled
 

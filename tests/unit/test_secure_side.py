@@ -33,7 +33,8 @@ from testudo_common.secagg.client import CLIENT_STATES, Committed, Finished, Sha
 from testudo_common.secagg.groups import commitment_to
 from testudo_common.secagg.messages import MESSAGES, Commitment
 from testudo_common.secagg.primitives import random_secret
-from testudo_common.secagg.quantize import Contribution, Layout, encode
+from testudo_common.secagg.quantize import Contribution, encode
+from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, metric_counts_of, terms_of
 from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
@@ -72,9 +73,11 @@ class Ada:
             return begun
         return Refusal(message.plan_digest, message.round, message.attempt, begun)
 
-    def encoded(self, layout: Layout, counts: Any) -> tuple[Any, Any]:
-        self.asked.append(counts)
-        return self.update, encode(layout, Contribution(self.update, 1, counts), random_secret())
+    def encoded(self, terms: Terms, members: int, counts: Any) -> tuple[Any, Any]:
+        assert members == len(self.members.names)
+        self.asked.append(counts if len(counts) else None)
+        layout = terms.parameters.layout
+        return self.update, encode(layout, Contribution(self.update, 1, self.asked[-1]), random_secret())  # type: ignore[arg-type]
 
     @property
     def kept(self) -> bytes:
@@ -427,7 +430,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "truncated": lambda data: data[:-1],
     "a byte more": lambda data: data + b"\0",
-    "another version": lambda data: b"\x02" + data[1:],
+    "another version": lambda data: b"\x03" + data[1:],
     "another kind": lambda data: data[:1] + b"\x09" + data[2:],
     "zeros": lambda data: bytes(len(data)),
     "a length of its own": lambda data: data[:10] + b"\xff\xff\xff\xff" + data[14:],

@@ -112,7 +112,8 @@ def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
         REQUEST, ("a", "b", "c", "d", "e")
     )
     with_vector = HEADER_BYTES + 8 * 4
-    assert collected.cost == ExchangeCost(5 * with_vector, 2 * with_vector + REFUSAL_BYTES)
+    asked = with_vector + len('"clip":null,')  # a reply has none
+    assert collected.cost == ExchangeCost(5 * asked, 2 * with_vector + REFUSAL_BYTES)
 
 
 def test_costs_add_up() -> None:

@@ -1,7 +1,8 @@
 """Additive metric sums as bounded non-negative integers, so that they can travel inside a secure sum; and back.
 
-Holds no mask, no model and no noise: the sum that is opened is exact, and no differential privacy is claimed for it.
-Source: integers in a ring so large that their sum cannot leave it, as in Bonawitz et al. 2017 (eprint 2017/281).
+Holds no mask and no model, and adds no noise: it says how much noise hides one example, and reads sums that carry it.
+Sources: integers in a ring so large that their sum cannot leave it, as in Bonawitz et al. 2017 (eprint 2017/281);
+several statistics as one Gaussian mechanism, each in units of its own noise, as in Dwork, Roth 2014, appendix A.
 
 The layout, in this order; ``most`` is what one example adds at most, C are classes and B confidence bins:
 
@@ -26,10 +27,18 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_common.errors import DataError, WireError
-from testudo_common.learning.metrics import CONFIDENCE_BINS, ClassificationSums, Counts, Floats, RegressionSums
+from testudo_common.learning.metrics import (
+    CONFIDENCE_BINS,
+    ROUNDING,
+    ClassificationSums,
+    Counts,
+    Floats,
+    RegressionSums,
+)
 
 MAX_QUERIES = 512  # examples one client counts at most: no owner of much data outweighs a whole cohort
 MAX_ERROR = 16  # of one example, in units of the plan's scaled target: standard deviations, where it is standardised
+NOISY_STEPS = 2**10  # that one example adds at most: rounding is then below a thousandth of any noise, which fits
 LARGEST_SUM = 2**31 - 1  # of a coordinate; half of the ring of 2^32, so that garbled masks are likely to leave it
 
 
@@ -54,12 +63,14 @@ class MetricCounts:
     Fixed point has, in each coordinate, the largest power of two as scale with which the sum over ``clients``
     clients stays within :data:`LARGEST_SUM`; a client's value is off by at most ``0.5 / scale``. At 2048 clients
     the scale is 2^10 for confidences, 2^9 for Brier, 4 for squared and 2^6 for absolute errors; at 16 clients it
-    is 2^7 times that. A client that lies within its bounds goes unnoticed, and weighs as MAX_QUERIES examples do.
+    is 2^7 times that. Sums that carry noise never have finer steps than at 2048 clients, where there is room for the
+    noise beside them. A client that lies within its bounds goes unnoticed, and weighs as MAX_QUERIES examples do.
 
     Attributes:
         kind: The plan's ``task.kind``.
         classes: The plan's ``model.outputs``: C, 2 or more; 1 for regression. ``size`` grows with its square.
         clients: The most whose vectors are ever summed; the same at both ends.
+        noisy: Whether the sums will carry noise; the same at both ends.
 
     Raises:
         DataError: ``classes`` does not fit the kind, or so many clients leave no bit for a fraction.
@@ -68,6 +79,7 @@ class MetricCounts:
     kind: Literal["classification", "regression", "few_shot"]
     classes: int
     clients: int
+    noisy: bool = False
 
     def __post_init__(self) -> None:
         fits = self.classes == 1 if self.kind == "regression" else self.classes >= 2
@@ -91,12 +103,17 @@ class MetricCounts:
         return self._per_coordinate([self._scale(part) for part in self._parts])
 
     @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """``int64[k]``: the most that one example adds in each coordinate."""
+        return self._per_coordinate([self._step(part) for part in self._parts])
+
+    @property
     def bounds(self) -> npt.NDArray[np.int64]:
         """``int64[k]``: the most one client may send in each coordinate; the least is 0.
 
         A sum over n clients outside ``0..n * bounds`` holds a vector that :meth:`encode` did not make.
         """
-        return self._per_coordinate([MAX_QUERIES * part.most * self._scale(part) for part in self._parts])
+        return MAX_QUERIES * self.steps
 
     def encode(self, sums: ClassificationSums | RegressionSums) -> npt.NDArray[np.int64]:
         """One client's ``sums`` as ``int64[k]``, each entry in ``0..bounds``; rounded to the nearest.
@@ -119,6 +136,52 @@ class MetricCounts:
             written.append(values.astype(np.int64))
         return np.concatenate(written)
 
+    def noise(self, noise_multiplier: float) -> Floats:
+        """``float64[k]``: the standard deviation, in integer steps, of the noise in a sum of one half's vectors.
+
+        Both halves with noise of their own, before and after adapting, are then one Gaussian mechanism with that noise
+        multiplier z, where neighbouring data sets differ by one example of one client.
+
+        Each part's noise is in proportion to ``M = most * scale``, the most that one example adds to it. In units of M,
+        let u be what one example adds to one half. For classes, ``|u|^2 <= 4``: an integer 1 in confusion and in
+        bin_count, confidence p, and either a correct prediction, where Brier is at most ``2 (1-p)^2``, so that
+        ``|u|^2 <= 3 + p^2 + (1-p)^4 <= 4``; or a wrong one without bin_correct, so that ``|u|^2 <= 2 + p^2 + 1 <= 4``.
+        For numbers, ``|u|^2 <= 3``. Both halves have twice that. An example more adds its u, and displaces the u' of
+        one other query at most; neither has a negative entry, so ``|u - u'|^2 <= |u|^2 + |u'|^2``, four times the
+        square of one half: a distance of 4, or of ``sqrt(12)``.
+
+        Rounding moves a coordinate's difference by one step at most, in the fixed-point coordinates that the two
+        examples change: two of bin_confidence and brier_sum, or both errors; in each half. The triangle inequality
+        adds it. So with sensitivity D, the sum of both, noise of ``z * D * M`` in each part is enough.
+
+        Args:
+            noise_multiplier: z, above 0.
+        """
+        changed = {"bin_confidence": 2, "brier_sum": 1, "squared_error_sum": 1, "absolute_error_sum": 1}
+        rounding = sum(2 * changed[part.field] / self._step(part) ** 2 for part in self._parts if part.fixed_point)
+        one_half = 3 if self.kind == "regression" else 4
+        sensitivity = math.sqrt(4 * one_half) + math.sqrt(rounding)
+        return noise_multiplier * sensitivity * (1 + ROUNDING) * self.steps  # a softmax's sum is off by as much
+
+    def read(self, total: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
+        """Each field of a noisy sum, ``float64`` in its shape and unit; as noise leaves it, negative too.
+
+        Values are not made feasible here: most cells of a confusion matrix hold little, and if each negative one
+        counted as 0, sums over them would be far too large.
+
+        Raises:
+            WireError: It is not ``int64[k]``.
+        """
+        self._check_shape(total)
+        return self.fields_of(total / self.scales)
+
+    def fields_of(self, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+        """``values``, ``float64[k]``, by field, each in its shape."""
+        ends = np.cumsum([part.size for part in self._parts])[:-1]
+        return {
+            part.field: one.reshape(part.shape) for part, one in zip(self._parts, np.split(values, ends), strict=True)
+        }
+
     def decode(self, total: npt.NDArray[np.int64]) -> ClassificationSums | RegressionSums:
         """The sums over all clients whose vectors were added up to ``total``, ``int64[k]``.
 
@@ -126,14 +189,13 @@ class MetricCounts:
             WireError: It is not ``int64[k]``, out of ``0..clients * bounds``, or contradicts itself, as no sum of
                 vectors that :meth:`encode` made does: a sender lied, or a mask is left on it.
         """
-        if total.dtype != np.int64 or total.shape != (self.size,):
-            raise WireError(f"the metric counts are {total.dtype}{list(total.shape)} instead of int64[{self.size}]")
+        self._check_shape(total)
         if np.any(total < 0) or np.any(total > self.clients * self.bounds):
             raise WireError(f"the metric counts are out of the range of {self.clients} clients")
-        ends = np.cumsum([part.size for part in self._parts])[:-1]
+        values = self.fields_of(total / self.scales)  # exact: scales are powers of two, and sums below 2^31
         fields: dict[str, Any] = {
-            part.field: _read(values / self._scale(part) if part.fixed_point else values.copy(), part.shape)
-            for part, values in zip(self._parts, np.split(total, ends), strict=True)
+            part.field: _read(values[part.field] if part.fixed_point else values[part.field].astype(np.int64))
+            for part in self._parts
         }
         sums = RegressionSums(**fields) if self.kind == "regression" else ClassificationSums(**fields)
         fault = _contradiction(sums, self.clients)
@@ -163,7 +225,16 @@ class MetricCounts:
         if not part.fixed_point:
             return 1
         room = LARGEST_SUM // (self.clients * MAX_QUERIES * part.most)
+        if self.noisy:
+            room = min(room, NOISY_STEPS // part.most)
         return 1 << (room.bit_length() - 1)  # the largest power of two up to room
+
+    def _step(self, part: _Part) -> int:
+        return part.most * self._scale(part)
+
+    def _check_shape(self, total: npt.NDArray[np.int64]) -> None:
+        if total.dtype != np.int64 or total.shape != (self.size,):
+            raise WireError(f"the metric counts are {total.dtype}{list(total.shape)} instead of int64[{self.size}]")
 
     def _per_coordinate(self, per_part: list[int]) -> npt.NDArray[np.int64]:
         return np.repeat(np.array(per_part, dtype=np.int64), [part.size for part in self._parts])
@@ -199,9 +270,9 @@ def clipped_errors(predictions: Floats, targets: Floats) -> RegressionSums:
     return RegressionSums.of(errors, np.zeros(len(errors)))
 
 
-def _read(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | int | float:
-    """``values`` in ``shape``; a number where that is ``()``."""
-    return values.reshape(shape) if shape else values.item()
+def _read(values: npt.NDArray[Any]) -> npt.NDArray[Any] | int | float:
+    """``values``; a number where their shape is ``()``."""
+    return values if values.shape else values.item()
 
 
 def _caps(sums: ClassificationSums | RegressionSums) -> dict[str, Counts | int]:

@@ -266,6 +266,32 @@ def check_client_privacy(
         )
 
 
+def check_noise_of_sums(
+    client: ClientPrivacyPlan, evaluation: EvaluationPlan, secure: SecureAggregationPlan, rounds: RoundsPlan
+) -> Iterator[Fault]:
+    """Enough honest survivors must be left to carry a sum's noise, and it must fit; the protocol itself is asked."""
+    private = (client.epsilon, client.noise_multiplier) != (None, None)
+    noisy = private or evaluation.federated_noise_multiplier is not None
+    if not noisy or secure.mode == "plain" or rounds.cohort_size < secure.min_group:
+        return  # other checks say so
+    from testudo_common.plan.secure import WantedNoise, parameters_for
+
+    try:
+        parameters_for(secure, rounds, max_norm=1.0, values=1, count_bounds=()).check(rounds.cohort_size)
+    except ProtocolError:
+        return  # another check says so
+    # Where an epsilon asks for the noise, 1 stands in for its multiplier, which the accountant will find.
+    multiplier = (client.noise_multiplier or 1.0) if private else 0.0
+    adapts = private and client.clipping == "adaptive"
+    noise = WantedNoise(multiplier, (2 * client.count_noise,) if adapts else ())
+    try:
+        parameters_for(secure, rounds, max_norm=1.0, values=1, count_bounds=(2,) if adapts else (), noise=noise).check(
+            rounds.cohort_size
+        )
+    except ProtocolError as error:
+        yield Fault("secure_aggregation", error.problem, error.remedy)
+
+
 def check_federated_evaluation(
     evaluation: EvaluationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
 ) -> Iterator[Fault]:
@@ -310,6 +336,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("robust_aggregation", "secure_aggregation", "rounds"), check_robustness),
     (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
     (("client_privacy", "secure_aggregation", "evaluation"), check_client_privacy),
+    (("client_privacy", "evaluation", "secure_aggregation", "rounds"), check_noise_of_sums),
 )
 
 

@@ -130,7 +130,7 @@ def enough_shared_their_keys(terms: Terms, graph: Graph, position: int, message:
     present = [place for place in graph.neighbours(position) if place in sharers]
     if [item.position for item in message.ciphertexts] != present:
         raise ProtocolError(Breach.MEMBERS, "the ciphertexts are not those of the neighbours who shared their keys")
-    if len(sharers) < terms.parameters.min_group or len(present) + 1 < graph.threshold:
+    if len(sharers) < terms.parameters.least_survivors(graph.members) or len(present) + 1 < graph.threshold:
         raise ProtocolError(Breach.TOO_FEW, f"{len(sharers)} members shared their keys, too few to go on")
 
 
@@ -146,13 +146,13 @@ def vector_has_the_agreed_shape(terms: Terms, vector: Words) -> None:
 def survivors_can_hide_each_other(
     terms: Terms, graph: Graph, position: int, sharers: tuple[int, ...], message: SurvivorSet
 ) -> None:
-    """Stops a sum over one, or over fewer than ``min_group``, and survivors that nobody masked with."""
+    """Stops a sum over one, over fewer than ``min_group`` or without enough noise, and survivors nobody masked with."""
     _is_rising(message.survivors)
     survivors = set(message.survivors)
     if position not in survivors or not survivors <= set(sharers):
         raise ProtocolError(Breach.SURVIVORS, "the survivors are not members that this client masked with")
     near = sum(place in survivors for place in graph.neighbours(position))
-    if len(survivors) < terms.parameters.min_group or near + 1 < graph.threshold:
+    if len(survivors) < terms.parameters.least_survivors(graph.members) or near + 1 < graph.threshold:
         raise ProtocolError(Breach.TOO_FEW, f"{len(survivors)} survivors, too few to open a sum")
 
 

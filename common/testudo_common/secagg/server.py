@@ -251,7 +251,7 @@ def share(
             faults.append(PeerError(member.client_id, Breach.SHARE, "it did not share with exactly its neighbours"))
             continue
         sent[position] = {item.position: item.ciphertext for item in reply.ciphertexts}
-    if len(sent) < terms.parameters.min_group:
+    if len(sent) < terms.parameters.least_survivors(len(state.members)):
         raise ProtocolError(Breach.TOO_FEW, f"{len(sent)} of {len(state.members)} members shared their keys")
     sharers = tuple(sorted(sent))
     deliveries = {
@@ -288,10 +288,9 @@ def close_masking(terms: Terms, state: Masking) -> tuple[Confirming, SurvivorSet
     Raises:
         ProtocolError: They are too few to be opened.
     """
-    if len(state.arrived) < terms.parameters.min_group:
-        raise ProtocolError(
-            Breach.TOO_FEW, f"{len(state.arrived)} survivors, and {terms.parameters.min_group} are needed"
-        )
+    least = terms.parameters.least_survivors(len(state.members))
+    if len(state.arrived) < least:
+        raise ProtocolError(Breach.TOO_FEW, f"{len(state.arrived)} survivors, and {least} are needed")
     following = Confirming(state.context, state.members, state.sharers, state.arrived, state.total)
     return following, SurvivorSet(state.arrived)
 

@@ -8,18 +8,22 @@ leaking (Pasquini et al. 2022).
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from testudo_common.errors import Breach, ProtocolError
 from testudo_common.secagg.codec import Digest
-from testudo_common.secagg.graph import graph_of
+from testudo_common.secagg.graph import graph_of, share_of
 from testudo_common.secagg.groups import largest_group
 from testudo_common.secagg.messages import ClientId, DirectoryEntry
+from testudo_common.secagg.noise import SumNoise
 from testudo_common.secagg.primitives import digest, number
 from testudo_common.secagg.quantize import Layout
 
 LEAST_MIN_GROUP = 3
+_ROUNDING = 1e-9  # 0.1 * 30 is a little more than 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Parameters:
         max_left_out: Largest share of the cohort that may be missing after nonces were revealed, in [0, 1). Whom to
             leave out is the server's choice, made when it can compute the groups: 0 leaves it none.
         layout: What a client's vector holds.
+        noise: What an opened sum must carry at the least, from its honest survivors alone; None: nothing.
     """
 
     group_size: int
@@ -44,6 +49,51 @@ class Parameters:
     dropout: float
     max_left_out: float
     layout: Layout
+    noise: SumNoise | None = None
+
+    def least_survivors(self, members: int) -> int:
+        """Fewest survivors of a group of ``members`` whose sum is opened: with fewer, noise would be missing on it."""
+        if self.noise is None:
+            return self.min_group
+        return max(self.min_group, members - math.floor(self.dropout * members + _ROUNDING))
+
+    def honest_survivors(self, members: int) -> int:
+        """Of these, how many are not on the server's side and so have surely added their noise; 0 or less: nobody.
+
+        One member is taken to be corrupt in any case: whoever looks at the sum knows the noise that it added itself.
+        """
+        return self.least_survivors(members) - max(1, share_of(members, self.corruption))
+
+    def noise_share(self, members: int) -> SumNoise | None:
+        """Deviations of what each of ``members`` adds, so that the honest survivors' noise is the sum's; None for none.
+
+        Raises:
+            ProtocolError: Nobody may be left whose noise is sure.
+        """
+        if self.noise is None:
+            return None
+        honest = self.honest_survivors(members)
+        if honest < 1:
+            raise ProtocolError(
+                Breach.TOO_FEW,
+                f"of a group of {members}, nobody's noise is sure to be in the sum",
+                remedy="Raise group_size or min_group, or lower corruption or dropout, of secure_aggregation",
+            )
+        return self.noise.times(1 / math.sqrt(honest))
+
+    def check_noise(self, cohort_size: int) -> None:
+        """Check that groups of every size that a cohort can be cut into can carry the noise.
+
+        Raises:
+            ProtocolError: In one of them nobody's noise would be sure, a share of it cannot be drawn, or the sum could
+                wrap.
+        """
+        least = min(self.min_cohort, self.group_size)
+        for members in range(least, largest_group(cohort_size, self.group_size) + 1):
+            share = self.noise_share(members)
+            if share is not None:
+                share.check_share()
+                self.layout.check_budget(members, share.times(math.sqrt(members)))
 
     def check(self, cohort_size: int) -> None:
         """Check the numbers against each other and against a cohort of at most ``cohort_size`` clients.
@@ -69,6 +119,8 @@ class Parameters:
         for members in {min(self.group_size, cohort_size), largest_group(cohort_size, self.group_size)}:
             graph_of(members, self.corruption, self.dropout)
         self.layout.check_budget(largest_group(cohort_size, self.group_size))
+        if self.noise is not None:
+            self.check_noise(cohort_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +136,7 @@ class Terms:
         attempt: 0 and up.
         model_digest: 32 bytes.
         parameters: The plan's.
+        clip: S, where it is of this round and not of the plan.
         round_context: 32 bytes that name all of this.
     """
 
@@ -95,6 +148,7 @@ class Terms:
     attempt: int
     model_digest: bytes
     parameters: Parameters
+    clip: float | None = None
     round_context: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +160,7 @@ class Terms:
             number(self.round_number),
             number(self.attempt),
             self.model_digest,
+            *(() if self.clip is None else (struct.pack(">d", self.clip),)),
         )
         object.__setattr__(self, "round_context", named)
 

@@ -16,6 +16,7 @@ from testudo_client.participant import Participant
 from testudo_common.learning.tasks import Examples
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.quantize import Layout
+from testudo_common.secagg.terms import Terms
 from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
@@ -49,8 +50,9 @@ class PoisonedParticipant(Participant):
     def _draw_task(self, seeded: np.random.Generator) -> Examples:
         return self._adversary.task_of(super()._draw_task(seeded), seeded)
 
-    def _encoded(self, layout: Layout, counts: npt.NDArray[np.int64] | None) -> tuple[Vector, Words]:
-        own, words = super()._encoded(layout, counts)
+    def _encoded(self, terms: Terms, members: int, counts: npt.NDArray[np.int64]) -> tuple[Vector, Words]:
+        own, words = super()._encoded(terms, members, counts)
+        layout = terms.parameters.layout
         if self._adversary.poison.garble:
             words[: layout.values] = np.frombuffer(secrets.token_bytes(4 * layout.values), dtype=np.uint32)
         elif self._crafted is not None:

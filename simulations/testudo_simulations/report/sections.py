@@ -10,8 +10,9 @@ from testudo_simulations.report.comparisons import best
 from testudo_simulations.report.drawing import Drawing
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.markup import Markup, block, join, table, tag, text
+from testudo_simulations.report.scores import federated_scores
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary, rows_by_shots
-from testudo_simulations.results import Report, RoundRecord, RunResult
+from testudo_simulations.results import Report, RunResult
 
 Settings = Sequence[SettingSummary]
 SIGNS = {"better": "▲", "worse": "▼", "tie": "≈", None: "·"}
@@ -30,7 +31,8 @@ NOT_COVERED = (
     "epsilon. It spends nothing of the training clients' accounts, since it uses none of their data.",
     "Where a figure or table says “no DP”, or a dot is hollow, adapting itself was not protected. A model adapted "
     "so must stay with its owner.",
-    "The scores in this report were computed in simulation, without noise. They are not part of the guarantee.",
+    "The scores of unseen clients in this report were computed in simulation, without noise. They are not part of the "
+    "guarantee.",
 )
 UNPROTECTED = (
     "No run of this report was differentially private. Updates and models can give away examples they were trained on."
@@ -178,30 +180,8 @@ def secure(settings: Settings) -> Markup:
     robust_rows = [[wording.place(one), wording.robust_line(one.robust, one.secure)] for one in settings]
     caption = "How many poisoned clients are outvoted; no rule by itself stops a backdoor"
     parts.append(table(["", "Poisoning"], robust_rows, caption=caption, numbers=range(0)))
-    parts += [_federated_scores(run) for one in settings for run in one.runs if any(r.metrics for r in run.rounds)]
+    parts += [federated_scores(run, _run_name(run)) for one in settings for run in one.runs]
     return section("What the server saw", *parts)
-
-
-def _federated_scores(run: RunResult) -> Markup:
-    measured = [record for record in run.rounds if record.metrics]
-    names = list(dict.fromkeys(name for record in measured for name in record.metrics.get("after", {})))
-    rows = [
-        [
-            str(record.round),
-            *(
-                f"{_score(record, 'before', name)} → {_score(record, 'after', name)}"
-                for name in names
-            ),
-        ]
-        for record in measured
-    ]  # fmt: skip
-    caption = f"Training clients' own scores, summed securely, before → after adaptation: {_run_name(run)}"
-    return table(["Round", *map(wording.metric_title, names)], rows, caption=caption)
-
-
-def _score(record: RoundRecord, when: str, name: str) -> str:
-    value = record.metrics.get(when, {}).get(name)
-    return wording.MISSING if value is None else wording.number(name, value)
 
 
 def left_out(settings: Settings) -> Markup:

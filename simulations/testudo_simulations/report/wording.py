@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from testudo_simulations.report.summaries import (
@@ -51,6 +51,32 @@ def with_spread(metric: str, spread: Spread) -> str:
     """``77.1 ± 0.8``, or the mean alone where one run has no spread."""
     mean = number(metric, spread.mean)
     return mean if spread.std is None else f"{mean} ± {number(metric, spread.std)}"
+
+
+SCORE_NOISE = (
+    "These scores carry noise, so that they say almost the same whether or not any single example was counted; the "
+    "account includes them. After ± "
+    "stands its standard deviation; two rounds that differ by less than that may not differ. For the calibration error "
+    "(ECE) it is what noise alone would show: the true one is smaller than the one reported."
+)
+SCORES_WITHHELD = (
+    "Not reported are classes and confidence bins with too few examples, or hardly more than their noise, and scores "
+    "that are mostly noise. Averages over classes leave such classes out."
+)
+
+
+def with_noise(metric: str, value: float, noise: float | None) -> str:
+    """``83.1 ± 0.9`` where noise has that standard deviation, or the value alone where the sums are exact."""
+    shown = number(metric, value)
+    return shown if noise is None else f"{shown} ± {number(metric, noise)}"
+
+
+def withheld(counts: Mapping[str, int]) -> str:
+    """``2 classes, 1 bin``; a dash for nothing."""
+    one = {"classes": "class", "bins": "bin", "metrics": "score"}
+    many = {"classes": "classes", "bins": "bins", "metrics": "scores"}
+    parts = [f"{count} {(one if count == 1 else many).get(kind, kind)}" for kind, count in counts.items() if count]
+    return ", ".join(parts) or MISSING
 
 
 def place(setting: SettingSummary) -> str:
