@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 
 class Result(BaseModel):
@@ -54,6 +54,7 @@ class RoundRecord(Result):
             weighed them.
         metrics: ``before`` and ``after`` adaptation -> metric -> value, over the round's training clients together, as
             the secure sum of their counts gives it; empty in a round without.
+        clip: S of the round, where the plan adapts it.
     """
 
     round: int
@@ -64,6 +65,7 @@ class RoundRecord(Result):
     seconds: float
     influence: list[tuple[list[str], float]] = []
     metrics: dict[str, dict[str, float]] = {}
+    clip: float | None = None
 
 
 class CurvePoint(Result):
@@ -74,8 +76,28 @@ class CurvePoint(Result):
     after: float
 
 
+class ClientAccount(Result):
+    """What one client's account says at the unit of a whole client; epsilon is the largest of all clients.
+
+    Attributes:
+        noise_multiplier: Of one secure sum, over the clipping norm.
+        sums: Secure sums that the client took part in, attempts included.
+    """
+
+    epsilon: float
+    target_epsilon: float | None
+    delta: float
+    noise_multiplier: float
+    sums: int
+    accountant: str
+
+
 class PrivacySummary(Result):
-    """What one client's account says at the end of the run; epsilon is the largest of all clients."""
+    """What one client's accounts say at the end of the run; epsilon is the largest of all clients.
+
+    Attributes:
+        client: The other unit's account, where sums carry noise for whole clients.
+    """
 
     unit: Literal["none", "example"]
     epsilon: float | None
@@ -86,6 +108,7 @@ class PrivacySummary(Result):
     max_grad_norm: float | None
     steps_per_client: int
     accountant: str | None
+    client: ClientAccount | None = None
 
 
 class SecureSummary(Result):
@@ -194,7 +217,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[3] = FORMAT_VERSION
+    version: Literal[4] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]
