@@ -66,7 +66,7 @@ def _drowning(plan: FederationPlan, longer: float, members: int, size: int) -> F
     if ratio >= DROWNING:
         found["warning"] = (
             f"the signal drowns: noise in the mean of a group of {members} is {ratio:.2f} of the clipping norm long, "
-            f"and {DROWNING:g} is much; every sum carries the whole noise, so form larger groups (one of the whole cohort, "
-            "if nothing is to be outvoted), take fewer rounds a client, or a smaller model"
+            f"and {DROWNING:g} is much; every sum carries the whole noise, so form larger groups (one of the whole "
+            "cohort, if nothing is to be outvoted), take fewer rounds a client, or a smaller model"
         )
     return found
