@@ -54,11 +54,11 @@ def metric_counts_of(plan: FederationPlan) -> MetricCounts:
 
 
 def unclipped_share(plan: FederationPlan, total: int, clients: int) -> float | None:
-    """The share of ``clients`` whose updates were not clipped, from the last count of their sums; in [0, 1].
+    """The share of ``clients`` whose updates were not clipped, from the last count of their sums.
 
-    None where the plan counts no such thing. What noise takes out of [0, 1] is taken back: it can mean nothing.
+    None where the plan counts no such thing. Noise may take it out of [0, 1]; taking it back would bias S.
     """
-    return min(1.0, max(0.0, total / (UNCLIPPED * clients))) if plan.adapts_clip else None
+    return total / (UNCLIPPED * clients) if plan.adapts_clip else None
 
 
 def wanted_noise(plan: FederationPlan, round_number: int) -> WantedNoise | None:

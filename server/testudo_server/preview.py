@@ -11,6 +11,7 @@ from testudo_common.privacy.events import SampledGaussian
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
 from testudo_common.robustness import count_of_share, failure_of
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
+from testudo_server.noise_preview import client_noise_figures
 
 
 def _secure_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
@@ -95,6 +96,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         PlannerError: So many poisoned clients cannot be outvoted.
         ModelError: The plan's model cannot be built.
         PrivacyError: No noise is enough for the plan's epsilon.
+        ProtocolError: A client cannot draw its share of the noise, or a sum with it does not fit.
     """
     rounds = plan.rounds
     participations = rounds.max_participations
@@ -123,4 +125,5 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         "delta": plan.privacy.delta if plan.private else None,
         "noise_multiplier": noise_multiplier,
         "accountant": plan.privacy.accountant if plan.private else None,
+        **client_noise_figures(plan, size),  # noise leaves fewer bits, and needs more survivors
     }

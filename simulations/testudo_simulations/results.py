@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 
 class Result(BaseModel):
@@ -58,6 +58,7 @@ class RoundRecord(Result):
             number; empty where the sums are exact.
         withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported, for too
             few examples or too much noise.
+        clip: S of the round, where the plan adapts it.
     """
 
     round: int
@@ -70,6 +71,7 @@ class RoundRecord(Result):
     metrics: dict[str, dict[str, float]] = {}
     metric_noise: dict[str, dict[str, float]] = {}
     withheld: dict[str, dict[str, int]] = {}
+    clip: float | None = None
 
 
 class CurvePoint(Result):
@@ -80,8 +82,28 @@ class CurvePoint(Result):
     after: float
 
 
+class ClientAccount(Result):
+    """What one client's account says at the unit of a whole client; epsilon is the largest of all clients.
+
+    Attributes:
+        noise_multiplier: Of one secure sum, over the clipping norm.
+        sums: Secure sums that the client took part in, attempts included.
+    """
+
+    epsilon: float
+    target_epsilon: float | None
+    delta: float
+    noise_multiplier: float
+    sums: int
+    accountant: str
+
+
 class PrivacySummary(Result):
-    """What one client's account says at the end of the run; epsilon is the largest of all clients."""
+    """What one client's accounts say at the end of the run; epsilon is the largest of all clients.
+
+    Attributes:
+        client: The other unit's account, where sums carry noise for whole clients.
+    """
 
     unit: Literal["none", "example"]
     epsilon: float | None
@@ -92,6 +114,7 @@ class PrivacySummary(Result):
     max_grad_norm: float | None
     steps_per_client: int
     accountant: str | None
+    client: ClientAccount | None = None
 
 
 class SecureSummary(Result):
@@ -172,6 +195,7 @@ class RunResult(Result):
         parameters: Number of shared parameters d.
         federation: Where the data comes from, one line.
         excluded_clients: (client, reason) of clients left out of the federation.
+        statement: The privacy statement: see testudo_common.privacy.statement.
     """
 
     name: str
@@ -189,6 +213,7 @@ class RunResult(Result):
     unseen_clients: int
     excluded_clients: list[tuple[str, str]]
     privacy: PrivacySummary
+    statement: dict[str, object]
     secure: SecureSummary
     robust: RobustSummary
     rounds: list[RoundRecord]
@@ -200,7 +225,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[3] = FORMAT_VERSION
+    version: Literal[4] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]

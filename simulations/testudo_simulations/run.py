@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from testudo_common.errors import UsageError
@@ -21,13 +19,11 @@ from testudo_common.files import write_atomically
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
-from testudo_common.privacy.accountant import epsilon_of
-from testudo_common.privacy.events import SampledGaussian
-from testudo_common.privacy.planned import planned_event, scored_participations, scores_spending
 from testudo_common.vectors import Vector, vector_digest
 from testudo_server.coordinator import OnRound
 from testudo_server.robust import outvoted
 from testudo_server.store import RoundRecord, RunState, RunStore
+from testudo_simulations.accounts import Busiest, privacy_summary, run_statement
 from testudo_simulations.arms import OnProgress, comparison_arms, our_arms
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
@@ -36,7 +32,6 @@ from testudo_simulations.inline_backend import federate_in_process
 from testudo_simulations.results import (
     Cost,
     CurvePoint,
-    PrivacySummary,
     RobustSummary,
     RunResult,
 )
@@ -109,6 +104,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     if request.comparisons:
         arms += comparison_arms(evaluator, federation, splits, on_progress)
     records = store.records()
+    busiest = Busiest.of(plan, state, records)
     result = RunResult(
         name=plan.name,
         setting=request.setting,
@@ -124,7 +120,8 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         training_clients=len(federation.training),
         unseen_clients=len(federation.unseen),
         excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
-        privacy=_privacy_summary(plan, state, records),
+        privacy=privacy_summary(plan, busiest),
+        statement=run_statement(plan, busiest),
         secure=secure_summary(
             plan, records, len(state.model), client_cpu_seconds, masks=request.backend != "mask-free"
         ),
@@ -208,52 +205,6 @@ def _curve_kept(out: Path, last_round: int) -> list[CurvePoint]:
     return [point for point in points if point.round <= last_round]
 
 
-def _privacy_summary(plan: FederationPlan, state: RunState, records: Sequence[RoundRecord]) -> PrivacySummary:
-    """The account of the client that was asked most often; a round it was asked in counts, whatever became of it.
-
-    So does each attempt at a round, since a client may have trained anew for it, but never more often than planned.
-    Scores are counted in the same way; who scored most often is taken to be who trained most often.
-    """
-    event = planned_event(plan)
-    asked, scored = Counter(state.participations), Counter[str]()
-    for record in records:
-        attempts = max((group.attempt for group in record.groups), default=0)
-        asked.update(dict.fromkeys(record.cohort, attempts))
-        if plan.evaluates_in(record.round):
-            scored.update(dict.fromkeys(record.cohort, 1 + attempts))
-    most = max(asked.values(), default=0)
-    if plan.rounds.max_participations is not None:
-        most = min(most, plan.rounds.max_participations)
-    if event is None:
-        steps = most * plan.inner.steps * plan.task.tasks_per_client
-        return PrivacySummary(
-            unit="none",
-            epsilon=None,
-            target_epsilon=None,
-            delta=None,
-            noise_multiplier=None,
-            sample_rate=None,
-            max_grad_norm=None,
-            steps_per_client=steps,
-            accountant=None,
-        )
-    spent = SampledGaussian(event.noise_multiplier, event.sample_rate, most * event.steps)
-    times = min(max(scored.values(), default=0), scored_participations(plan))
-    for_scores = scores_spending(plan).times(times).example if times else ()
-    epsilon = epsilon_of([spent, *for_scores], plan.privacy.delta, plan.privacy.accountant)
-    return PrivacySummary(
-        unit="example",
-        epsilon=epsilon if np.isfinite(epsilon) else None,
-        target_epsilon=plan.privacy.epsilon,
-        delta=plan.privacy.delta,
-        noise_multiplier=event.noise_multiplier,
-        sample_rate=event.sample_rate,
-        max_grad_norm=plan.privacy.max_grad_norm,
-        steps_per_client=spent.steps,
-        accountant=plan.privacy.accountant,
-    )
-
-
 def _robust_summary(plan: FederationPlan, records: Sequence[RoundRecord]) -> RobustSummary:
     return RobustSummary(
         rule=list(plan.robust_rule),
@@ -277,4 +228,5 @@ def _round_result(record: RoundRecord) -> RoundResult:
         metrics={name: dict(values) for name, values in record.metrics.items()},
         metric_noise={name: dict(values) for name, values in record.metric_noise.items()},
         withheld={name: dict(values) for name, values in record.withheld.items()},
+        clip=record.clip,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -641,6 +642,39 @@ def test_preview_of_a_private_plan() -> None:
     smaller = preview(one_round, None)["epsilon_of_one_client"]
     assert isinstance(smaller, float)
     assert smaller < found["epsilon_of_one_client"]
+
+
+def noisy(*settings: str) -> FederationPlan:
+    return make_plan(
+        'secure_aggregation.mode="secure"', "rounds.cohort_size=40", "secure_aggregation.group_size=20", *settings
+    )
+
+
+def test_preview_of_client_level_privacy() -> None:
+    target = noisy("client_privacy.epsilon=8", "outer.max_update_norm=1.0")
+    assert preview(target, None)["client_level_epsilon"] is None, "it depends on the number of clients"
+    found = preview(target, 160)
+    assert isinstance(found["client_level_epsilon"], float)
+    assert 7.9 <= found["client_level_epsilon"] <= 8
+    assert (found["fewest_clients_in_a_sum"], found["members_that_may_drop_out_of_a_group"]) == (16, 4)
+    assert found["honest_survivors_that_carry_its_noise"] == 14
+    assert found["bits_a_coordinate"] == 16
+    multiplier = found["client_level_noise_multiplier"]
+    assert isinstance(multiplier, float)
+    ratio = found["noise_of_a_groups_mean_over_clipping_norm"]
+    assert ratio == pytest.approx(multiplier * math.sqrt(8) / 20, rel=1e-3)
+    assert "warning" not in found
+    assert "client_level_epsilon" not in preview(noisy(), 160)
+
+
+def test_preview_warns_where_the_signal_drowns() -> None:
+    """A sum carries the whole noise, so groups of half the size have twice of it in their means."""
+    plan = noisy("client_privacy.noise_multiplier=3", "model.inputs=[4]")
+    assert "warning" not in preview(plan, 160)
+    smaller = preview(
+        noisy("client_privacy.noise_multiplier=3", "model.inputs=[4]", "secure_aggregation.group_size=10"), 160
+    )
+    assert "larger groups" in str(smaller["warning"])
 
 
 def test_preview_of_a_plan_whose_model_is_left_open() -> None:

@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from testudo_common.errors import Breach, ProtocolError
 from testudo_common.secagg.codec import Digest
@@ -88,12 +89,7 @@ class Parameters:
             ProtocolError: In one of them nobody's noise would be sure, a share of it cannot be drawn, or the sum could
                 wrap.
         """
-        least = min(self.min_cohort, self.group_size)
-        for members in range(least, largest_group(cohort_size, self.group_size) + 1):
-            share = self.noise_share(members)
-            if share is not None:
-                share.check_share()
-                self.layout.check_budget(members, share.times(math.sqrt(members)))
+        _check_noise(self, cohort_size)
 
     def check(self, cohort_size: int) -> None:
         """Check the numbers against each other and against a cohort of at most ``cohort_size`` clients.
@@ -121,6 +117,17 @@ class Parameters:
         self.layout.check_budget(largest_group(cohort_size, self.group_size))
         if self.noise is not None:
             self.check_noise(cohort_size)
+
+
+@lru_cache(maxsize=64)
+def _check_noise(parameters: Parameters, cohort_size: int) -> None:
+    """Once for all clients of a process: there can be thousands of sizes."""
+    least = min(parameters.min_cohort, parameters.group_size)
+    for members in range(least, largest_group(cohort_size, parameters.group_size) + 1):
+        share = parameters.noise_share(members)
+        if share is not None:
+            share.check_share()
+            parameters.layout.check_budget(members, share.times(math.sqrt(members)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,10 @@ def _shots_cell(setting: SettingSummary, arm: ArmSummary | None, won: ArmSummary
 
 def privacy(settings: Settings) -> Markup:
     """The guarantee and its limits in plain words, and each setting's account."""
+    whole = [_client_sentence(setting) for setting in settings if setting.privacy.client is not None]
     protected = [setting for setting in settings if setting.privacy.unit != "none"]
     if not protected:
-        return section("Privacy", tag("p", UNPROTECTED))
+        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]))
     columns = [_account(setting) for setting in settings]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     accounts = table(["", *map(wording.place, settings)], rows, caption="The largest account of any client")
@@ -139,9 +140,16 @@ def privacy(settings: Settings) -> Markup:
         "Privacy",
         tag("p", GUARANTEE),
         accounts,
+        *whole,
         tag("h3", "What is not covered"),
         tag("ul", *(tag("li", sentence) for sentence in NOT_COVERED)),
     )
+
+
+def _client_sentence(setting: SettingSummary) -> Markup:
+    assert setting.privacy.client is not None
+    said = wording.client_account_line(setting.privacy.client)
+    return tag("p", f"{wording.place(setting)}, against whoever sees sums and the model: {said}.")
 
 
 def _account(setting: SettingSummary) -> dict[str, str]:

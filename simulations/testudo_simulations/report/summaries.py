@@ -221,9 +221,10 @@ def _curve(runs: list[RunResult]) -> tuple[CurveSummary, ...]:
     )
 
 
-def _spent(privacy: PrivacySummary) -> float:
-    """Order of accounts by what they spent; no bound at all is the most."""
-    return math.inf if privacy.unit == "none" or privacy.epsilon is None else privacy.epsilon
+def _spent(privacy: PrivacySummary) -> tuple[float, float]:
+    """Order of accounts by what they spent, of examples first; no bound at all is the most."""
+    example = math.inf if privacy.unit == "none" or privacy.epsilon is None else privacy.epsilon
+    return example, math.inf if privacy.client is None else privacy.client.epsilon
 
 
 def _together(found: Sequence[SecureSummary]) -> SecureSummary:

@@ -13,7 +13,15 @@ from testudo_simulations.report.summaries import (
     Spread,
     without_privacy,
 )
-from testudo_simulations.results import Cost, PrivacySummary, Report, RobustSummary, RunResult, SecureSummary
+from testudo_simulations.results import (
+    ClientAccount,
+    Cost,
+    PrivacySummary,
+    Report,
+    RobustSummary,
+    RunResult,
+    SecureSummary,
+)
 
 MISSING = "–"
 DIVERGED = "diverged"
@@ -88,6 +96,9 @@ def place(setting: SettingSummary) -> str:
         return f"At epsilon {named.removeprefix('epsilon = ')}"
     if named:
         return f"With {named}"
+    if account.unit == "none" and account.client is not None:
+        whole = account.client.target_epsilon or account.client.epsilon
+        return f"At epsilon {epsilon(whole)} for a whole client"
     if account.unit == "none":
         return "Without differential privacy"
     target = account.target_epsilon
@@ -144,7 +155,11 @@ def delta(value: float) -> str:
 
 
 def privacy_line(privacy: PrivacySummary) -> str:
-    """Unit, epsilon, delta, accountant, noise and steps in one line."""
+    """Unit, epsilon, delta, accountant, noise and steps in one line; of each unit's account where there are two."""
+    if privacy.client is not None:
+        whole = client_account_line(privacy.client)
+        examples = privacy.model_copy(update={"client": None})
+        return whole if privacy.unit == "none" else f"{privacy_line(examples)}. And {whole}"
     if privacy.unit == "none":
         return "none; training is not differentially private"
     spent = f"epsilon {epsilon(privacy.epsilon)}"
@@ -158,6 +173,21 @@ def privacy_line(privacy: PrivacySummary) -> str:
         *_named_number("sample rate", privacy.sample_rate),
         *_named_number("clipped at", privacy.max_grad_norm),
         f"{privacy.steps_per_client} steps a client",
+    ]
+    return "; ".join(parts)
+
+
+def client_account_line(account: ClientAccount) -> str:
+    """The account of a whole client, against whoever sees sums and the model."""
+    spent = f"epsilon {epsilon(account.epsilon)}"
+    if account.target_epsilon is not None:
+        spent += f" of {account.target_epsilon:g}"
+    parts = [
+        "unit: one client, in secure sums",
+        f"{spent} spent at delta {delta(account.delta)}",
+        f"accountant {printable(account.accountant).upper()}",
+        *_named_number("noise multiplier", account.noise_multiplier),
+        f"{account.sums} sums a client",
     ]
     return "; ".join(parts)
 
