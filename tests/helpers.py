@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from testudo_client.consent import Consent
+from testudo_client.gate import Gate
+from testudo_client.ledger import Ledger
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
@@ -17,6 +21,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
+from testudo_simulations.consent import SimulatedConsent
 
 CLASSIFICATION: dict[str, Any] = {
     "name": "small",
@@ -75,6 +80,23 @@ def without_noise(noise_multiplier: float, max_grad_norm: float, seeded: np.rand
     return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
 
 
+_LEDGERS: WeakKeyDictionary[ClientStore, Ledger] = WeakKeyDictionary()
+
+
+def ledger_of(store: ClientStore) -> Ledger:
+    """The ledger that goes with a store: beside its files, or as long in memory as the store is."""
+    folder = store._folder
+    if folder is not None:
+        return Ledger(folder / "ledger.db", durable=False)
+    return _LEDGERS.setdefault(store, Ledger(None))
+
+
+def gate_of(plan: FederationPlan, store: ClientStore, consent: Consent | None = None, **more: Any) -> Gate:
+    """A gate that lets through all that the plan's own ceilings allow."""
+    consent = SimulatedConsent(plan) if consent is None else consent
+    return Gate(plan, ledger_of(store), consent, "ab" * 32, **more)
+
+
 def make_participant(
     plan: FederationPlan, examples: Examples | None = None, store: ClientStore | None = None, **more: Any
 ) -> Participant:
@@ -83,6 +105,6 @@ def make_participant(
         "ada",
         plan,
         make_examples() if examples is None else examples,
-        ClientStore(None) if store is None else store,
-        **more,
+        store := ClientStore(None) if store is None else store,
+        **{"gate": gate_of(plan, store), **more},
     )

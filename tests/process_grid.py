@@ -33,6 +33,7 @@ from testudo_common.flower_records import TRAIN, from_records
 from testudo_common.plan.load import load_plan
 from testudo_common.secagg.messages import MESSAGES
 from testudo_common.wire import SecureMessage, TrainRequest
+from testudo_simulations.consent import simulated_gate
 from testudo_simulations.federations import load_federation
 from testudo_simulations.grid import InProcessGrid
 
@@ -91,7 +92,9 @@ def serve(pipe: Connection, node: Node) -> None:
         if not participants:
             federation = load_federation(load_plan(node.plan), None)
             examples, membership = federation.training[node.client], read_membership(node.folder / "keys")
-            participants.append(Participant(node.client, federation.plan, examples, node.store, membership=membership))
+            gate = simulated_gate(federation.plan, node.client, node.folder / "state")
+            made = Participant(node.client, federation.plan, examples, node.store, gate, membership=membership)
+            participants.append(made)
         return participants[0]
 
     client_app = build_client_app(participant_of)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from helpers import make_examples, make_plan, request_for
+from helpers import gate_of, make_examples, make_plan, request_for
 from testudo_client.membership import Membership
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
@@ -96,11 +96,13 @@ class Members:
 
     def make(self, name: str, store: ClientStore | None = None) -> Participant:
         """A new participant of that name, on its store or another; as after a restart."""
+        store = store or self.stores[name]
         return self._kinds.get(name, Participant)(
             name,
             self.plan,
             self._examples(self.names.index(name)),
-            store or self.stores[name],
+            store,
+            gate_of(self.plan, store),
             self.learner,
             membership=self.membership_of(name),
             **self._more,

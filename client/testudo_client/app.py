@@ -15,7 +15,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from testudo_client.consent import OwnerConsent
 from testudo_client.data import load_owner_examples
+from testudo_client.gate import REASONS, Gate
+from testudo_client.home import OwnerHome
+from testudo_client.ledger import FINGERPRINT_KEY_FILE
+from testudo_client.ledger.fingerprint import fingerprint_key, fingerprint_of
 from testudo_client.membership import read_membership
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
@@ -59,7 +64,8 @@ def _answer(message: Message, context: Context, participant_of: ParticipantOf) -
     except Exception as error:
         _LOG.error("a request was refused: %s", _safe(error))
         if isinstance(request, TrainRequest | SecureMessage):
-            return Refusal(request.plan_digest, request.round, request.attempt, RefusalReason.INTERNAL)
+            reason = next((word for kind, word in REASONS.items() if isinstance(error, kind)), RefusalReason.INTERNAL)
+            return Refusal(request.plan_digest, request.round, request.attempt, reason)
         return Refusal(_NO_PLAN, 0, 0, RefusalReason.INTERNAL)
 
 
@@ -69,33 +75,47 @@ def _safe(error: Exception) -> str:
 
 
 @lru_cache(maxsize=64)
-def _participant(client_id: str, plan: str, data: str, state: str, keys: str) -> Participant:
+def _participant(owner: str, plan: str, data: str) -> Participant:
     torch.set_num_threads(1)
-    loaded = load_plan(Path(plan))
-    membership = read_membership(Path(keys)) if keys else None
+    home, loaded = OwnerHome(Path(owner)), load_plan(Path(plan))
+    policy = home.policy()
+    ledger = home.ledger(policy)
+    consent = OwnerConsent(home, loaded, policy.client, ledger=ledger)
+    consent.check()  # before the data is read
+    membership = read_membership(home.folder) if loaded.secure else None
     examples = load_owner_examples(loaded, Path(data))
-    return Participant(client_id, loaded, examples, ClientStore(Path(state)), membership=membership)
+    fingerprint = fingerprint_of(examples, fingerprint_key(home.folder / FINGERPRINT_KEY_FILE))
+    gate = Gate(loaded, ledger, consent, fingerprint, log=home.log)
+    return Participant(policy.client, loaded, examples, ClientStore(home.state), gate, membership=membership)
 
 
 def participant_from_context(context: Context) -> Participant:
     """The owner's participant, from what the owner wrote into the node's configuration.
 
-    ``keys`` names the folder of its membership, which a plan with secure aggregation needs. Under Flower's simulation a
-    node has a partition instead, which the installed simulator answers for.
+    ``owner`` names its folder, with its policy, key, approvals and ledger. Nothing is read of ``data`` unless the
+    policy allows the plan and the owner has approved it. Under Flower's simulation a node has a partition instead,
+    which the installed simulator answers for.
 
     Raises:
-        UsageError: The configuration names no client id, plan, data or state.
+        UsageError: The configuration names no folder, plan or data.
+        PolicyError, ApprovalError, LedgerError: The owner does not consent. It stands in the owner's log.
     """
     if "partition-id" in context.node_config:
         return simulated_participant(context)
-    keys = ("client-id", "plan", "data", "state")
+    keys = ("owner", "plan", "data")
     missing = [key for key in keys if not context.node_config.get(key)]
     if missing:
         raise UsageError(
             f"the node's configuration has no {', '.join(missing)}",
-            remedy='start it with --node-config \'client-id="..." plan="..." data="..." state="..." keys="..."\'',
+            remedy='start it with --node-config \'owner="my-folder" plan="plan.toml" data="mine.csv"\'',
         )
-    return _participant(*(str(context.node_config[key]) for key in keys), keys=str(context.node_config.get("keys", "")))
+    owner, plan, data = (str(context.node_config[key]) for key in keys)
+    try:
+        return _participant(owner, plan, data)
+    except TestudoError as error:
+        if Path(owner).is_dir():
+            OwnerHome(Path(owner)).log.refused(error, reason="cannot_start")
+        raise
 
 
 def simulated_participant(context: Context) -> Participant:

@@ -8,28 +8,26 @@ are the steps of that protocol.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from testudo_client.evaluate import federated_sums
+from testudo_client.gate import REASONS, SENTENCES, Gate
 from testudo_client.membership import Membership
+from testudo_client.meta_update import MechanismFactory, meta_update, os_mechanism
 from testudo_client.secure_side import SecureSide
 from testudo_client.store import ClientMemory, ClientStore
-from testudo_client.train import Mechanism, run_private_inner_loop
-from testudo_common.errors import Breach, DataError, ProtocolError, UsageError
-from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
+from testudo_common.errors import Breach, BudgetError, DataError, ProtocolError, UsageError
+from testudo_common.learning.inner_loop import LocalCentre
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
-from testudo_common.privacy.accountant import epsilon_of
-from testudo_common.privacy.events import Events, compose
-from testudo_common.privacy.planned import planned_event, steps_per_round
+from testudo_common.privacy.events import Events
+from testudo_common.privacy.planned import planned_event
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.primitives import derive, random_secret
 from testudo_common.secagg.quantize import Contribution, encode
@@ -38,17 +36,9 @@ from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 
-_LOG = logging.getLogger("testudo.client")
-
+_REFUSED = tuple(REASONS)
 _BAD_LUCK = frozenset({Breach.TOO_FEW, Breach.CONFIRMATION})
 """What dropouts alone bring about too; the server must not take it for a member's fault."""
-
-MechanismFactory = Callable[[float, float, np.random.Generator], Mechanism]
-
-
-def os_mechanism(noise_multiplier: float, max_grad_norm: float, _seeded: np.random.Generator) -> Mechanism:
-    """Noise and samples from the operating system: the only mechanism that gives privacy."""
-    return Mechanism.from_os(noise_multiplier, max_grad_norm)
 
 
 def _is_unclipped(update: Vector, max_norm: float) -> bool:
@@ -63,7 +53,8 @@ class Participant:
         client_id: Its name in the federation; enters the seed of what may be seeded.
         plan: The copy installed here, not one the server sent.
         examples: This owner's training examples.
-        store: Where it remembers what it spent and replied.
+        store: Where it remembers what it replied, and the session it is in.
+        gate: Consent and ledger: asked before data is touched.
         learner: The plan's model; may be shared between participants of one thread.
         mechanism: Makes the DP mechanism of a round; anything but the default is for tests with zero noise.
         membership: Its key and the roster; needed under a plan with secure aggregation.
@@ -82,6 +73,7 @@ class Participant:
         plan: FederationPlan,
         examples: Examples,
         store: ClientStore,
+        gate: Gate,
         learner: Learner | None = None,
         mechanism: MechanismFactory = os_mechanism,
         membership: Membership | None = None,
@@ -91,6 +83,7 @@ class Participant:
         self.plan_digest = plan.digest
         self._examples = examples
         self._store = store
+        self._gate = gate
         self._learner = learner if learner is not None else Learner(plan)
         self._mechanism = mechanism
         self._membership = membership
@@ -111,9 +104,10 @@ class Participant:
 
     def answer(self, message: TrainRequest | SecureMessage) -> TrainReply | SecureMessage | Refusal:
         """Answer one message of the server."""
-        if isinstance(message, SecureMessage):
-            return self.step(message)
-        return self.train(message)
+        with self._store.exclusive():
+            if isinstance(message, SecureMessage):
+                return self.step(message)
+            return self.train(message)
 
     def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
         """Answer one request: with an update (the same one again for the same request), or a refusal.
@@ -122,6 +116,13 @@ class Participant:
         """
         if reason := self._fault_of(request):
             return self._refuse(request, reason)
+        try:
+            self._gate.check()
+            return self._trained(request)
+        except _REFUSED as error:
+            return self._refuse(request, REASONS[type(error)], str(error))
+
+    def _trained(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
         if self._secure is not None and (reason := self._secure.fault_of(request)):
             return self._refuse(request, reason)
         update = self._update_for(request)
@@ -139,13 +140,22 @@ class Participant:
         """Answer one step of secure aggregation after training."""
         if self._secure is None or message.plan_digest != self.plan_digest:
             return self._refuse(message, RefusalReason.OTHER_PLAN)
+
+        def charged(terms: Terms, members: int, counts: npt.NDArray[np.int64]) -> tuple[Vector, Words]:
+            self._gate.charge_sum(message.round, message.attempt)
+            return self._encoded(terms, members, counts)
+
         try:
+            self._gate.check()
             with self._timed():
-                return self._secure.step(message, self._encoded)
+                return self._secure.step(message, charged)
+        except _REFUSED as error:
+            return self._refuse(message, REASONS[type(error)], str(error))
         except ProtocolError as error:
-            _LOG.warning("secure aggregation, round %d: %s", message.round, error)
             bad_luck = error.breach in _BAD_LUCK
-            return self._refuse(message, RefusalReason.TOO_FEW if bad_luck else RefusalReason.PROTOCOL_BROKEN)
+            return self._refuse(
+                message, RefusalReason.TOO_FEW if bad_luck else RefusalReason.PROTOCOL_BROKEN, str(error)
+            )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -179,6 +189,11 @@ class Participant:
         if not self.plan.evaluates_in(request.round):
             return np.empty(0, dtype=np.int64)
         counts, event = metric_counts_of(self.plan), planned_event(self.plan)
+        try:
+            self._gate.charge_scores(request.round, request.attempt)
+        except BudgetError as error:  # the sum can do without this client's scores; the update is worth more
+            self._gate.refused(request, RefusalReason.PRIVACY_SPENT, f"no scores in this round: {error}")
+            return np.zeros(2 * counts.size, dtype=np.int64)
         seeded, mechanism = self._seeded(request.round, "evaluation"), None
         if event is not None:
             mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
@@ -207,15 +222,18 @@ class Participant:
         return self._update_for(request)
 
     def _update_for(self, request: TrainRequest) -> Vector | RefusalReason:
-        """The update for ``request``: the one remembered, unless it was used up, or a new one."""
+        """The update for ``request``: the one remembered, unless it was used up, or a new one.
+
+        Raises:
+            BudgetError: A new one does not fit into an account.
+            LedgerError: The ledger cannot be trusted.
+        """
         memory = self._store.load(self.plan_digest)
         if (memory.last_round, memory.last_model_digest) == (request.round, request.model_digest):
             assert memory.last_update is not None
             if self._secure is None or not self._secure.has_used(memory.last_update):
                 return memory.last_update
-        if not self._affordable(memory.events):
-            return RefusalReason.PRIVACY_SPENT
-        return self._train_and_remember(request, memory)
+        return self._train_and_remember(request)
 
     def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
         if request.plan_digest != self.plan_digest:
@@ -228,59 +246,27 @@ class Participant:
             return RefusalReason.OTHER_MODEL
         return None
 
-    def _train_and_remember(self, request: TrainRequest, memory: ClientMemory) -> Vector | RefusalReason:
+    def _train_and_remember(self, request: TrainRequest) -> Vector | RefusalReason:
+        self._learner.start_from(request.model)  # a model that cannot be used costs nothing
+        reservation = self._gate.charge_training(request.round, request.attempt)
         try:
-            update, spent = self._train_tasks(request)
+            seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
+            update = meta_update(self._learner, self.plan, request.model, self._draw_task, self._mechanism, seeded)
         except DataError:
             return RefusalReason.DATA_UNUSABLE
         if not np.isfinite(update).all():
             # Charged all the same: the refusal tells that training diverged, and that was computed from the data.
-            self._store.save(self.plan_digest, replace(memory, events=compose([*memory.events, *spent])))
             return RefusalReason.DATA_UNUSABLE
         update = clip_to_norm(update, self.plan.outer.max_update_norm)
-        # Remembered before it is sent: what leaves is always accounted for.
-        self._store.save(self.plan_digest, memory.after(request.round, request.model_digest, update, spent))
+        # Remembered before it is sent: a retry sends the same bytes again.
+        self._store.save(self.plan_digest, ClientMemory(request.round, request.model_digest, update))
+        self._gate.kept(reservation, update)
         return update
 
     @property
     def spent(self) -> Events:
-        """Everything spent so far under this plan, composed."""
-        return self._store.load(self.plan_digest).events
-
-    def _affordable(self, spent: Events) -> bool:
-        event = planned_event(self.plan)
-        target = self.plan.privacy.epsilon
-        if event is None:
-            return True
-        planned = compose([*spent, event])
-        limit = self.plan.rounds.max_participations
-        if limit is not None and sum(e.steps for e in planned) > limit * steps_per_round(self.plan):
-            return False
-        if target is None:
-            return True
-        return epsilon_of(planned, self.plan.privacy.delta, self.plan.privacy.accountant) <= target
-
-    def _train_tasks(self, request: TrainRequest) -> tuple[Vector, Events]:
-        """The mean meta-update of this round's tasks, not finite if training diverged, and what they cost."""
-        seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
-        total = np.zeros(self._learner.size, dtype=np.float64)
-        spent: list[Events] = []
-        for _ in range(self.plan.task.tasks_per_client):
-            self._learner.start_from(request.model)
-            spent.append(self._train_one(self._draw_task(seeded), seeded))
-            total += self._learner.vector().astype(np.float64) - request.model
-        mean = (total / self.plan.task.tasks_per_client).astype(np.float32)
-        return mean, compose(e for events in spent for e in events)
-
-    def _train_one(self, task: Examples, seeded: np.random.Generator) -> Events:
-        inner = self.plan.inner
-        loop = InnerLoop(inner.steps, inner.learning_rate, inner.sample_rate)
-        event = planned_event(self.plan)
-        if event is None:
-            run_inner_loop(self._learner, task, loop, seeded)
-            return ()
-        mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
-        return (run_private_inner_loop(self._learner, task, loop, mechanism),)
+        """Everything spent so far under this plan at the unit of one example, composed."""
+        return self._gate.spent.example
 
     def _draw_task(self, seeded: np.random.Generator) -> Examples:
         task = self.plan.task
@@ -295,5 +281,6 @@ class Participant:
         label = "|".join([str(self.plan.seed), self.client_id, str(round_number), *more]).encode()
         return np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
 
-    def _refuse(self, message: TrainRequest | SecureMessage, reason: RefusalReason) -> Refusal:
+    def _refuse(self, message: TrainRequest | SecureMessage, reason: RefusalReason, sentence: str = "") -> Refusal:
+        self._gate.refused(message, reason, sentence or SENTENCES[reason])
         return Refusal(self.plan_digest, message.round, message.attempt, reason)

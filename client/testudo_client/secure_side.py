@@ -22,7 +22,7 @@ from testudo_common.roster import Roster
 from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
 from testudo_common.secagg.masking import Words
-from testudo_common.secagg.messages import MESSAGES, Reply
+from testudo_common.secagg.messages import MESSAGES, Deliveries, Reply
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.vectors import Vector, vector_digest
@@ -141,7 +141,7 @@ class SecureSide:
         terms = self._terms(session.round, session.attempt, session.model_digest, clip)
         state, received = self._whole(CLIENT_STATES, session.state), MESSAGES.decode(message.body)
         vector, used = None, session.used
-        if isinstance(state, Shared):
+        if isinstance(state, Shared) and isinstance(received, Deliveries):  # anything else must not cost a mask
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
             update, vector = encoded(terms, len(state.members), counts)
             if _named(update) in used:  # a request that was refused in between can have trained it again

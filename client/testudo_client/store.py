@@ -1,26 +1,29 @@
-"""What a client remembers: what it has spent, its last update, and the session of secure aggregation it is in.
+"""What a client remembers: its last update, and the session of secure aggregation it is in.
 
 Two files, each replaced as a whole. The update is what makes a retry of a round re-send the same bytes instead of
-spending twice; the session holds secrets of a round and is replaced at each of its steps. Not a ledger: it refuses
-nothing. A file is read again each time, since another process may answer for the same client in the next message.
+spending twice; the session holds secrets of a round and is replaced at each of its steps. What was spent is not here
+but in the ledger. A file is read again each time, since another process may answer for the same client in the next
+message; a lock keeps two of them from answering at once.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import safetensors
 from safetensors.numpy import load, save
 
-from testudo_common.errors import CheckpointError, PrivacyError
+from testudo_common.errors import CheckpointError
 from testudo_common.files import write_atomically
-from testudo_common.privacy.events import Events, SampledGaussian, compose
 from testudo_common.vectors import Vector
 
-_FORMAT = "testudo-client-1"
+_FORMAT = "testudo-client-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +31,14 @@ class ClientMemory:
     """A client's memory of one plan.
 
     Attributes:
-        events: Everything spent so far on this client's data under this plan, composed.
         last_round: The last round replied to; 0 before the first.
         last_model_digest: The model that reply was trained from.
         last_update: ``float32[d]``, or None before the first.
     """
 
-    events: Events = ()
     last_round: int = 0
     last_model_digest: str = ""
     last_update: Vector | None = field(default=None, repr=False, compare=False)
-
-    def after(self, round_number: int, model_digest: str, update: Vector, spent: Events) -> ClientMemory:
-        """This memory with one more reply in it."""
-        return replace(
-            self,
-            events=compose([*self.events, *spent]),
-            last_round=round_number,
-            last_model_digest=model_digest,
-            last_update=update,
-        )
 
 
 class ClientStore:
@@ -63,6 +54,20 @@ class ClientStore:
         self._durable = durable
         self._memory: dict[str, ClientMemory] = {}
         self._sessions: dict[str, bytes] = {}
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other process from answering for this client meanwhile; wait until none does."""
+        if self._folder is None:
+            yield
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go of when the file is closed, also by a kill
+            yield
+        finally:
+            os.close(descriptor)
 
     def load(self, plan_digest: str) -> ClientMemory:
         """The memory under this plan; empty if there is none.
@@ -99,7 +104,6 @@ class ClientStore:
                 "plan_digest": plan_digest,
                 "last_round": str(memory.last_round),
                 "last_model_digest": memory.last_model_digest,
-                "events": json.dumps([[e.noise_multiplier, e.sample_rate, e.steps] for e in memory.events]),
             }
             write_atomically(self._file(plan_digest), save({"last_update": update}, metadata), durable=self._durable)
 
@@ -119,16 +123,14 @@ class ClientStore:
                 metadata = file.metadata()
             if metadata["format"] != _FORMAT or metadata["plan_digest"] != plan_digest:
                 raise ValueError("another format or plan")
-            events = tuple(SampledGaussian(*event) for event in json.loads(metadata["events"]))
             return ClientMemory(
-                events,
                 int(metadata["last_round"]),
                 metadata["last_model_digest"],
                 load(path.read_bytes())["last_update"],
             )
-        except (ValueError, KeyError, TypeError, OSError, PrivacyError, safetensors.SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(
                 "the client's memory is damaged",
                 where=str(path),
-                remedy="restore it from a copy; without it the privacy spent so far is not known",
+                remedy="move it away: the ledger knows what was spent, and the round is trained, and charged, anew",
             ) from error

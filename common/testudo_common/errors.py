@@ -114,13 +114,15 @@ class PolicyError(TestudoError):
     Args:
         faults: Each with the policy's key, what is asked against it, and what to do.
         source: The policy's file.
+        problem: What all of them are; none: things that the policy does not allow.
     """
 
-    def __init__(self, faults: Sequence[Fault], *, source: str) -> None:
+    def __init__(self, faults: Sequence[Fault], *, source: str, problem: str | None = None) -> None:
         self.faults = tuple(faults)
         self.source = source
         count = len(self.faults)
-        super().__init__(f"{count} thing{'s' if count != 1 else ''} that the policy does not allow", where=source)
+        plural = "s" if count != 1 else ""
+        super().__init__(problem or f"{count} thing{plural} that the policy does not allow", where=source)
 
     def __str__(self) -> str:
         return "\n".join([f"{self.where}: {self.problem}", *(f"  - {fault}" for fault in self.faults)])

@@ -38,15 +38,15 @@ class MaskFreeParticipant(Participant):
     def _secure_side(self, _membership: object) -> None:
         """It has no side of its own in a protocol that is left out."""
 
-    def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
-        """Answer one request with what would be masked."""
-        if reason := self._fault_of(request):
-            return self._refuse(request, reason)
+    def _trained(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
+        """What would be masked."""
         update = self._update_for(request)
         if isinstance(update, RefusalReason):
             return self._refuse(request, update)
         terms = terms_of(self.plan, _NO_ROSTER, attempt_of(request), len(update))
-        _, vector = self._encoded(terms, _smallest_group(self.plan), self._counts_for(request))
+        counts = self._counts_for(request)
+        self._gate.charge_sum(request.round, request.attempt)
+        _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
         body = MESSAGES.encode(MaskedInput())
         return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
 

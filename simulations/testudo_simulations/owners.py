@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from flwr.app import Context
 
-from testudo_client.participant import MechanismFactory, Participant, os_mechanism
+from testudo_client.meta_update import MechanismFactory, os_mechanism
+from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
 from testudo_common.errors import PrivacyError, UsageError
@@ -22,6 +23,7 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
+from testudo_simulations.consent import simulated_gate
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys
@@ -104,6 +106,7 @@ class Owners:
             self._plan,
             self._federation.training[client],
             ClientStore(folder, durable=False),
+            simulated_gate(self._plan, client, folder),
             self._learner,
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,

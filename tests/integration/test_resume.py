@@ -19,7 +19,7 @@ from safetensors.numpy import load
 from small_runs import SMALL_SINE, rounding_of, settings
 
 from testudo_client.app import build_client_app
-from testudo_client.store import ClientStore
+from testudo_client.ledger import Ledger
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan.load import parse_plan
 from testudo_common.privacy.accountant import epsilon_of
@@ -205,7 +205,7 @@ def test_a_private_run_killed_after_masking_spends_no_more_than_planned(tmp_path
     assert sorted(refused) == sorted(again), "each once, and nobody else"
     assert all(record.excluded == () for record in records[:8]), "in its last round"
     for owner in (tmp_path / "clients").iterdir():
-        events = ClientStore(owner).load(plan.digest).events
+        events = Ledger(owner / "ledger.db", durable=False).spent("", plan.digest).example
         assert sum(event.steps for event in events) == limit * plan.inner.steps
         assert epsilon_of(events, plan.privacy.delta, "rdp") <= 8.0
 

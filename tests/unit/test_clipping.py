@@ -1,4 +1,4 @@
-"""Adaptive clipping: S follows a quantile of norms under noise, is bounded, and a run that is resumed goes on with it."""
+"""Adaptive clipping: S follows a quantile of norms under noise, is bounded, and survives a resume."""
 
 from __future__ import annotations
 

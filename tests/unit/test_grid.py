@@ -12,8 +12,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 
-from helpers import make_examples, make_plan, request_for
-from testudo_client.participant import Participant, os_mechanism
+from helpers import gate_of, make_examples, make_plan, request_for
+from testudo_client.meta_update import os_mechanism
+from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_common.errors import PlanError, PrivacyError, RosterError, UsageError
 from testudo_common.plan import FederationPlan
@@ -256,7 +257,12 @@ def test_owners_under_secure_aggregation_have_the_keys_of_the_roster() -> None:
         Owners(federation, None, None)(partition(2))
     with pytest.raises(RosterError, match="holds another key for 'wave-000002'"):
         Participant(
-            "wave-000002", plan, make_examples(), ClientStore(None), membership=keys.membership_of("wave-000001")
+            "wave-000002",
+            plan,
+            make_examples(),
+            store := ClientStore(None),
+            gate_of(plan, store),
+            membership=keys.membership_of("wave-000001"),
         )
 
 

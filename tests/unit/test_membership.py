@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import gate_of
 from secure_federation import secure_plan
 from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE, Membership, read_membership
 from testudo_client.participant import Participant
@@ -124,7 +125,8 @@ class Untouchable(Examples):
 
 def participant(membership: Membership | None, client: str = "ada") -> Participant:
     examples = object.__new__(Untouchable)
-    return Participant(client, secure_plan(), examples, ClientStore(None), membership=membership)
+    plan, store = secure_plan(), ClientStore(None)
+    return Participant(client, plan, examples, store, gate_of(plan, store), membership=membership)
 
 
 def test_nobody_takes_part_without_a_key() -> None:

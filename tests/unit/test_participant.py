@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 from helpers import (
     FEW_SHOT,
     REGRESSION,
+    gate_of,
     make_examples,
     make_participant,
     make_plan,
@@ -29,17 +30,14 @@ from testudo_client.participant import Participant
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import CheckpointError, ModelError, PrivacyError, UsageError
 from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
-from testudo_common.key_files import create_key, public_hex
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.vectors import Vector
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
-from testudo_server.roster import admit
 from testudo_simulations.grid import InProcessGrid
 
 EXAMPLE = 'privacy.unit="example"'
@@ -323,11 +321,12 @@ def test_order_of_batches_depends_on_client_round_and_seed() -> None:
     plan, other = make_plan(), make_plan("seed=1")
     learner, store = Learner(plan), ClientStore(None)
     seeds = [
-        Participant(client, one, make_examples(), store, learner)._seeded(number).integers(2**62)
+        Participant(client, one, make_examples(), store, gate_of(one, store), learner)._seeded(number).integers(2**62)
         for client, one, number in [("a", plan, 1), ("a", plan, 2), ("b", plan, 1), ("a", other, 1)]
     ]
     assert len(set(seeds)) == 4
-    assert Participant("a", plan, make_examples(), store, learner)._seeded(1).integers(2**62) == seeds[0]
+    again = Participant("a", plan, make_examples(), store, gate_of(plan, store), learner)
+    assert again._seeded(1).integers(2**62) == seeds[0]
 
 
 def test_update_is_of_the_shared_parameters_only() -> None:
@@ -338,14 +337,13 @@ def test_update_is_of_the_shared_parameters_only() -> None:
 def test_participants_may_share_a_learner() -> None:
     plan = make_plan()
     learner = Learner(plan)
-    alone = [
-        update_of(Participant(str(i), plan, make_examples(seed=i), ClientStore(None)), request_for(plan))
-        for i in range(3)
-    ]
-    together = [
-        update_of(Participant(str(i), plan, make_examples(seed=i), ClientStore(None), learner), request_for(plan))
-        for i in range(3)
-    ]
+
+    def update(number: int, learner: Learner | None) -> Vector:
+        participant = make_participant(plan, make_examples(seed=number), learner=learner)
+        return update_of(participant, request_for(plan))
+
+    alone = [update(number, None) for number in range(3)]
+    together = [update(number, learner) for number in range(3)]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -372,7 +370,7 @@ def test_episodes_are_trained_on() -> None:
 
 def remembered(folder: Path) -> tuple[FederationPlan, ClientMemory, Path]:
     plan = make_plan(*NOISY)
-    memory = ClientMemory((ONE_ROUND,), 3, "ab" * 32, np.arange(4, dtype=np.float32))
+    memory = ClientMemory(3, "ab" * 32, np.arange(4, dtype=np.float32))
     ClientStore(folder).save(plan.digest, memory)
     (path,) = folder.iterdir()
     return plan, memory, path
@@ -397,15 +395,9 @@ def test_memory_of_nobody(tmp_path: Path) -> None:
 
 def test_memory_without_a_folder() -> None:
     store = ClientStore(None)
-    store.save("ab" * 32, ClientMemory((ONE_ROUND,)))
-    assert store.load("ab" * 32).events == (ONE_ROUND,)
-    assert store.load("cd" * 32).events == ()
-
-
-def test_memory_after_merges_what_was_spent() -> None:
-    update = np.zeros(1, dtype=np.float32)
-    memory = ClientMemory((ONE_ROUND,)).after(2, "ab" * 32, update, (ONE_ROUND,))
-    assert memory == ClientMemory((SampledGaussian(1.0, 0.5, 4),), 2, "ab" * 32)
+    store.save("ab" * 32, ClientMemory(2))
+    assert store.load("ab" * 32) == ClientMemory(2)
+    assert store.load("cd" * 32) == ClientMemory()
 
 
 def rewritten(data: bytes, **metadata: str | None) -> bytes:
@@ -423,10 +415,6 @@ DAMAGES = {
     "no metadata": lambda data: save(load(data)),
     "another format": lambda data: rewritten(data, format="testudo-client-9"),
     "another plan": lambda data: rewritten(data, plan_digest="cd" * 32),
-    "no events": lambda data: rewritten(data, events=None),
-    "events not JSON": lambda data: rewritten(data, events="[[1"),
-    "events of another shape": lambda data: rewritten(data, events="[[1, 2]]"),
-    "events that cannot be": lambda data: rewritten(data, events="[[-1, 0.5, 2]]"),
     "round not a number": lambda data: rewritten(data, last_round="three"),
     "no update": lambda data: save(
         {"other": np.zeros(1, dtype=np.float32)},
@@ -581,68 +569,9 @@ def context_of(node_config: dict[str, Any], run_config: dict[str, Any] | None = 
     return Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config=run_config or {})
 
 
-TABLE: dict[str, Any] = {
-    "name": "shops",
-    "data": {
-        "federation": "csv",
-        "client": "shop",
-        "target": "sold",
-        "columns": [{"name": "price"}, {"name": "size"}],
-        "labels": ["no", "yes"],
-        "min_rows": 2,
-    },
-    "task": {"kind": "classification"},
-    "model": {"name": "linear", "inputs": [2], "outputs": 2},
-}
-
-
-def owner_of(plan: FederationPlan, folder: Path) -> dict[str, Any]:
-    """What an owner writes into its node's configuration, with the files that it names."""
-    (folder / "plan.toml").write_text(dump_plan(plan))
-    (folder / "mine.csv").write_text("price,size,sold\n1,2,no\n3,4,yes\n")
-    return {
-        "client-id": "ada",
-        "plan": str(folder / "plan.toml"),
-        "data": str(folder / "mine.csv"),
-        "state": str(folder / "state"),
-    }
-
-
-def test_participant_of_a_real_owner(tmp_path: Path) -> None:
-    plan = make_plan('secure_aggregation.mode="plain"', tables=TABLE)
-    config = owner_of(plan, tmp_path)
-    participant = participant_from_context(context_of(config))
-    assert (participant.client_id, participant.plan) == ("ada", plan)
-    assert participant_from_context(context_of(config)) is participant, "data is read once a process"
-    update_of(participant, request_for(plan))
-    assert len(list((tmp_path / "state").iterdir())) == 1
-
-
-def test_participant_of_a_real_owner_with_its_key(tmp_path: Path) -> None:
-    plan = make_plan(tables=TABLE)
-    keys = tmp_path / "keys"
-    public = public_hex(create_key(keys / "identity.pem"))
-    others = {name: public_hex(create_key(tmp_path / name / "identity.pem")) for name in ("bob", "cyd", "dan")}
-    admit(keys, "shops", {"ada": public, **others})
-    config = owner_of(plan, tmp_path)
-    participant = participant_from_context(context_of({**config, "keys": str(keys)}))
-    reply = participant.train(request_for(plan))
-    assert isinstance(reply, SecureMessage), "no update leaves in clear"
-    assert reply.masked is None
-    assert sorted(path.suffix for path in (tmp_path / "state").iterdir()) == [".safetensors", ".session"]
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "state").iterdir())
-
-
-def test_real_owner_without_a_key_is_told_what_to_do(tmp_path: Path) -> None:
-    config = owner_of(make_plan(tables=TABLE), tmp_path)
-    with pytest.raises(UsageError, match="no key and no roster") as caught:
-        participant_from_context(context_of(config))
-    assert "testudo-client key" in caught.value.remedy
-
-
 def test_node_that_says_too_little() -> None:
-    with pytest.raises(UsageError, match="no plan, state") as caught:
-        participant_from_context(context_of({"client-id": "ada", "data": "x.csv", "plan": ""}))
+    with pytest.raises(UsageError, match="no owner, plan") as caught:
+        participant_from_context(context_of({"data": "x.csv", "plan": ""}))
     assert "--node-config" in caught.value.remedy
 
 

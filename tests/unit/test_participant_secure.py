@@ -521,7 +521,11 @@ def test_no_reply_leaves_without_its_session(caplog: pytest.LogCaptureFixture, s
     assert "secret 123" not in caplog.text
     assert "OSError" in caplog.text
     store.sessions = 1
-    assert isinstance(reply_through_flower(members.participants["ada"], message), SecureMessage)
+    again = reply_through_flower(members.participants["ada"], message)
+    if step == "Deliveries":  # for all that anybody knows, its mask was used
+        assert again == Refusal(DIGEST, 1, 0, RefusalReason.LEDGER_UNUSABLE)
+        return
+    assert isinstance(again, SecureMessage)
 
 
 def test_session_that_could_not_be_kept_is_not_paid_for_twice() -> None:
@@ -613,7 +617,7 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     members = Members(PLAN, stores={"ada": ClientStore(tmp_path / "state", durable=False)})
     one_attempt(members)
     files = sorted((tmp_path / "state").iterdir())
-    assert [path.suffix for path in files] == [".safetensors", ".session"]
+    assert {path.suffix for path in files} >= {".safetensors", ".session", ".db"}
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
@@ -656,7 +660,7 @@ def test_logs_hold_no_vector_and_no_secret(
     assert collected.excluded == ()
     shown += [repr(collected), repr(members.stores["ada"].load(DIGEST)), caplog.text]
     text = "\n".join(shown)
-    assert "secure aggregation, round 1" in caplog.text
+    assert "round 1 refused" in caplog.text
     update = members.update_of("ada")
     keys = [members.membership_of(name).key.private_bytes_raw() for name in NAMES]
     assert len(drawn) >= 4 * (1 + 3 + 1), "nonce, two keys and a seed, and the rounding of each"

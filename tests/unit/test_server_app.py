@@ -14,7 +14,7 @@ from flwr.app import Message as FlowerMessage
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from helpers import make_examples, make_plan, request_for
+from helpers import gate_of, make_examples, make_plan, request_for
 from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
@@ -340,7 +340,7 @@ def clients_of(plan: Any, silent: str = "", keys: SimulatedKeys | None = None) -
         name = f"client-{number}"
         examples = make_examples(0) if name == silent else make_examples(seed=number)
         membership = None if keys is None else keys.membership_of(name)
-        return Participant(name, plan, examples, stores[number], membership=membership)
+        return Participant(name, plan, examples, stores[number], gate_of(plan, stores[number]), membership=membership)
 
     return build_client_app(participant_of)
 

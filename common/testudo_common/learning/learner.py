@@ -39,6 +39,27 @@ def write_parameters(parameters: Iterable[torch.Tensor], vector: Vector) -> None
             start = stop
 
 
+def shared_parameters(model: nn.Module, unshared_head: bool) -> dict[str, nn.Parameter]:
+    """Name -> parameter, in the order in which they travel; without the head where it is not shared.
+
+    Raises:
+        ModelError: The head is not to be shared, and the model has none.
+    """
+    unshared = {id(parameter) for parameter in _head_of(model)} if unshared_head else set()
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in unshared}
+
+
+def _head_of(model: nn.Module) -> list[nn.Parameter]:
+    head = getattr(model, "head", None)
+    if not isinstance(head, nn.Module):
+        raise ModelError(
+            "the model has no attribute 'head', so no head can stay unshared",
+            where="model.unshared_head",
+            remedy="name the last layer 'head', or write unshared_head = false",
+        )
+    return list(head.parameters())
+
+
 class Learner:
     """The plan's model, its shared and unshared parameters, and the loss of the plan's task.
 
@@ -50,9 +71,8 @@ class Learner:
     def __init__(self, plan: FederationPlan) -> None:
         self.model = build_model(plan.model, plan.seed)
         self.regression = plan.task.kind == "regression"
-        self._head = self._find_head() if plan.model.unshared_head else []
-        unshared = {id(parameter) for parameter in self._head}
-        self._shared = [parameter for parameter in self.model.parameters() if id(parameter) not in unshared]
+        self._head = _head_of(self.model) if plan.model.unshared_head else []
+        self._shared = list(shared_parameters(self.model, plan.model.unshared_head).values())
         self.size = sum(parameter.numel() for parameter in self._shared)
         if self.size == 0:
             raise ModelError(
@@ -60,16 +80,6 @@ class Learner:
                 where="model.unshared_head",
                 remedy="share the head, or use a model with a body",
             )
-
-    def _find_head(self) -> list[nn.Parameter]:
-        head = getattr(self.model, "head", None)
-        if not isinstance(head, nn.Module):
-            raise ModelError(
-                "the model has no attribute 'head', so no head can stay unshared",
-                where="model.unshared_head",
-                remedy="name the last layer 'head', or write unshared_head = false",
-            )
-        return list(head.parameters())
 
     def vector(self) -> Vector:
         """The shared parameters now, ``float32[d]``."""

@@ -39,6 +39,22 @@ class HeadedModel(nn.Module):
         return outputs
 
 
+def outline_of(plan: ModelPlan) -> nn.Module:
+    """The plan's model for its shapes only: no weight of a named model takes memory, however large the plan says it is.
+
+    A factory builds as it always does: not every one can without weights.
+
+    Raises:
+        ModelError: The plan is incomplete, or the factory cannot be found or used.
+    """
+    inputs, outputs = _shape_of(plan)
+    if ":" in plan.name:
+        with torch.random.fork_rng(devices=[]):
+            return _build(plan, inputs, outputs)
+    with torch.device("meta"):
+        return _build(plan, inputs, outputs)
+
+
 def build_model(plan: ModelPlan, seed: int) -> nn.Module:
     """The plan's model with its initial weights, the same for everyone who has the plan.
 
@@ -49,15 +65,20 @@ def build_model(plan: ModelPlan, seed: int) -> nn.Module:
     Raises:
         ModelError: The plan is incomplete, the factory cannot be found, or what it builds does not fit.
     """
+    inputs, outputs = _shape_of(plan)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(plan, inputs, outputs)
+        _check_fits(model, plan.name, inputs, outputs)  # dropout draws from the global generator
+    return model
+
+
+def _shape_of(plan: ModelPlan) -> tuple[tuple[int, ...], int]:
     if plan.inputs is None or plan.outputs is None:
         raise ModelError(
             "the model's inputs and outputs are not stated", where="model", remedy="state both in the plan"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _build(plan, plan.inputs, plan.outputs)
-        _check_fits(model, plan.name, plan.inputs, plan.outputs)  # dropout draws from the global generator
-    return model
+    return plan.inputs, plan.outputs
 
 
 def _build(plan: ModelPlan, inputs: Sequence[int], outputs: int) -> nn.Module:

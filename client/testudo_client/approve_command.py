@@ -1,0 +1,86 @@
+"""``testudo-client approve`` and ``withdraw``: what only the owner can decide, written into its ledger and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from testudo_client.approvals import approve, is_digest, keep_copy, withdraw
+from testudo_client.home import OwnerHome
+from testudo_client.ledger import utc_now
+from testudo_client.policy.check import refuse
+from testudo_client.policy.sections import OwnerPolicy
+from testudo_client.preview import bundle_digest
+from testudo_common.errors import PolicyError, TestudoError, UsageError
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import load_plan
+
+
+def existing_home(folder: Path) -> OwnerHome:
+    """The owner's folder.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such folder", where=str(folder), remedy=f"make it: testudo-client init {folder}")
+    return OwnerHome(folder)
+
+
+@contextmanager
+def refusals_logged(home: OwnerHome, plan_digest: str) -> Iterator[None]:
+    """Write a refusal into the owner's log on its way out."""
+    try:
+        yield
+    except TestudoError as error:
+        home.log.refused(error, plan=plan_digest)
+        raise
+
+
+def approve_plan(plan: FederationPlan, home: OwnerHome, bundle: Path | None = None) -> dict[str, Any]:
+    """Approve ``plan``, if the policy allows it; what was written down, as JSON has it.
+
+    Raises:
+        PolicyError: The policy refuses the plan.
+        ApprovalError, LedgerError, KeyFileError: The approval cannot be given.
+    """
+    policy = home.policy()
+    digest = None if bundle is None else bundle_digest(bundle)
+    here = home.circumstances(policy.client, utc_now(), bundle_digest=digest)
+    refuse(policy, plan, here, source=str(home.policy_file))
+    key = home.key()
+    keep_copy(home.approved, plan)  # before it counts: an approved plan can always be compared with the next one
+    entry = approve(home.ledger(policy), key, plan, policy)
+    home.log.write("approved", plan=plan.digest, sentence=f"approved the plan {plan.name!r}")
+    return {
+        "plan": plan.name,
+        "digest": plan.digest,
+        "policy_digest": policy.digest,
+        "entry": entry.index,
+        "time": entry.time,
+    }
+
+
+def withdraw_plan(plan_or_digest: str, home: OwnerHome) -> dict[str, Any]:
+    """Withdraw the approval of a plan; what was written down, as JSON has it.
+
+    Raises:
+        PlanError: It is neither a digest nor a plan's file.
+        ApprovalError: The plan is not approved now.
+        LedgerError, KeyFileError: It cannot be written down.
+    """
+    digest = plan_or_digest if is_digest(plan_or_digest) else load_plan(Path(plan_or_digest)).digest
+    with refusals_logged(home, digest):
+        entry = withdraw(home.ledger(_policy_if_usable(home)), home.key(), digest)
+    home.log.write("withdrawn", plan=digest, sentence="withdrew the approval")
+    return {"digest": digest, "entry": entry.index, "time": entry.time}
+
+
+def _policy_if_usable(home: OwnerHome) -> OwnerPolicy | None:
+    """The policy, for the anchors it names; without one nothing trains, but withdrawing must be possible."""
+    try:
+        return home.policy()
+    except PolicyError:
+        return None

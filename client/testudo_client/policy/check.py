@@ -1,0 +1,96 @@
+"""A policy's verdict on a plan, here and now: one finding a rule. Reads no data, no file and no clock.
+
+What is not known is not allowed: a pin that cannot be checked here, a number that the plan leaves open. Here are the
+rules on the circumstances; those on the plan itself are in rules.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testudo_client.policy.contract import contract_of
+from testudo_client.policy.findings import Circumstances, Finding
+from testudo_client.policy.rules import ContractOf, plan_findings
+from testudo_client.policy.sections import OwnerPolicy, Pins
+from testudo_common.errors import Fault, PolicyError
+from testudo_common.plan import FederationPlan
+
+
+def refuse(
+    policy: OwnerPolicy,
+    plan: FederationPlan,
+    here: Circumstances,
+    *,
+    source: str,
+    contract_of: ContractOf = contract_of,
+) -> None:
+    """Return only if the policy allows the plan.
+
+    Raises:
+        PolicyError: It does not; with everything that is refused.
+    """
+    if faults := check(policy, plan, here, contract_of):
+        raise PolicyError(faults, source=source)
+
+
+def check(
+    policy: OwnerPolicy, plan: FederationPlan, here: Circumstances, contract_of: ContractOf = contract_of
+) -> list[Fault]:
+    """Everything that the policy refuses; empty: the plan is allowed."""
+    return [finding.fault for finding in examine(policy, plan, here, contract_of) if finding.fault is not None]
+
+
+def examine(
+    policy: OwnerPolicy, plan: FederationPlan, here: Circumstances, contract_of: ContractOf = contract_of
+) -> Iterator[Finding]:
+    """What each rule says, those that allow the plan too."""
+    yield _same_client(policy, here)
+    yield from _dates(policy, here)
+    yield from _pins(policy, here)
+    yield from plan_findings(policy, plan, contract_of)
+
+
+def _same_client(policy: OwnerPolicy, here: Circumstances) -> Finding:
+    remedy = "Start it under the policy's name, or correct client"
+    return Finding(
+        "client", policy.client, f"this client is {here.client_id!r}", policy.client == here.client_id, remedy
+    )
+
+
+def _dates(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
+    dates, asked = policy.dates, f"today is {here.today}"
+    yield Finding("dates.not_before", f"from {dates.not_before}", asked, dates.not_before <= here.today, "Wait")
+    remedy = "Read the policy through, and then move the day"
+    yield Finding("dates.not_after", f"to {dates.not_after}", asked, here.today <= dates.not_after, remedy)
+
+
+def _pins(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
+    pins = policy.pins
+    learn = "Put federation.pub into your folder, once you have compared it with the federation by another way"
+    yield _pin("federation_key", pins.federation_key, here.federation_key, learn)
+    yield _pin("code", pins.code, here.code_digest, "Look at what was installed")
+    learn = 'Name the bundle with --bundle; a client app is not told which one it is, and needs bundle = "any" today'
+    yield _pin("bundle", pins.bundle, here.bundle_digest, learn)
+    learn = 'A client app is not told it, and needs server_certificate = "any" today'
+    yield _pin("server_certificate", pins.server_certificate, here.server_certificate, learn)
+    if pins.witnesses:
+        known = here.witnesses
+        missing = sorted(set(pins.witnesses) - set(known or ()))
+        asked = f"not among those here: {', '.join(missing)}" if missing else "all are here"
+        asked = "not known here, and cannot be checked" if known is None else asked
+        limit = f"all {len(pins.witnesses)} witnesses pinned"
+        yield Finding(
+            "pins.witnesses", limit, asked, known is not None and not missing, "Ask the federation for its log"
+        )
+
+
+def _pin(name: str, pins: Pins, found: str | None, learn: str) -> Finding:
+    """A pin's verdict; ``learn`` says how what is not known can become known."""
+    key = f"pins.{name}"
+    if pins == "any":
+        return Finding(key, "any", found or "not known here", True, "")
+    limit = " or ".join(pins) if pins else "none yet"
+    if found is None:
+        return Finding(key, limit, "not known here, and cannot be checked", False, learn)
+    remedy = f'Make sure that it is right, and then write in [pins] {name} = ["{found}"]'
+    return Finding(key, limit, f"here it is {found}", found in pins, remedy)

@@ -1,0 +1,178 @@
+"""Whatever a policy lets through is within every limit of it, and whatever is within all of them is let through.
+
+The oracle is written here by itself: the whole rule as one conjunction over the raw numbers of plan and policy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
+
+from policies import BUNDLE, CODE, KEY, NOON, circumstances, make_policy, policy_tables, private_plan
+from testudo_client.policy.check import check
+from testudo_client.policy.findings import Circumstances
+from testudo_client.policy.load import parse_policy
+from testudo_client.policy.sections import OwnerPolicy
+from testudo_common.plan import FederationPlan
+
+TODAY = NOON.date()
+ORDERS = [1 + tenth / 10 for tenth in range(1, 100)] + list(range(12, 64)) + [80, 128, 256, 512, 1024]
+
+
+def chosen(*choices: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(choices)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> FederationPlan:
+    drawn = [
+        f"privacy.delta={draw(chosen(1e-6, 1e-5, 2e-5))!r}",
+        f"rounds.max_participations={draw(chosen(1, 4, 5, 6, 'none'))}",
+        f"secure_aggregation.min_cohort={draw(chosen(9, 10, 11, 'none'))}",
+        f"secure_aggregation.min_group={draw(chosen(3, 4, 5))}",
+        f"secure_aggregation.corruption={draw(chosen(0.05, 0.1, 0.2))}",
+        f"secure_aggregation.max_attempts={draw(chosen(4, 5, 6))}",
+        f"secure_aggregation.max_left_out={draw(chosen(0.0, 0.0, 0.1))}",
+        f"model.name={draw(chosen('linear', 'linear', 'mlp'))}",
+        f"model.hidden=[{draw(chosen(2, 3))}]",
+    ]
+    if draw(chosen(True, True, False)):
+        drawn.append(f"privacy.noise_multiplier={draw(chosen(0.0, 0.8, 1.5, 3.0))}")
+    else:
+        drawn.append("privacy={}")
+    scored = draw(chosen(False, False, True))
+    if scored:
+        drawn += ["evaluation.federated_every_rounds=10", f"evaluation.min_cell={draw(chosen(9, 10))}"]
+        if "privacy={}" not in drawn:
+            drawn.append(f"evaluation.federated_noise_multiplier={draw(chosen(0.9, 1.0, 5.0))}")
+    elif draw(st.booleans()):
+        drawn.append(f"client_privacy.noise_multiplier={draw(chosen(1.0, 4.0))}")
+    if not scored and not any(one.startswith("client_privacy") for one in drawn) and draw(chosen(False, False, True)):
+        drawn.append('secure_aggregation={mode = "plain"}')
+    return private_plan(*drawn)
+
+
+@st.composite
+def owners_policies(draw: st.DrawFn) -> OwnerPolicy:
+    sections = {
+        "example": f"{{epsilon_per_run = {draw(chosen(2.0, 8.0, 50.0))}, epsilon_for_life = 60.0, delta = 1e-5, "
+        'accountant = "rdp"}',
+        "client": f"{{epsilon_per_run = {draw(chosen(3.0, 20.0))}, epsilon_for_life = 60.0, delta = 1e-5}}",
+    }
+    units = draw(chosen((), ("example",), ("example",), ("client",), ("example", "client")))
+    privacy = ", ".join(f"{unit} = {sections[unit]}" for unit in units) or "none = true"
+    allowed = draw(chosen('["linear"]', '["linear", "mlp"]'))
+    bundle = draw(chosen('"any"', f'["{BUNDLE}"]'))
+    statistics = draw(chosen("[]", '["confusion", "brier"]', '["brier", "confusion", "calibration"]'))
+    return make_policy(
+        f"privacy={{{privacy}}}",
+        f"aggregation.secure={draw(chosen('true', 'false'))}",
+        f"aggregation.max_left_out={draw(chosen(0.0, 0.1))}",
+        f"model.allowed={allowed}",
+        f"model.max_bytes={draw(chosen(32, 64, 4000))}",
+        f"metrics.statistics={statistics}",
+        f"pins.bundle={bundle}",
+    )
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Circumstances:
+    here = circumstances(bundle_digest=draw(chosen(None, BUNDLE, KEY)))
+    return draw(
+        chosen(
+            here,
+            here,
+            here,
+            replace(here, today=TODAY + timedelta(days=draw(chosen(-400, -1, 1, 199, 200)))),
+            replace(here, code_digest=draw(chosen(None, KEY))),
+            replace(here, federation_key=None),
+            replace(here, client_id="eve"),
+        )
+    )
+
+
+def rdp_epsilon(mechanisms: list[tuple[float, float, int]], delta: float) -> float:
+    if any(noise == 0 and steps for noise, _, steps in mechanisms):
+        return math.inf
+    rdp = sum(compute_rdp(q=q, noise_multiplier=noise, steps=steps, orders=ORDERS) for noise, q, steps in mechanisms)
+    return float(get_privacy_spent(orders=ORDERS, rdp=rdp, delta=delta)[0])
+
+
+def numbers_of(plan: FederationPlan) -> int:
+    """d of a linear model or an mlp of one hidden layer, from 3 inputs to 2 outputs."""
+    (width,) = plan.model.hidden
+    return 3 * 2 + 2 if plan.model.name == "linear" else 3 * width + width + width * 2 + 2
+
+
+def within_every_limit(policy: OwnerPolicy, plan: FederationPlan, here: Circumstances) -> bool:
+    often, q, steps = plan.rounds.max_participations, plan.inner.sample_rate, plan.inner.steps
+    if often is None or often > policy.aggregation.max_participations:
+        return False
+    secure, every = plan.secure_aggregation, plan.evaluation.federated_every_rounds
+    scored = 0 if every is None else min(often, plan.rounds.count // every)
+    example, client = policy.privacy.example, policy.privacy.client
+    noise, score_noise = plan.privacy.noise_multiplier, plan.evaluation.federated_noise_multiplier
+    spent = [(noise or 0.0, q, steps * (often + scored)), *([(score_noise or 0.0, 1.0, scored)] if scored else [])]
+    private = plan.privacy.unit == "example"
+    cohort = secure.min_cohort or max(secure.min_group, math.ceil(plan.rounds.cohort_size / 2))
+    return all(
+        [
+            here.client_id == policy.client,
+            policy.dates.not_before <= here.today <= policy.dates.not_after,
+            here.federation_key == KEY,
+            here.code_digest == CODE,
+            policy.pins.bundle == "any" or here.bundle_digest == BUNDLE,
+            example is None or (private and rdp_epsilon(spent, example.delta) <= example.epsilon_per_run),
+            example is None or plan.privacy.delta <= example.delta,
+            client is None
+            or (
+                plan.client_privacy.noise_multiplier is not None
+                and rdp_epsilon([(plan.client_privacy.noise_multiplier, 1.0, often)], 1e-5) <= client.epsilon_per_run
+            ),
+            not policy.aggregation.secure or secure.mode == "secure",
+            secure.mode == "plain"
+            or (
+                cohort >= policy.aggregation.min_cohort
+                and secure.min_group >= policy.aggregation.min_group
+                and secure.corruption >= policy.aggregation.min_corruption
+                and secure.max_attempts <= policy.aggregation.max_attempts
+                and secure.max_left_out <= policy.aggregation.max_left_out
+            ),
+            every is None
+            or (
+                {"confusion", "calibration", "brier"} <= set(policy.metrics.statistics)
+                and (not private or (score_noise or 0) >= policy.metrics.min_noise_multiplier)
+                and plan.evaluation.min_cell >= policy.metrics.min_cell
+            ),
+            plan.model.name in policy.model.allowed,
+            4 * numbers_of(plan) <= policy.model.max_bytes,
+        ]
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(owners_policies(), plans(), situations())
+def test_let_through_means_within_every_limit(policy: OwnerPolicy, plan: FederationPlan, here: Circumstances) -> None:
+    assert (check(policy, plan, here) == []) == within_every_limit(policy, plan, here)
+
+
+def test_the_oracle_says_both() -> None:
+    assert within_every_limit(
+        parse_policy(policy_tables(), source=""), private_plan("model.hidden=[2]"), circumstances()
+    )
+    assert not within_every_limit(make_policy(), private_plan("model.hidden=[2]"), circumstances(client_id="eve"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_stricter_policy_never_allows_more(data: st.DataObject) -> None:
+    plan, here = data.draw(plans()), circumstances()
+    loose = ("privacy={none = true}", "aggregation.secure=false", "model.max_bytes=100000")
+    if check(make_policy(*loose), plan, here):
+        assert check(make_policy(), plan, here)

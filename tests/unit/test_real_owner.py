@@ -1,0 +1,143 @@
+"""A real data owner's ClientApp: policy, approval, key and ledger stand between the server and its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from flwr.app import Message as FlowerMessage
+
+from helpers import make_plan, request_for
+from testudo_client.app import build_client_app, participant_from_context
+from testudo_client.approve_command import approve_plan, withdraw_plan
+from testudo_client.home import OwnerHome
+from testudo_client.init_command import InitRequest, make_home
+from testudo_common.flower_records import TRAIN, from_records, to_records
+from testudo_common.key_files import create_key, public_hex, read_key
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import dump_plan
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage
+from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
+from testudo_simulations.grid import InProcessGrid
+
+TABLE: dict[str, Any] = {
+    "name": "shops",
+    "data": {
+        "federation": "csv",
+        "client": "shop",
+        "target": "sold",
+        "columns": [{"name": "price"}, {"name": "size"}],
+        "labels": ["no", "yes"],
+        "min_rows": 2,
+    },
+    "task": {"kind": "classification"},
+    "model": {"name": "linear", "inputs": [2], "outputs": 2},
+}
+
+
+def owner_of(plan: FederationPlan, folder: Path, *, approved: bool = True, **more: Any) -> dict[str, Any]:
+    """What an owner writes into its node's configuration, with the files that it names."""
+    (folder / "plan.toml").write_text(dump_plan(plan))
+    (folder / "mine.csv").write_text("price,size,sold\n1,2,no\n3,4,yes\n")
+    request = InitRequest(
+        folder / "mine",
+        client="ada",
+        epsilon_per_run=8.0,
+        epsilon_for_life=10.0,
+        delta=1e-5,
+        no_privacy=True,
+        min_cohort=4,
+        min_group=4,
+        max_participations=100,
+        models=["linear"],
+        max_bytes=1000,
+        federation_key=more.get("federation_key"),
+        days=1,
+        anchors=[],
+    )
+    make_home(request)
+    if approved:
+        approve_plan(plan, OwnerHome(folder / "mine"))
+    return {"owner": str(folder / "mine"), "plan": str(folder / "plan.toml"), "data": str(folder / "mine.csv")}
+
+
+def federation_of(folder: Path, plan: FederationPlan) -> dict[str, Any]:
+    """An owner whose federation is there: its key on the roster, the federation's pinned."""
+    server = folder / "server"
+    others = {name: public_hex(create_key(folder / name / "identity.pem")) for name in ("bob", "cyd", "dan")}
+    admit(server, "shops", others)
+    config = owner_of(plan, folder, approved=False, federation_key=(server / FEDERATION_PUBLIC).read_text().strip())
+    mine = Path(config["owner"])
+    admit(server, "shops", {"ada": public_hex(read_key(mine / "identity.pem"))})
+    for name in (ROSTER, FEDERATION_PUBLIC):
+        (mine / name).write_bytes((server / name).read_bytes())
+    return config
+
+
+def context_of(node_config: dict[str, Any]) -> Context:
+    return Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
+
+
+def asked(config: dict[str, Any], plan: FederationPlan) -> Message:
+    """What the server hears when it asks the owner's ClientApp to train."""
+    grid = InProcessGrid(build_client_app(lambda context: participant_from_context(context_of(config))), 1)
+    (node,) = grid.get_node_ids()
+    (reply,) = grid.send_and_receive([FlowerMessage(to_records(request_for(plan)), node, TRAIN)])
+    return from_records(reply.content)
+
+
+def test_participant_of_a_real_owner(tmp_path: Path) -> None:
+    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    approve_plan(plan, OwnerHome(Path(config["owner"])))
+    participant = participant_from_context(context_of(config))
+    assert (participant.client_id, participant.plan) == ("ada", plan)
+    assert participant_from_context(context_of(config)) is participant, "data is read once a process"
+    reply = participant.answer(request_for(plan))
+    assert isinstance(reply, SecureMessage), "no update leaves in clear"
+    assert reply.masked is None
+    files = [path for path in Path(config["owner"]).rglob("*") if path.is_file()]
+    kept = {path.suffix or path.name for path in files if path.parent.name == "state"}
+    assert kept >= {".safetensors", ".session", ".db", "lock"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files if path.name not in {ROSTER, FEDERATION_PUBLIC})
+
+
+def test_plan_that_is_not_approved_is_refused_before_data_is_read(tmp_path: Path) -> None:
+    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    (tmp_path / "mine.csv").unlink()  # reading it would be another error
+    assert asked(config, plan) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_APPROVED)
+    (line,) = OwnerHome(Path(config["owner"])).log.lines()
+    assert (line.event, line.reason) == ("refused", "cannot_start")
+    assert "not approved" in line.sentence
+
+
+def test_plan_that_the_policy_does_not_allow_is_refused_before_data_is_read(tmp_path: Path) -> None:
+    plan = make_plan("model.name=mlp", "rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    (tmp_path / "mine.csv").unlink()
+    assert asked(config, plan) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_ALLOWED)
+
+
+def test_without_a_policy_nothing_runs(tmp_path: Path) -> None:
+    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    (Path(config["owner"]) / "policy.toml").unlink()
+    (tmp_path / "mine.csv").unlink()
+    assert asked(config, plan) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_ALLOWED)
+
+
+def test_withdrawal_counts_from_the_next_round_on(tmp_path: Path) -> None:
+    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    home = OwnerHome(Path(config["owner"]))
+    approve_plan(plan, home)
+    participant = participant_from_context(context_of(config))
+    assert isinstance(participant.train(request_for(plan)), SecureMessage)
+    withdraw_plan(plan.digest, home)
+    refusal = Refusal(plan.digest, 2, 0, RefusalReason.NOT_APPROVED)
+    assert participant.train(request_for(plan, round_number=2)) == refusal
+    step = SecureMessage(plan.digest, 1, 0, b"")
+    assert participant.step(step) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_APPROVED)
+    assert [line.reason for line in home.log.lines()][-2:] == ["not_approved", "not_approved"]
