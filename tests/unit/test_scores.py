@@ -12,6 +12,7 @@ import pytest
 from helpers import CLASSIFICATION, make_examples, make_plan, without_noise
 from secure_federation import Falling, Members, exchange_of, names_of, request_of, secure_plan
 from testudo_client.participant import Participant
+from testudo_client.store import ClientMemory
 from testudo_common.secure_terms import metric_counts_of
 from testudo_common.wire import TrainRequest
 from testudo_server.coordinator import Coordinator
@@ -58,8 +59,10 @@ class Quick(Participant):
         own = np.arange(2 * counts.size) % 7 + len(self.client_id)
         return own.astype(np.int64)
 
-    def _train_tasks(self, request: TrainRequest) -> Any:
-        return np.zeros(self._learner.size, dtype=np.float32), ()
+    def _train_and_remember(self, request: TrainRequest) -> Any:
+        update = np.zeros(self._learner.size, dtype=np.float32)
+        self._store.save(self.plan_digest, ClientMemory(request.round, request.model_digest, update))
+        return update
 
 
 @pytest.mark.parametrize("when", [{}, {TEN[0]: ("Deliveries", False)}], ids=["all", "one drops out"])
