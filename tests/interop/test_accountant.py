@@ -30,6 +30,7 @@ from testudo_common.privacy.planned import (
     participations_for,
     planned_event,
     planned_noise_multiplier,
+    run_spending,
     steps_per_round,
 )
 
@@ -275,6 +276,26 @@ def test_target_spent_on_other_steps() -> None:
     noise_multiplier = planned_noise_multiplier(plan, 30)
     assert noise_multiplier is not None
     assert 0.99 * 4 <= epsilon_of([SampledGaussian(noise_multiplier, 1.0, 30)], DELTA, "rdp") <= 4
+
+
+SCORED = ("evaluation.federated_every_rounds=2", 'secure_aggregation.mode="secure"', "secure_aggregation.min_group=3")
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+def test_scores_are_paid_from_the_same_target_and_training_gets_more_noise_for_it(accountant: AccountantName) -> None:
+    """All that one client spends at the most, by the oracle: four rounds, two of which score the model."""
+    more = (f"privacy.accountant={accountant}", "rounds.cohort_size=5", "rounds.max_participations=4")
+    plan = make_plan(*PRIVATE, *more, *SCORED, "privacy.epsilon=4", "evaluation.federated_noise_multiplier=3")
+    without = make_plan(*PRIVATE, *more, "privacy.epsilon=4", 'secure_aggregation.mode="plain"')
+    noise, less = planned_noise_multiplier(plan), planned_noise_multiplier(without)
+    assert noise is not None and less is not None
+    assert noise > 1.05 * less
+    spent = run_spending(plan).example
+    assert set(spent) == {SampledGaussian(noise, 1.0, 4 * 2 + 2 * 2), SampledGaussian(3.0, 1.0, 2)}
+    assert 0.98 * 4 <= oracle(spent, accountant, plan.privacy.delta) <= 4 * 1.001
+    # the same noise as without scores would not be enough
+    careless = (SampledGaussian(less, 1.0, 4 * 2 + 2 * 2), SampledGaussian(3.0, 1.0, 2))
+    assert oracle(careless, accountant, plan.privacy.delta) > 4.1
 
 
 def test_target_needs_the_number_of_participations() -> None:

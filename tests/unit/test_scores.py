@@ -11,11 +11,13 @@ import pytest
 
 from helpers import CLASSIFICATION, make_examples, make_plan, without_noise
 from secure_federation import Falling, Members, exchange_of, names_of, request_of, secure_plan
-from testudo_common.plan import FederationPlan
+from testudo_client.participant import Participant
+from testudo_client.store import ClientMemory
 from testudo_common.secure_terms import metric_counts_of
+from testudo_common.wire import TrainRequest
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected, GroupMean, GroupRecord
-from testudo_server.scores import RoundScores, scores_of
+from testudo_server.scores import RoundScores, _noise_of, scores_of
 from testudo_server.store import RunStore
 
 TEN = names_of(10)
@@ -49,49 +51,55 @@ def collect(members: Members, when: Any = None) -> Collected:
 # --- the noise
 
 
-def units_of_noise(plan: FederationPlan, members: Members, when: Any = None) -> Any:
-    """(opened - exact) in each coordinate, in standard deviations of the plan's noise."""
-    collected = collect(members, when)
-    assert collected.groups
-    noise = metric_counts_of(plan).noise(2.0)
-    return (collected.counts - exact_counts(members, collected)) / np.concatenate([noise, noise])
+class Quick(Participant):
+    """Counts the same each time and does not train, so that a test can look at many sums."""
+
+    def _counts_for(self, request: TrainRequest) -> Any:
+        counts = metric_counts_of(self.plan)
+        own = np.arange(2 * counts.size) % 7 + len(self.client_id)
+        return own.astype(np.int64)
+
+    def _train_and_remember(self, request: TrainRequest) -> Any:
+        update = np.zeros(self._learner.size, dtype=np.float32)
+        self._store.save(self.plan_digest, ClientMemory(request.round, request.model_digest, update))
+        return update
 
 
 @pytest.mark.parametrize("when", [{}, {TEN[0]: ("Deliveries", False)}], ids=["all", "one drops out"])
 def test_noise_on_opened_sums_is_what_is_said_and_not_less_than_the_plans(when: Any) -> None:
-    members = members_of(*NOISY)
-    collected = collect(members, when)
-    scores = scores_of(members.plan, 1, collected)
-    found = []
+    plan = make_plan(*NOISY, tables=SECURE)
+    sigma, found = np.tile(metric_counts_of(plan).noise(2.0), 2), []
     for _ in range(12):
-        fresh = members_of(*NOISY)
-        found.append(units_of_noise(fresh.plan, fresh, when))
+        members = Members(plan, TEN, kinds=dict.fromkeys(TEN, Quick))
+        collected = collect(members, when)
+        found.append((collected.counts - exact_counts(members, collected)) / sigma)
     spread = float(np.std(np.concatenate(found)))  # of 1200 draws: known to 2 %
     assert abs(float(np.mean(np.concatenate(found)))) < 5 * spread / np.sqrt(1200)
-    groups = [len(group.members) for group in collected.groups]
+    sizes = [len(group.members) for group in collected.groups]
     honest = 3  # of five, one may drop out and one be corrupt
-    assert spread == pytest.approx(np.sqrt(sum(size / honest for size in groups)), rel=0.1)
-    assert spread > np.sqrt(len(groups)), "each group's sum has the plan's noise from its honest survivors alone"
-    cells = metric_counts_of(members.plan).noise(2.0)[0]
-    assert scores.noise["before"]["examples"] == pytest.approx(
-        cells * spread * np.sqrt(1 / (1 / 4 + 1 / 15)), rel=0.1
-    ), "two classes: four cells and fifteen bins count the same examples"
+    assert spread == pytest.approx(np.sqrt(sum(size / honest for size in sizes)), rel=0.1)
+    assert spread > np.sqrt(len(sizes)), "each group's sum has the plan's noise from its honest survivors alone"
+    np.testing.assert_allclose(_noise_of(plan, 1, collected), sigma[:50] * np.sqrt(sum(sizes) / honest))
 
 
 def test_two_attempts_at_one_round_have_other_noise() -> None:
     """Or their difference would be exact."""
-    one, other = (collect(members_of(*NOISY)).counts for _ in range(2))
+    one, other = (collect(members_of(*NOISY, size=4)).counts for _ in range(2))
     assert (one != other).mean() > 0.9
 
 
 def test_scores_under_noise_are_about_the_exact_ones_and_say_how_far_off() -> None:
-    exact = scores_of((plain := members_of(*SCORED, size=400)).plan, 1, collect(plain))
-    noisy = members_of(*NOISY, size=400)
-    found = scores_of(noisy.plan, 1, collect(noisy))
+    exact = scores_of((plain := members_of(*SCORED, size=200)).plan, 1, collect(plain))
+    noisy = members_of(*NOISY, size=200)
+    collected = collect(noisy)
+    found = scores_of(noisy.plan, 1, collected)
     assert exact.noise == {}
     for when in ("before", "after"):
         assert 0 < found.noise[when]["accuracy"] < 0.1
         assert set(found.noise[when]) == {*found.metrics[when], "examples"}
+        cell = _noise_of(noisy.plan, 1, collected)[0]
+        both = pytest.approx(cell / np.sqrt(1 / 4 + 1 / 15))
+        assert found.noise[when]["examples"] == both, "four cells and fifteen bins count the same examples"
     # before adapting nothing is random but the noise on the sums
     off = abs(found.metrics["before"]["accuracy"] - exact.metrics["before"]["accuracy"])
     assert off < 5 * found.noise["before"]["accuracy"]
