@@ -72,7 +72,7 @@ def init(
 ) -> None:
     """Make your folder: your key, once, and a strict policy; print the key's public half, for the roster."""
     from testudo_client.home import OwnerHome
-    from testudo_client.init_command import InitRequest, make_home, refuse_if_there
+    from testudo_client.init_command import InitRequest, make_home, refuse_if_there, unasked
     from testudo_client.init_questions import asked
     from testudo_common.errors import UsageError
 
@@ -83,7 +83,7 @@ def init(
         folder, client or "", epsilon_per_run, epsilon_for_life, delta, no_privacy, min_cohort, min_group,
         max_participations, model or ["mlp", "conv", "linear"], max_bytes, federation_key, days, anchor or [],
     )  # fmt: skip
-    made = make_home(request if yes or as_json else asked(request))
+    made = make_home(unasked(request) if yes or as_json else asked(request))
     if as_json:
         typer.echo(json.dumps(made, indent=2))
         return
