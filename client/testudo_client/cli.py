@@ -72,7 +72,7 @@ def init(
 ) -> None:
     """Make your folder: your key, once, and a strict policy; print the key's public half, for the roster."""
     from testudo_client.home import OwnerHome
-    from testudo_client.init_command import InitRequest, make_home, refuse_if_there
+    from testudo_client.init_command import InitRequest, make_home, refuse_if_there, unasked
     from testudo_client.init_questions import asked
     from testudo_common.errors import UsageError
 
@@ -83,7 +83,7 @@ def init(
         folder, client or "", epsilon_per_run, epsilon_for_life, delta, no_privacy, min_cohort, min_group,
         max_participations, model or ["mlp", "conv", "linear"], max_bytes, federation_key, days, anchor or [],
     )  # fmt: skip
-    made = make_home(request if yes or as_json else asked(request))
+    made = make_home(unasked(request) if yes or as_json else asked(request))
     if as_json:
         typer.echo(json.dumps(made, indent=2))
         return
@@ -236,6 +236,22 @@ def ledger(
         ceilings_in(folder, plan),
         anchors_in(folder),
     )  # fmt: skip
+
+
+@app.command(epilog="Example: testudo-client statement my-folder --plan plan.toml")
+def statement(
+    folder: Annotated[Path, typer.Argument(help="Your folder.", show_default=False)],
+    plan: Annotated[Path | None, typer.Option(help="Only of this plan, charged or not.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Print your privacy statements: what is guaranteed against whom, what was spent, and what is not covered."""
+    from testudo_client import statement_command
+
+    found, together = statement_command.owner_statements(folder, plan)
+    if as_json:
+        typer.echo(json.dumps(statement_command.as_json(found, together), indent=2))
+        return
+    typer.echo("\n\n".join([*(one.as_text() for one in found), "\n".join(together)]))
 
 
 def main() -> None:

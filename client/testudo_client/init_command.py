@@ -9,7 +9,7 @@ import json
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ none = true                 # plans without any differential privacy may train o
 
 @dataclass(frozen=True, slots=True)
 class InitRequest:
-    """What a policy is to say; the command's options explain each."""
+    """What a policy is to say; the command's options explain each. No ``federation_key``: none is pinned yet."""
 
     folder: Path
     client: str
@@ -95,25 +95,27 @@ class InitRequest:
     anchors: Sequence[Path]
 
 
-def pinned_key(home: OwnerHome, stated: str | None) -> str | None:
-    """The federation's key that is to be pinned: as stated, or as it lies in the folder; None where neither is.
+def key_in_folder(request: InitRequest) -> str | None:
+    """The federation's key as it lies in the folder, hex; None where there is none.
 
     Raises:
-        KeyFileError: It is not a key.
-        UsageError: Another one lies in the folder.
+        KeyFileError: It is not a key, or what was stated is none.
+        UsageError: Another one was stated.
     """
-    there = home.federation_key_file
+    there = OwnerHome(request.folder).federation_key_file
     found = read_public(there).public_bytes_raw().hex() if there.exists() else None
-    if stated is None:
-        return found
-    key = parse_public(stated, source="--federation-key").public_bytes_raw().hex()
-    if found not in (None, key):
-        raise UsageError(
-            "the federation's key in the folder is another one",
-            where=str(there),
-            remedy="ask the federation which is its",
-        )
-    return key
+    stated = request.federation_key
+    if stated is not None:
+        key = parse_public(stated, source="--federation-key").public_bytes_raw().hex()
+        if found not in (None, key):
+            remedy = "ask the federation which is its"
+            raise UsageError("the federation's key in the folder is another one", where=str(there), remedy=remedy)
+    return found
+
+
+def unasked(request: InitRequest) -> InitRequest:
+    """As stated; without a key stated, the one that the owner has put into the folder is pinned."""
+    return replace(request, federation_key=request.federation_key or key_in_folder(request))
 
 
 def refuse_if_there(home: OwnerHome) -> None:
@@ -140,7 +142,8 @@ def make_home(request: InitRequest) -> dict[str, Any]:
     """
     home = OwnerHome(request.folder)
     refuse_if_there(home)
-    text = policy_text(request, pinned_key(home, request.federation_key), datetime.now(UTC).date())
+    key_in_folder(request)
+    text = policy_text(request, datetime.now(UTC).date())
     parse_policy(tomllib.loads(text), source="the policy to be")
     key = home.key() if home.identity_file.exists() else create_key(home.identity_file)
     try:
@@ -161,7 +164,7 @@ def make_home(request: InitRequest) -> dict[str, Any]:
     }
 
 
-def policy_text(request: InitRequest, federation_key: str | None, today: date) -> str:
+def policy_text(request: InitRequest, today: date) -> str:
     """The policy as it is written."""
     example = _EXAMPLE.format(
         epsilon_per_run=float(request.epsilon_per_run),
@@ -176,7 +179,7 @@ def policy_text(request: InitRequest, federation_key: str | None, today: date) -
         max_participations=request.max_participations,
         models=_toml(list(request.models)),
         max_bytes=request.max_bytes,
-        federation_key=_toml([federation_key] if federation_key else []),
+        federation_key=_toml([request.federation_key.lower()] if request.federation_key else []),
         code=_toml([code_digest()]),
         not_before=today,
         not_after=today + timedelta(days=request.days),

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import typer
 
-from testudo_client.home import OwnerHome
-from testudo_client.init_command import InitRequest, pinned_key
+from testudo_client.init_command import InitRequest, key_in_folder
 
 
 def asked(request: InitRequest) -> InitRequest:
@@ -40,10 +39,11 @@ def asked(request: InitRequest) -> InitRequest:
 
 def _federation_key(request: InitRequest) -> str | None:
     """The key to pin. What lies in the folder counts only once it was compared: no answer pins nothing."""
-    found = pinned_key(OwnerHome(request.folder), request.federation_key)
-    if request.federation_key is not None or found is None:
-        return (
-            found or typer.prompt("The federation's key, if you were told it", default="", show_default=False) or None
-        )
+    found = key_in_folder(request)
+    if request.federation_key is not None:
+        return request.federation_key
+    if found is None:
+        told: str = typer.prompt("The federation's key, if you were told it", default="", show_default=False)
+        return told.strip() or None
     typer.echo(f"federation.pub in your folder holds {found}")
     return found if typer.confirm("Did the federation tell you this key by another way?") else None

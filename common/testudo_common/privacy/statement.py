@@ -9,13 +9,17 @@ threat model, and what stands outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import AccountantName, epsilon_of
 from testudo_common.privacy.events import Events, Spending, Unit
 from testudo_common.privacy.planned import CLIENT_ACCOUNTANT
+
+
+_MAYBE_INFINITE = ("epsilon", "epsilon_by_rdp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,19 @@ class PrivacyStatement:
         """As values for JSON; an infinite epsilon is None."""
         content = asdict(self)
         for account in content["accounts"]:
-            for key in ("epsilon", "epsilon_by_rdp"):
+            for key in _MAYBE_INFINITE:
                 account[key] = account[key] if math.isfinite(account[key]) else None
         return content
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> PrivacyStatement:
+        """The statement of which ``content`` is :meth:`as_json`."""
+        accounts = []
+        for account in content["accounts"]:
+            numbers = {key: math.inf if account[key] is None else account[key] for key in _MAYBE_INFINITE}
+            accounts.append(UnitAccount(**{**account, **numbers, "mechanisms": tuple(account["mechanisms"])}))
+        lists = {key: tuple(content[key]) for key in ("unprotected", "sums", "not_covered")}
+        return cls(**{**content, **lists, "accounts": tuple(accounts)})
 
     def as_text(self) -> str:
         """For a person, in Markdown."""

@@ -11,6 +11,7 @@ from testudo_simulations.report.drawing import Drawing
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.markup import Markup, block, join, table, tag, text
 from testudo_simulations.report.scores import federated_scores
+from testudo_simulations.report.statement import statements
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary, rows_by_shots
 from testudo_simulations.results import Report, RunResult
 
@@ -132,7 +133,7 @@ def privacy(settings: Settings) -> Markup:
     whole = [_client_sentence(setting) for setting in settings if setting.privacy.client is not None]
     protected = [setting for setting in settings if setting.privacy.unit != "none"]
     if not protected:
-        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]))
+        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]), statements(settings))
     columns = [_account(setting) for setting in settings]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     accounts = table(["", *map(wording.place, settings)], rows, caption="The largest account of any client")
@@ -143,6 +144,7 @@ def privacy(settings: Settings) -> Markup:
         *whole,
         tag("h3", "What is not covered"),
         tag("ul", *(tag("li", sentence) for sentence in NOT_COVERED)),
+        statements(settings),
     )
 
 
