@@ -8,14 +8,15 @@ from typing import Any
 
 from testudo_client.approve_command import existing_home
 from testudo_client.home import OwnerHome
-from testudo_client.ledger import Entry, Ledger, Reserved
-from testudo_client.ledger.account import spent_under
+from testudo_client.ledger import Entry, Reserved
+from testudo_client.ledger.account import spent_on
 from testudo_client.policy.ceilings import policy_ceilings
 from testudo_common.errors import PlanError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.events import Spending
+from testudo_common.privacy.planned import run_spending
 from testudo_common.privacy.statement import PrivacyStatement, shown_epsilon, statement_of
 
 
@@ -40,14 +41,19 @@ def owner_statements(folder: Path, plan: Path | None) -> tuple[list[PrivacyState
             where=str(folder),
             remedy="name a plan by --plan to see what its statement would say",
         )
-    subject = policy.client
-    found = [statement_of(one, spent_under(entries, one.digest), subject=subject) for one in plans]
-    return found, list(_for_life(home, entries))
+    return [_statement(one, entries, policy.client) for one in plans], list(_for_life(home, entries))
 
 
 def as_json(statements: list[PrivacyStatement], together: list[str]) -> dict[str, Any]:
     """For a script."""
     return {"statements": [statement.as_json() for statement in statements], "together": together}
+
+
+def _statement(plan: FederationPlan, entries: tuple[Entry, ...], client: str) -> PrivacyStatement:
+    spent = spent_on(entries, "", plan.digest)
+    if spent == Spending():
+        return statement_of(plan, run_spending(plan), subject=f"{client}, if it takes part as often as it may")
+    return statement_of(plan, spent, subject=client)
 
 
 def _plans(home: OwnerHome, entries: tuple[Entry, ...]) -> Iterator[FederationPlan]:
@@ -73,6 +79,3 @@ def _for_life(home: OwnerHome, entries: tuple[Entry, ...]) -> Iterator[str]:
             f"All plans together, one {ceiling.unit}: epsilon {shown_epsilon(spent)} of {ceiling.epsilon:g} at delta "
             f"{ceiling.delta:g} by {ceiling.accountant.upper()} ({ceiling.where})"
         )
-
-
-__all__ = ["Ledger", "as_json", "owner_statements"]

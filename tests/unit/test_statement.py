@@ -79,3 +79,11 @@ def test_steps_without_noise_are_infinite() -> None:
 )
 def test_epsilon_is_never_shown_smaller(epsilon: float, text: str) -> None:
     assert shown_epsilon(epsilon) == text
+
+
+@pytest.mark.parametrize("settings", [(), NOISY, (*NOISY, "privacy.noise_multiplier=0"), (*NOISY, *CLIENT_LEVEL)])
+def test_statement_survives_a_report(settings: tuple[str, ...]) -> None:
+    statement = stated(secure_plan(*settings, "rounds.max_participations=2"))
+    again = PrivacyStatement.of_json(json.loads(json.dumps(statement.as_json(), allow_nan=False)))
+    assert again == statement
+    assert again.as_text() == statement.as_text()

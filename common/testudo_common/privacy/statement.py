@@ -18,7 +18,6 @@ from testudo_common.privacy.accountant import AccountantName, epsilon_of
 from testudo_common.privacy.events import Events, Spending, Unit
 from testudo_common.privacy.planned import CLIENT_ACCOUNTANT
 
-
 _MAYBE_INFINITE = ("epsilon", "epsilon_by_rdp")
 
 
