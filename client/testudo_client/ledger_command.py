@@ -148,7 +148,7 @@ def _require_sense(request: LedgerRequest) -> None:
         raise UsageError(
             "there is no such folder",
             where=str(request.folder),
-            remedy="check the spelling, or make it with testudo-client key",
+            remedy="check the spelling, or make it: testudo-client init",
         )
     if request.data and not request.plan:
         raise UsageError("data is read as a plan encodes it", where="--data", remedy="name the plan with --plan")
@@ -234,6 +234,7 @@ def _finite(value: Any) -> Any:
 def _print(
     folder: Path, entries: Sequence[Entry], shown: Sequence[Entry], summary: Summary, plan: FederationPlan | None
 ) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -241,7 +242,9 @@ def _print(
     console = Console()
 
     def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        made = Table(*columns, title=title, title_justify="left")
+        made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for place, column in enumerate(columns):
+            made.add_column(column, no_wrap=place == 0)
         for row in rows:
             made.add_row(*(Text(_printable(cell), overflow="fold") for cell in row))
         console.print(made)
@@ -256,7 +259,7 @@ def _print(
     else:
         console.print("Nothing is spent.")
     if summary.rooms:
-        columns = ("ceiling", "unit", "epsilon", "spent", "left", "at delta", "by", "rounds left")
+        columns = ("ceiling", "epsilon spent", "allowed", "rounds left")
         table("Left", columns, [_room_row(room) for room in summary.rooms])
     if plan is not None and summary.rounds is not None:
         console.print(Text(f"{summary.rounds} more rounds of {_printable(plan.name)} fit."))
@@ -275,12 +278,8 @@ def _room_row(room: Room) -> tuple[str, ...]:
     ceiling = room.ceiling
     return (
         ceiling.where,
-        ceiling.unit.value,
+        f"{room.spent:.4g} by {ceiling.accountant.upper()} at {ceiling.delta:g}",
         f"{ceiling.epsilon:g}",
-        f"{room.spent:.4g}",
-        f"{max(0.0, ceiling.epsilon - room.spent):.4g}",
-        f"{ceiling.delta:g}",
-        ceiling.accountant.upper(),
         "" if room.rounds is None else str(room.rounds),
     )
 
@@ -293,12 +292,13 @@ def _said(content: Content) -> tuple[str, str]:
         when = f"{occasion.purpose} {content.plan_name}, round {occasion.round}.{occasion.attempt}; "
         if occasion.purpose is Purpose.ELSEWHERE:
             when = f"{occasion.purpose}; "
-        return kind, when + "; ".join(
+        charged = "; ".join(
             f"{unit.value}: "
             + ", ".join(f"{e.steps} at noise {e.noise_multiplier:.4g}, rate {e.sample_rate:g}" for e in events)
             for unit in Unit
             if (events := content.spending.of(unit))
         )
+        return kind, when + (charged or "nothing to charge")
     said: Mapping[str, Any] = {field.name: getattr(content, field.name) for field in fields(content)}
     return kind, ", ".join(f"{name} {_cut(name, value)}" for name, value in said.items())
 
