@@ -9,16 +9,22 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from testudo_client.ledger.entries import Entry, NewData, Occasion, Purpose, Reserved
 from testudo_common.errors import BudgetError, PrivacyError
 from testudo_common.privacy.accountant import AccountantName, epsilon_of
-from testudo_common.privacy.events import SampledGaussian, Spending, Unit
+from testudo_common.privacy.events import Events, SampledGaussian, Spending, Unit
 
 MOST_ROUNDS: Final = 1_000_000
 """More rounds than that are not told apart."""
+
+_PRV_REACH: Final = 200.0
+"""Above this epsilon PRV takes minutes or gives up, and is within a few per cent of RDP: RDP's is used."""
+_PRV_STEPS: Final = 100_000
+"""With more steps PRV takes seconds to minutes: it decides still, but does not estimate."""
 
 _Mechanism = tuple[Unit, float, float]  # unit, noise multiplier, sample rate
 _Steps = Counter[_Mechanism]
@@ -128,11 +134,11 @@ def epsilons_of(spending: Spending, unit: Unit, delta: float) -> Epsilons:
     """Epsilon of one unit's account at ``delta``, by PRV and by RDP."""
     events = spending.of(unit)
     rdp = epsilon_of(events, delta, "rdp")
-    try:
-        prv: float | None = epsilon_of(events, delta, "prv")
-    except PrivacyError:
-        prv = None
-    return Epsilons(None if prv == math.inf and rdp < math.inf else prv, rdp)
+    prv = None
+    if rdp <= _PRV_REACH and _steps(events) <= _PRV_STEPS:
+        with suppress(PrivacyError):
+            prv = epsilon_of(events, delta, "prv")
+    return Epsilons(rdp if math.isinf(rdp) else prv, rdp)
 
 
 def epsilon_under(spending: Spending, ceiling: Ceiling) -> float:
@@ -143,22 +149,25 @@ def epsilon_under(spending: Spending, ceiling: Ceiling) -> float:
     """
     events = spending.of(ceiling.unit)
     by_rdp = epsilon_of(events, ceiling.delta, "rdp")
-    return by_rdp if ceiling.accountant == "rdp" else min(by_rdp, epsilon_of(events, ceiling.delta, "prv"))
+    if ceiling.accountant == "rdp" or by_rdp > _PRV_REACH:
+        return by_rdp
+    return min(by_rdp, epsilon_of(events, ceiling.delta, "prv"))
 
 
 def fits(spending: Spending, ceiling: Ceiling) -> bool:
     """Whether ``spending`` as a whole is within ``ceiling``.
 
-    RDP is an upper bound too, and cheap: where it is within the ceiling, PRV is not asked.
+    RDP is cheap: where it is within the ceiling, PRV is not asked.
+
+    Raises:
+        PrivacyError: PRV is asked, and the ceiling's delta is too small for its arithmetic.
     """
-    events = spending.of(ceiling.unit)
-    if epsilon_of(events, ceiling.delta, "rdp") <= ceiling.epsilon:
-        return True
-    return ceiling.accountant == "prv" and epsilon_of(events, ceiling.delta, "prv") <= ceiling.epsilon
+    by_rdp = epsilon_of(spending.of(ceiling.unit), ceiling.delta, "rdp")
+    return by_rdp <= ceiling.epsilon or epsilon_under(spending, ceiling) <= ceiling.epsilon
 
 
 def rounds_left(spent: Spending, one: Spending, ceiling: Ceiling) -> int:
-    """How many more times ``one`` fits under ``ceiling``, up to a million.
+    """How many more times ``one`` fits under ``ceiling``, up to a million. By RDP where PRV would take too long.
 
     Raises:
         PrivacyError: The ceiling's delta is too small for PRV's arithmetic.
@@ -170,8 +179,10 @@ def rounds_left(spent: Spending, one: Spending, ceiling: Ceiling) -> int:
         return lambda count: fits(spent + one.times(count), by)
 
     found = _most(allowed(replace(ceiling, accountant="rdp")), known=0, stride=1)
+    if ceiling.accountant == "rdp" or _steps((spent + one.times(found)).of(ceiling.unit)) > _PRV_STEPS:
+        return found
     # PRV is slow, and its answer is not far above RDP's.
-    return found if ceiling.accountant == "rdp" else _most(allowed(ceiling), known=found, stride=max(1, found // 16))
+    return _most(allowed(ceiling), known=found, stride=max(1, found // 16))
 
 
 def _most(allowed: Callable[[int], bool], *, known: int, stride: int) -> int:
@@ -208,6 +219,10 @@ def check(
         spent = account.spent(fingerprint, ceiling.plan_digest)
         if not fits(spent + asked, ceiling):
             raise _over(spent, asked, ceiling, one or asked)
+
+
+def _steps(events: Events) -> int:
+    return sum(event.steps for event in events)
 
 
 def _over(spent: Spending, asked: Spending, ceiling: Ceiling, one: Spending) -> BudgetError:

@@ -108,9 +108,16 @@ class HeldAnchor:
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         self.path = path
+        self.mark: Mark | None
         self._durable = durable
         self._descriptor = _open_locked(path, os.O_RDWR)
-        self._sequence, self.mark = (0, None) if self._descriptor is None else _read(path, self._descriptor)
+        self._sequence, self.mark = 0, None
+        if self._descriptor is not None:
+            try:
+                self._sequence, self.mark = _read(path, self._descriptor)
+            except BaseException:
+                self.let_go()
+                raise
 
     def write(self, mark: Mark) -> None:
         """Remember ``mark``; when this returns, the disk has it.

@@ -47,8 +47,8 @@ _DAMAGED: Final = (
 class Page:
     """The table, in one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
+        self._connection, self._place = connection, place
 
     @property
     def blank(self) -> bool:
@@ -56,7 +56,7 @@ class Page:
         found = dict(self._connection.execute("SELECT name, sql FROM sqlite_master"))
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
         if found != (_SCHEMA if application == _APPLICATION_ID else {}) or application not in {0, _APPLICATION_ID}:
-            raise LedgerError(*_DAMAGED[:1], remedy=_DAMAGED[1])
+            raise LedgerError(_DAMAGED[0], where=self._place, remedy=_DAMAGED[1])
         return not found
 
     def set_up(self) -> None:
@@ -151,7 +151,7 @@ class Book:
                 if self.inode() != before:
                     raise LedgerError("its file was exchanged just now", where=self.place, remedy="try again")
                 connection.execute(begin)
-                yield Page(connection)
+                yield Page(connection, self.place)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

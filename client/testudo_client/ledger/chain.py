@@ -38,6 +38,8 @@ def follow(rows: Iterable[Row], *, index: int = 0, previous: bytes = GENESIS) ->
         LedgerError: An entry is missing, out of place, changed, or not of the agreed format; says which.
     """
     for found, data, digest in rows:
+        if not (isinstance(data, bytes) and isinstance(digest, bytes)):
+            raise _broken(index, "is damaged")  # a torn page can read as nothing
         if found != index:
             raise _broken(index, "is missing")
         if link(previous, data) != digest:
