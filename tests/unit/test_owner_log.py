@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     log.write("approved")
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
     path.chmod(0o644)
+    log.write("approved")
+    assert path.stat().st_mode & 0o777 == 0o600, "made private again"
     for _ in range(5):
         log.write("approved")
     assert {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "own").iterdir()} == dict.fromkeys(
@@ -68,8 +71,22 @@ def test_a_full_one_is_kept_once_more(tmp_path: Path) -> None:
     assert len(kept) > 7, "the file before is still there"
 
 
-def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """Two that both find the file full would throw a whole one away."""
     log = log_in(tmp_path)
+    log.write("approved")
+    with (tmp_path / "own" / ".owner.log.lock").open("r+b") as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = pool.submit(log.write, "withdrawn")
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        waiting.result(timeout=10)
+    assert [line.event for line in log.lines()] == ["approved", "withdrawn"]
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    log = log_in(tmp_path, max_bytes=15_000)  # it is full once
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: log.write("approved", sentence=str(number)), range(200)))
     assert sorted(int(line.sentence) for line in log.lines()) == list(range(200))
