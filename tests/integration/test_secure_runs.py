@@ -15,6 +15,8 @@ from small_runs import SMALL_SINE, rounding_of, settings
 from secure_federation import layout_of, off_by
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
+from testudo_common.privacy.accountant import epsilon_of
+from testudo_common.privacy.events import SampledGaussian
 from testudo_common.vectors import Vector
 from testudo_server.store import RunStore
 from testudo_simulations.federations import load_federation
@@ -82,9 +84,11 @@ def test_two_runs_round_differently_and_end_together(tmp_path: Path) -> None:
 # --- the command's report
 
 
-def reported(command: Command, backend: str, *lines: str) -> dict[str, Any]:
-    arguments = ["run", "sine", "--out", "out", "--no-comparisons", "--json", "--backend", backend]
-    done = command("simulations", *arguments, *settings([*SMALL_SINE, *lines]))
+def reported(
+    command: Command, backend: str, *lines: str, scenario: str = "sine", small: list[str] = SMALL_SINE
+) -> dict[str, Any]:
+    arguments = ["run", scenario, "--out", "out", "--no-comparisons", "--json", "--backend", backend]
+    done = command("simulations", *arguments, *settings([*small, *lines]))
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)["runs"]
     return dict(result)
@@ -119,3 +123,32 @@ def test_report_says_when_sums_were_not_masked(command: Command, backend: str, m
     assert (secure["groups_opened"], secure["smallest_sum"]) == ((6, 4) if mode == "mask-free" else (0, 1))
     assert secure["plain_bytes_up"] == 6 * 4 * 4 * result["parameters"]
     assert (secure["server_cpu_seconds"] is None) is (mode == "plain")
+
+
+@pytest.mark.slow
+def test_report_of_a_private_run_whose_clients_score_the_model(command: Command) -> None:
+    lines = [
+        "data.clients=14",
+        "data.unseen_clients=2",
+        "rounds.count=2",
+        "rounds.cohort_size=8",
+        "secure_aggregation.group_size=4",
+        "privacy.epsilon=8",
+        "evaluation.federated_every_rounds=1",
+        "evaluation.federated_noise_multiplier=3",
+        "evaluation.min_cell=5",
+        "evaluation.steps=2",
+        "evaluation.scratch_steps=2",
+        "privacy.accountant=rdp",
+    ]
+    result = reported(command, "inline", *lines, scenario="digits", small=[])
+    account = result["privacy"]
+    training = SampledGaussian(account["noise_multiplier"], account["sample_rate"], account["steps_per_client"])
+    assert epsilon_of([training], account["delta"], account["accountant"]) < 0.95 * account["epsilon"]
+    assert 0.98 * 8 < account["epsilon"] <= 8, "training and scores together"
+    for record in result["rounds"]:
+        for when in ("before", "after"):
+            noise, metrics = record["metric_noise"].get(when, {}), record["metrics"].get(when, {})
+            assert set(noise) == ({*metrics, "examples"} if metrics else set())
+            assert metrics or record["withheld"][when] == {"metrics": 7}
+            assert record["withheld"][when], "not all of 15 bins can be seen through such noise"
