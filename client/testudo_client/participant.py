@@ -97,7 +97,7 @@ class Participant:
             raise UsageError(
                 "the plan has secure aggregation, and this client has no key and no roster",
                 where=self.client_id,
-                remedy="make a key with testudo-client key, and get roster.json from the federation",
+                remedy="make your folder with testudo-client init, and get roster.json from the federation",
             )
         identity = membership.identity_of(self.client_id)
         return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size)

@@ -133,7 +133,7 @@ def test_nobody_takes_part_without_a_key() -> None:
     with pytest.raises(UsageError, match="no key and no roster") as caught:
         participant(None)
     assert caught.value.where == "ada"
-    assert "testudo-client key" in caught.value.remedy
+    assert "testudo-client init" in caught.value.remedy
 
 
 def test_nobody_takes_part_under_anothers_name(ada: Path) -> None:
