@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testudo_common.errors import PrivacyError
 from testudo_common.learning.metric_counts import MetricCounts
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.secure import WantedNoise, parameters_for
@@ -79,14 +78,7 @@ def _noise_of_scores(plan: FederationPlan) -> tuple[float, ...]:
     counts, multiplier = metric_counts_of(plan), plan.evaluation.federated_noise_multiplier
     if multiplier is None:
         return (0.0,) * (2 * counts.size)
-    noise_of = getattr(counts, "noise", None)
-    if noise_of is None:
-        raise PrivacyError(
-            "this release does not put noise on scores",
-            where="evaluation.federated_noise_multiplier",
-            remedy="take it out, with evaluation.federated_every_rounds",
-        )
-    one = tuple(float(deviation) for deviation in noise_of(multiplier))
+    one = tuple(float(deviation) for deviation in counts.noise(multiplier))
     return one + one
 
 

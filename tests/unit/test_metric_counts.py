@@ -17,6 +17,7 @@ from testudo_common.learning.metric_counts import (
     LARGEST_SUM,
     MAX_ERROR,
     MAX_QUERIES,
+    NOISY_STEPS,
     MetricCounts,
     clipped_errors,
 )
@@ -335,3 +336,35 @@ def test_clipping_hides_no_divergence() -> None:
         clipped_errors(np.zeros(1), np.array([np.inf]))
     with pytest.raises(DataError):
         clipped_errors(np.zeros(3), np.zeros(1))
+
+
+# --- sums that carry noise
+
+
+@pytest.mark.parametrize("clients", [2, 16, 2048])
+@pytest.mark.parametrize(("kind", "classes"), [("classification", 3), ("regression", 1)])
+def test_steps_of_noisy_sums_are_coarse_enough_for_the_noise_and_fine_beside_it(
+    kind: Any, classes: int, clients: int
+) -> None:
+    exact, noisy = MetricCounts(kind, classes, clients), MetricCounts(kind, classes, clients, noisy=True)
+    assert (noisy.steps <= NOISY_STEPS).all()
+    assert (noisy.scales <= exact.scales).all()
+    assert noisy.steps[-1] == NOISY_STEPS
+    fixed = noisy.scales > 1
+    assert (noisy.noise(0.5)[fixed] > 500).all(), "a step of rounding is nothing beside it"
+    assert (exact.scales == noisy.scales).all() == (clients == 2048)
+
+
+def test_a_noisy_sum_is_read_as_it_is() -> None:
+    """Below zero too: whoever adds cells up would be biased else."""
+    sums = ClassificationSums.of(*predictions(np.random.default_rng(0), 30))
+    total = CLASSIFICATION.encode(sums)
+    off = np.where(np.arange(len(total)) % 2, -1000, 2000)
+    found = CLASSIFICATION.read(total + off)
+    places = first_places(CLASSIFICATION)
+    for name, place in places.items():
+        value, shift = np.ravel(getattr(sums, name))[0], off[place] / CLASSIFICATION.scales[place]
+        assert np.ravel(found[name])[0] == pytest.approx(value + shift, abs=1 / CLASSIFICATION.scales[place])
+    assert (found["bin_count"] < 0).any()
+    with pytest.raises(WireError, match="instead of int64"):
+        CLASSIFICATION.read(total[1:])

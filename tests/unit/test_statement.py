@@ -62,6 +62,8 @@ def test_exact_scores_are_said_to_be_uncovered() -> None:
         "rounds.max_participations=1",
     )
     assert not any("scores" in line for line in stated(noisy).not_covered)
+    (account,) = stated(noisy).accounts
+    assert "their noise is in the opened sums" in account.adversary, "that part rests on secure aggregation"
 
 
 def test_steps_without_noise_are_infinite() -> None:

@@ -139,10 +139,7 @@ def _example_account(plan: FederationPlan, events: Events) -> UnitAccount:
         unit=Unit.EXAMPLE.value,
         protects="any one example (one row, one image) of this client",
         neighbours="one example is added or removed",
-        adversary=(
-            "whoever sees everything that this client's training sent out and every model made from it, whatever "
-            "else they know; it does not rest on secure aggregation or on the server"
-        ),
+        adversary=_example_adversary(plan),
         sampling=(
             f"each step draws every example by itself with probability {plan.inner.sample_rate:g}; no smaller epsilon "
             "is claimed because only some clients are asked, or because of sums over clients"
@@ -152,6 +149,19 @@ def _example_account(plan: FederationPlan, events: Events) -> UnitAccount:
         delta=privacy.delta,
         allowed=privacy.epsilon,
         **_epsilons(events, privacy.delta, privacy.accountant),
+    )
+
+
+def _example_adversary(plan: FederationPlan) -> str:
+    everything = (
+        "whoever sees everything that this client's training sent out and every model made from it, whatever "
+        "else they know; it does not rest on secure aggregation or on the server"
+    )
+    if plan.evaluation.federated_noise_multiplier is None:
+        return everything
+    return (
+        f"{everything}. The scores are different: their noise is in the opened sums, so for them it holds against "
+        f"whoever sees sums, while at most {plan.secure_aggregation.corruption:.0%} of a group's members work with them"
     )
 
 

@@ -65,7 +65,7 @@ SCORE_NOISE = (
     "These scores carry noise, so that they say almost the same whether or not any single example was counted; the "
     "account includes them. After ± "
     "stands its standard deviation; two rounds that differ by less than that may not differ. For the calibration error "
-    "(ECE) it is what noise alone would show: the true one is smaller than the one reported."
+    "(ECE) it is what noise alone would show: the error reported is too large on average, by up to that much."
 )
 SCORES_WITHHELD = (
     "Not reported are classes and confidence bins with too few examples, or hardly more than their noise, and scores "
