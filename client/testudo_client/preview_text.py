@@ -20,7 +20,8 @@ def _rules(preview: dict[str, Any]) -> Iterator[str]:
     rules = preview["rules"]
     refused = [rule for rule in rules if not rule["allowed"]]
     yield ""
-    yield f"Your policy {'refuses it' if refused else 'allows it'} ({len(rules) - len(refused)} of {len(rules)} rules hold)"
+    verdict = "refuses it" if refused else "allows it"
+    yield f"Your policy {verdict} ({len(rules) - len(refused)} of {len(rules)} rules hold)"
     width = max(len(rule["key"]) for rule in rules)
     for rule in rules:
         verdict = "ok     " if rule["allowed"] else "REFUSED"

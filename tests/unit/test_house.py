@@ -67,6 +67,7 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the server's exchange": (["testudo_server.secure_exchange", "testudo_server.strikes"], SLOW),
     "the member": (["testudo_client.membership"], SLOW),
     "the member's sessions": (["testudo_client.secure_side"], SLOW),
+    "the owner's ledger": (["testudo_client.ledger", "testudo_client.ledger_command"], SLOW),
     "the owner's policy": (["testudo_client.policy.check", "testudo_client.policy.load"], SLOW),
     "the owner's consent": (["testudo_client.consent", "testudo_client.preview", "testudo_client.init_command"], SLOW),
     "the member's scores": (["testudo_client.evaluate"], ("flwr", "matplotlib", "sklearn", "ray")),

@@ -39,12 +39,19 @@ def _bucketing(repeats: int) -> list[Measurement]:
     return measure_bucketing(repeats)
 
 
+def _ledger(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.ledger import measure_ledger
+
+    return measure_ledger(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
     "secagg": _secagg,
     "robust": _robust,
     "bucketing": _bucketing,
+    "ledger": _ledger,
 }
 
 
