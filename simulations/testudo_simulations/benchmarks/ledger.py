@@ -6,15 +6,24 @@ On this machine's disk: what a commit waits for is the disk's, so wall and CPU t
 from __future__ import annotations
 
 import itertools
+import os
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from testudo_client.ledger import ANCHOR_FILE, LEDGER_FILE, Ceiling, Ledger, Occasion, Purpose, open_ledger
 from testudo_common.privacy import accountant
 from testudo_common.privacy.events import SampledGaussian, Spending, Unit
-from testudo_simulations.benchmarks.measure import Measurement, Seconds, compared, median_seconds
+from testudo_simulations.benchmarks.measure import (
+    Measurement,
+    Seconds,
+    compared,
+    median_seconds,
+    median_seconds_in_turn,
+)
 
 _ENTRIES: Final = 10_000
 _MECHANISMS: Final = 100
@@ -42,15 +51,38 @@ def measure_ledger(repeats: int) -> list[Measurement]:
             f"open {_ENTRIES} entries", median_seconds(lambda: len(open_ledger(home)), repeats), _OPEN, limit
         )
         ledger, numbers = open_ledger(home), itertools.count(_ENTRIES)
-        one_more = median_seconds(
-            lambda: _reserve(ledger, next(numbers), _CEILINGS), max(repeats, 50)
-        )  # of many, since a disk is uneven
-        found += compared(f"one more after {_ENTRIES}, with 4 ceilings", one_more, _ONE_MORE, limit)
+        one_more, bare = median_seconds_in_turn(
+            [lambda: _reserve(ledger, next(numbers), _CEILINGS), _bare_commit(home)],
+            max(repeats, 50),  # of many, since a disk is uneven
+        )
+        case = f"one more after {_ENTRIES}, with 4 ceilings"
+        found += compared(case, one_more, _ONE_MORE, limit)
+        found += compared(
+            f"{case}, beside its disk writes", one_more, bare, "the same row in plain SQLite, and fdatasync"
+        )
     names: tuple[accountant.AccountantName, ...] = ("prv", "rdp")
     for name in names:
         cold = median_seconds(_epsilon(name), repeats)
         found += compared(f"epsilon of {_MECHANISMS} mechanisms by {name.upper()}", cold, None, "none")
     return found
+
+
+def _bare_commit(home: Path) -> Callable[[], None]:
+    """What reaches the disk for one entry, and nothing else: a row with the ledger's settings, and an anchor's slot."""
+    row, path = b"x" * 300, home / "bare.db"
+    anchor = os.open(home / "bare.anchor", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def work() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE IF NOT EXISTS rows (place INTEGER PRIMARY KEY, content BLOB)")
+            connection.execute("INSERT INTO rows (content) VALUES (?)", (row,))
+            connection.execute("COMMIT")
+        os.pwrite(anchor, row, 0)
+        os.fdatasync(anchor)
+
+    return work
 
 
 def _reserve(ledger: Ledger, number: int, ceilings: tuple[Ceiling, ...] = ()) -> int:
