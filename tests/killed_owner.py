@@ -31,10 +31,11 @@ CLIENT = "ada"
 _WATCHED = ("fsync", "fdatasync", "pwrite", "write", "replace", "rename", "ftruncate", "link")
 _PRELOADED = [
     "__main__",
-    "testudo_client.train",
     "testudo_client.participant",
+    "testudo_server.secure_exchange",
     "testudo_simulations.consent",
-    "flwr.app",
+    "testudo_simulations.keys",
+    "torch._dynamo",
 ]
 
 
