@@ -58,6 +58,8 @@ class Participant:
         learner: The plan's model; may be shared between participants of one thread.
         mechanism: Makes the DP mechanism of a round; anything but the default is for tests with zero noise.
         membership: Its key and the roster; needed under a plan with secure aggregation.
+        split_key: Says which examples are queries when the model is scored; None: derived from the membership's key.
+            Anything but that is for simulations, which are to repeat themselves.
 
     Attributes:
         secure_cpu_seconds: Spent on secure aggregation so far, in this process.
@@ -77,6 +79,7 @@ class Participant:
         learner: Learner | None = None,
         mechanism: MechanismFactory = os_mechanism,
         membership: Membership | None = None,
+        split_key: bytes | None = None,
     ) -> None:
         self.client_id = client_id
         self.plan = plan
@@ -87,6 +90,7 @@ class Participant:
         self._learner = learner if learner is not None else Learner(plan)
         self._mechanism = mechanism
         self._membership = membership
+        self._given_split_key = split_key
         self._secure = self._secure_side(membership)
         self.secure_cpu_seconds = 0.0
 
@@ -209,12 +213,10 @@ class Participant:
         return np.concatenate([counts.encode(each) for each in sums])
 
     def _split_key(self) -> bytes:
-        """The secret that says which of this owner's examples are queries, the same for as long as its key is.
-
-        Without a membership, as in a simulation without masks, there is no secret to keep and none is made.
-        """
-        if self._membership is None:
-            return derive(self.client_id.encode(), "split without a key")
+        """The secret that says which of this owner's examples are queries, the same for as long as its key is."""
+        if self._given_split_key is not None:
+            return self._given_split_key
+        assert self._membership is not None  # scores leave under secure aggregation only
         return derive(self._membership.key.private_bytes_raw(), "split of examples")
 
     def own_update(self, request: TrainRequest) -> Vector | RefusalReason:

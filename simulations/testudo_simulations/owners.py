@@ -19,6 +19,7 @@ from testudo_common.errors import PrivacyError, UsageError
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.secagg.primitives import derive
 from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
@@ -110,6 +111,7 @@ class Owners:
             self._learner,
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,
+            split_key=derive(client.encode(), "simulated split"),
         )
 
     def _kind_of(self, client: str) -> Callable[..., Participant]:

@@ -7,6 +7,9 @@ from functools import cache
 
 from rich.console import Console
 
+from helpers import make_plan
+from testudo_common.privacy.planned import run_spending
+from testudo_common.privacy.statement import statement_of
 from testudo_simulations.report.html import to_html
 from testudo_simulations.report.terminal import print_summary
 from testudo_simulations.results import (
@@ -30,6 +33,8 @@ ACCURACIES = {
     "local_ridge": (0.55, 0.65),
 }
 FAMILIES = {"meta": "meta", "adapted": "meta", "fedavg_finetuned": "federated"}
+
+_PLAN = make_plan('privacy.unit="example"', "privacy.noise_multiplier=1.25", "rounds.max_participations=4")
 
 
 def arm(
@@ -92,6 +97,7 @@ def run(
             steps_per_client=100,
             accountant="prv" if private else None,
         ),
+        statement=statement_of(_PLAN, run_spending(_PLAN), subject=client).as_json(),
         secure=SecureSummary(
             mode="secure",
             groups_opened=3,

@@ -9,13 +9,15 @@ import pytest
 from report_factory import arm, report, run, terminal, words
 
 from secure_federation import secure_plan
+from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import noise_multiplier_for
 from testudo_server.exchange import GroupRecord
 from testudo_server.outer_step import OuterState
 from testudo_server.store import RoundRecord, RunState
-from testudo_simulations.accounts import privacy_summary
+from testudo_simulations.accounts import Busiest, privacy_summary
 from testudo_simulations.report import sections, wording
 from testudo_simulations.report.summaries import summarise
+from testudo_simulations.results import PrivacySummary
 
 NAMES = ("ada", "bob", "cyd", "dan")
 CLIENT = ("client_privacy.noise_multiplier=2.0", "client_privacy.delta=1e-4")
@@ -28,6 +30,10 @@ def state_of(**asked: int) -> RunState:
     )
 
 
+def summary_of(plan: FederationPlan, state: RunState, records: tuple[RoundRecord, ...]) -> PrivacySummary:
+    return privacy_summary(plan, Busiest.of(plan, state, records))
+
+
 def gaussian(noise_multiplier: float, sums: int, delta: float) -> float:
     """Epsilon by the divergence of a Gaussian, alpha / (2 z^2), over orders; Balle et al. 2020, theorem 21."""
     return min(
@@ -37,7 +43,7 @@ def gaussian(noise_multiplier: float, sums: int, delta: float) -> float:
 
 
 def test_client_that_was_asked_most_often_counts() -> None:
-    found = privacy_summary(secure_plan(*CLIENT), state_of(bob=3), ())
+    found = summary_of(secure_plan(*CLIENT), state_of(bob=3), ())
     assert found.unit == "none"
     assert found.client is not None
     assert (found.client.sums, found.client.noise_multiplier, found.client.accountant) == (3, 2.0, "rdp")
@@ -48,14 +54,14 @@ def test_each_attempt_is_charged() -> None:
     groups = (GroupRecord(0, NAMES, ()), GroupRecord(2, NAMES, NAMES))
     record = RoundRecord(1, "ab" * 32, NAMES, (), 0.0, 0.0, 0, 0, groups)
     plan = secure_plan(*CLIENT, "rounds.max_participations=1")
-    found = privacy_summary(plan, state_of(), (record,)).client
+    found = summary_of(plan, state_of(), (record,)).client
     assert found is not None
     assert found.sums == 3
 
 
 def test_target_epsilon_is_kept_where_nobody_is_asked_more_often() -> None:
     plan = secure_plan("client_privacy.epsilon=3", "rounds.max_participations=2")
-    found = privacy_summary(plan, state_of(ada=2), ()).client
+    found = summary_of(plan, state_of(ada=2), ()).client
     assert found is not None
     assert 2.98 < found.epsilon <= found.target_epsilon == 3  # type: ignore[operator]
     assert found.noise_multiplier == noise_multiplier_for(3.0, 1e-5, 1.0, 2, "rdp")
@@ -63,8 +69,8 @@ def test_target_epsilon_is_kept_where_nobody_is_asked_more_often() -> None:
 
 def test_units_have_accounts_of_their_own() -> None:
     example = ('privacy.unit="example"', "privacy.noise_multiplier=1.0", "inner.sample_rate=0.5")
-    both = privacy_summary(secure_plan(*CLIENT, *example), state_of(), ())
-    alone = privacy_summary(secure_plan(*example), state_of(), ())
+    both = summary_of(secure_plan(*CLIENT, *example), state_of(), ())
+    alone = summary_of(secure_plan(*example), state_of(), ())
     assert (alone.client, both.client is None) == (None, False)
     assert both.model_copy(update={"client": None}) == alone
     said = wording.privacy_line(both)
@@ -74,7 +80,7 @@ def test_units_have_accounts_of_their_own() -> None:
 
 def test_report_shows_the_account_of_a_whole_client() -> None:
     accounts = [
-        privacy_summary(secure_plan(*CLIENT), state_of(bob=often), ()).model_copy(update={"steps_per_client": 1})
+        summary_of(secure_plan(*CLIENT), state_of(bob=often), ()).model_copy(update={"steps_per_client": 1})
         for often in (2, 3)
     ]
     runs = [

@@ -8,6 +8,7 @@ threat model, and what stands outside.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -75,8 +76,8 @@ class PrivacyStatement:
     not_covered: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
-        """As values for JSON; an infinite epsilon is None."""
-        content = asdict(self)
+        """As JSON gives it back; an infinite epsilon is None."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for account in content["accounts"]:
             for key in _MAYBE_INFINITE:
                 account[key] = account[key] if math.isfinite(account[key]) else None
