@@ -19,6 +19,7 @@ from testudo_client.evaluate import federated_sums
 from testudo_client.gate import REASONS, SENTENCES, Gate
 from testudo_client.membership import Membership
 from testudo_client.meta_update import MechanismFactory, meta_update, os_mechanism
+from testudo_client.owner_log import sentence_of
 from testudo_client.secure_side import SecureSide
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import Breach, BudgetError, DataError, ProtocolError, UsageError
@@ -107,11 +108,13 @@ class Participant:
         return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size)
 
     def answer(self, message: TrainRequest | SecureMessage) -> TrainReply | SecureMessage | Refusal:
-        """Answer one message of the server."""
+        """Answer one message of the server. What goes wrong without an answer stands in the owner's log as well."""
         with self._store.exclusive():
-            if isinstance(message, SecureMessage):
-                return self.step(message)
-            return self.train(message)
+            try:
+                return self.step(message) if isinstance(message, SecureMessage) else self.train(message)
+            except Exception as error:
+                self._gate.refused(message, RefusalReason.INTERNAL, sentence_of(error))
+                raise
 
     def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
         """Answer one request: with an update (the same one again for the same request), or a refusal.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 
@@ -17,6 +18,7 @@ from testudo_common.flower_records import TRAIN, from_records, to_records
 from testudo_common.key_files import create_key, public_hex, read_key
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
+from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
 from testudo_simulations.grid import InProcessGrid
@@ -141,3 +143,20 @@ def test_withdrawal_counts_from_the_next_round_on(tmp_path: Path) -> None:
     step = SecureMessage(plan.digest, 1, 0, b"")
     assert participant.step(step) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_APPROVED)
     assert [line.reason for line in home.log.lines()][-2:] == ["not_approved", "not_approved"]
+
+
+def test_what_goes_wrong_stands_in_the_owners_log_without_data(tmp_path: Path) -> None:
+    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    config = federation_of(tmp_path, plan)
+    home = OwnerHome(Path(config["owner"]))
+    approve_plan(plan, home)
+    participant = participant_from_context(context_of(config))
+    participant._learner.start_from = failing  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="secret 123"):
+        participant.answer(request_for(plan))
+    last = list(home.log.lines())[-1]
+    assert (last.event, last.reason, last.sentence) == ("refused", "internal", "ValueError")
+
+
+def failing(_vector: Vector) -> None:
+    raise ValueError("secret 123")
