@@ -90,7 +90,7 @@ def test_report_shows_the_account_of_a_whole_client() -> None:
     (setting,) = summarise(report(*runs))
     assert setting.privacy == accounts[1], "of the run that spent most"
     epsilon = wording.epsilon(accounts[1].client.epsilon)  # type: ignore[union-attr]
-    assert wording.place(setting) == f"At epsilon {epsilon} for a whole client"
+    assert wording.place(setting) == f"At client-level epsilon {epsilon}"
     page = str(sections.privacy([setting]))
     assert "unit: one client, in secure sums" in page
     assert f"epsilon {epsilon} spent at delta 0.0001; accountant RDP; noise multiplier 2; 3 sums a client" in page

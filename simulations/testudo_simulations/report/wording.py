@@ -98,7 +98,7 @@ def place(setting: SettingSummary) -> str:
         return f"With {named}"
     if account.unit == "none" and account.client is not None:
         whole = account.client.target_epsilon or account.client.epsilon
-        return f"At epsilon {epsilon(whole)} for a whole client"
+        return f"At client-level epsilon {epsilon(whole)}"
     if account.unit == "none":
         return "Without differential privacy"
     target = account.target_epsilon
