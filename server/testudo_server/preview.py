@@ -7,10 +7,10 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_of
 from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
-from testudo_common.privacy.events import SampledGaussian
-from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, steps_per_round
+from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, run_spending
 from testudo_common.robustness import count_of_share, failure_of
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
+from testudo_common.traffic import legs_of
 from testudo_server.noise_preview import client_noise_figures
 
 
@@ -85,6 +85,22 @@ def _robust_figures(plan: FederationPlan, clients: int | None) -> dict[str, str 
     }
 
 
+def _traffic(plan: FederationPlan, size: int | None, clients: int | None) -> dict[str, str | int | float | None]:
+    """Payload bytes of a round without scores in which nobody drops out; names of clients are taken to be short."""
+    noise_is_open = plan.client_privacy.epsilon is not None and plan.rounds.max_participations is None
+    if size is None or noise_is_open:
+        return {"bytes_down_a_client_and_round": None, "bytes_up_a_client_and_round": None}
+    cohort = min(plan.rounds.cohort_size, clients or plan.rounds.cohort_size)
+    quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None, "federated_noise_multiplier": None})
+    legs = legs_of(
+        plan.model_copy(update={"evaluation": quiet}), size, [f"client-{n}" for n in range(cohort)], round_number=1
+    )
+    return {
+        "bytes_down_a_client_and_round": sum(leg.size_bytes for leg in legs if not leg.up),
+        "bytes_up_a_client_and_round": sum(leg.size_bytes for leg in legs if leg.up),
+    }
+
+
 def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
     """Figures of a plan; None where the plan leaves open what they depend on.
 
@@ -108,16 +124,15 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
     noise_multiplier = planned_noise_multiplier(plan) if participations is not None else plan.privacy.noise_multiplier
     epsilon = None
     if noise_multiplier and participations is not None:
-        spent = SampledGaussian(noise_multiplier, plan.inner.sample_rate, participations * steps_per_round(plan))
-        epsilon = round(epsilon_of([spent], plan.privacy.delta, plan.privacy.accountant), 4)
+        spent = run_spending(plan).example  # training, and scores where they are asked for
+        epsilon = round(epsilon_of(spent, plan.privacy.delta, plan.privacy.accountant), 4)
     return {
         "name": plan.name,
         "digest": plan.digest,
         "rounds": rounds.count,
         "rounds_of_one_client": participations,
         "shared_parameters": size,
-        "bytes_down_a_client_and_round": None if size is None else 4 * size,
-        "bytes_up_a_client_and_round": None if size is None else 4 * size,
+        **_traffic(plan, size, clients),
         **_secure_figures(plan, clients),
         **_robust_figures(plan, clients),
         "privacy_unit": plan.privacy.unit,

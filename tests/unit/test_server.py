@@ -18,7 +18,7 @@ from helpers import make_plan, request_for
 from testudo_common.errors import CheckpointError, RoundError
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector, vector_digest
-from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected, ExchangeCost, GroupMean, GroupRecord, PlainExchange
 from testudo_server.outer_step import OuterState
@@ -621,7 +621,14 @@ def test_damaged_attempt(store: RunStore, tmp_path: Path, content: bytes) -> Non
 def test_preview_of_a_plan_without_privacy() -> None:
     found = preview(PLAN, None)
     assert found["digest"] == PLAN.digest
-    assert (found["shared_parameters"], found["bytes_up_a_client_and_round"]) == (8, 32)
+    nothing = np.zeros(8, dtype=np.float32)
+    reply, request = (
+        TrainReply(PLAN.digest, 1, 0, PLAN.digest, nothing),
+        TrainRequest(PLAN.digest, 1, 0, PLAN.digest, nothing),
+    )
+    assert found["shared_parameters"] == 8
+    assert found["bytes_up_a_client_and_round"] == encode(reply).size_bytes
+    assert found["bytes_down_a_client_and_round"] == encode(request).size_bytes
     assert found["rounds_of_one_client"] is None
     assert (found["epsilon_of_one_client"], found["noise_multiplier"], found["delta"]) == (None, None, None)
     assert preview(PLAN, 5)["rounds_of_one_client"] == 2
