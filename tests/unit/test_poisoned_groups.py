@@ -153,12 +153,12 @@ def test_attack_in_groups_drives_the_mean_off_and_not_the_recommended_rule(attac
 
 
 NAMED_WITHIN = 20
-"""Measured for 90 coins: not asked any more from round 11 to 18 on, one of 15 in groups of 3; in the median 13."""
+"""Measured in some 200 runs: not asked any more from round 11 to 18 on, one of 15 in groups of 3; in the median 13."""
 
 
 @pytest.mark.parametrize("coin", [0, 1])
 def test_culprit_that_garbles_is_named_and_nobody_honest(monkeypatch: pytest.MonkeyPatch, coin: int) -> None:
-    """The groups' nonces come from the operating system otherwise, and each run is another one."""
+    """Groups differ from run to run for all that: other secrets, such as roundings, come from the operating system."""
     nonces = np.random.default_rng(coin)
     exchange = partial(MaskFreeExchange, nonce=lambda: nonces.bytes(32))
     monkeypatch.setattr(inline_backend, "MaskFreeExchange", exchange)
