@@ -51,6 +51,21 @@ FEW_SHOT: dict[str, Any] = {
     "secure_aggregation": {"mode": "plain"},
 }
 
+OWNERS_TABLE: dict[str, Any] = {
+    "name": "shops",
+    "data": {
+        "federation": "csv",
+        "client": "shop",
+        "target": "sold",
+        "columns": [{"name": "price"}, {"name": "size"}],
+        "labels": ["no", "yes"],
+        "min_rows": 2,
+    },
+    "task": {"kind": "classification"},
+    "model": {"name": "linear", "inputs": [2], "outputs": 2},
+}
+"""For owners with a CSV file each, ``price,size,sold``."""
+
 
 def make_plan(*settings: str, tables: Mapping[str, Any] = CLASSIFICATION) -> FederationPlan:
     """A small plan with ``section.key=value`` changed."""

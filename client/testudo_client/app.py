@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 
 from testudo_client.consent import OwnerConsent
 from testudo_client.data import load_owner_examples
-from testudo_client.gate import REASONS, Gate
+from testudo_client.gate import Gate, reason_of
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import FINGERPRINT_KEY_FILE
 from testudo_client.ledger.fingerprint import fingerprint_key, fingerprint_of
@@ -64,8 +64,7 @@ def _answer(message: Message, context: Context, participant_of: ParticipantOf) -
     except Exception as error:
         _LOG.error("a request was refused: %s", _safe(error))
         if isinstance(request, TrainRequest | SecureMessage):
-            reason = next((word for kind, word in REASONS.items() if isinstance(error, kind)), RefusalReason.INTERNAL)
-            return Refusal(request.plan_digest, request.round, request.attempt, reason)
+            return Refusal(request.plan_digest, request.round, request.attempt, reason_of(error))
         return Refusal(_NO_PLAN, 0, 0, RefusalReason.INTERNAL)
 
 

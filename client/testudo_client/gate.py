@@ -30,6 +30,11 @@ REASONS: dict[type[TestudoError], RefusalReason] = {
 """What the server is told; never more."""
 
 
+def reason_of(error: Exception) -> RefusalReason:
+    """The fixed word for what kept a request from being answered."""
+    return next((word for kind, word in REASONS.items() if isinstance(error, kind)), RefusalReason.INTERNAL)
+
+
 SENTENCES = {
     RefusalReason.OTHER_PLAN: "the server asked for another plan, or for a round that this plan does not have",
     RefusalReason.OTHER_MODEL: "the model that came is not the one that it was said to be, or does not fit the plan",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_client.evaluate import federated_sums
-from testudo_client.gate import REASONS, SENTENCES, Gate
+from testudo_client.gate import REASONS, SENTENCES, Gate, reason_of
 from testudo_client.membership import Membership
 from testudo_client.meta_update import MechanismFactory, meta_update, os_mechanism
 from testudo_client.owner_log import sentence_of
@@ -127,7 +127,7 @@ class Participant:
             self._gate.check()
             return self._trained(request)
         except _REFUSED as error:
-            return self._refuse(request, REASONS[type(error)], str(error))
+            return self._refuse(request, reason_of(error), str(error))
 
     def _trained(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
         if self._secure is not None and (reason := self._secure.fault_of(request)):
@@ -157,7 +157,7 @@ class Participant:
             with self._timed():
                 return self._secure.step(message, charged)
         except _REFUSED as error:
-            return self._refuse(message, REASONS[type(error)], str(error))
+            return self._refuse(message, reason_of(error), str(error))
         except ProtocolError as error:
             bad_luck = error.breach in _BAD_LUCK
             return self._refuse(

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Context, RecordDict
 from typer.testing import CliRunner
 
-from helpers import make_plan
+from helpers import OWNERS_TABLE, make_plan
 from testudo_client.app import build_client_app, participant_from_context
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
@@ -25,17 +25,7 @@ from testudo_simulations.grid import InProcessGrid
 
 SHOPS = ("shop-0", "shop-1", "shop-2", "shop-3", "shop-4")
 TABLE = {
-    "name": "shops",
-    "data": {
-        "federation": "csv",
-        "client": "shop",
-        "target": "sold",
-        "columns": [{"name": "price"}, {"name": "size"}],
-        "labels": ["no", "yes"],
-        "min_rows": 2,
-    },
-    "task": {"kind": "classification"},
-    "model": {"name": "linear", "inputs": [2], "outputs": 2},
+    **OWNERS_TABLE,
     "inner": {"steps": 3, "learning_rate": 0.2, "sample_rate": 0.5},
     "rounds": {"count": 3, "cohort_size": 5, "max_participations": 3, "min_replies": 4},
     "privacy": {"unit": "example", "epsilon": 6.0},

@@ -153,7 +153,7 @@ def test_attack_in_groups_drives_the_mean_off_and_not_the_recommended_rule(attac
 
 
 NAMED_WITHIN = 20
-"""Measured in some 200 runs: not asked any more from round 11 to 18 on, one of 15 in groups of 3; in the median 13."""
+"""Measured in some 150 runs: not asked any more from round 11 to 18 on, one of 15 in groups of 3; in the median 13."""
 
 
 @pytest.mark.parametrize("coin", [0, 1])

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 
-from helpers import make_plan, request_for
+from helpers import OWNERS_TABLE, make_plan, request_for
 from testudo_client.app import build_client_app, participant_from_context
 from testudo_client.approve_command import approve_plan, withdraw_plan
 from testudo_client.home import OwnerHome
@@ -22,20 +22,6 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
 from testudo_simulations.grid import InProcessGrid
-
-TABLE: dict[str, Any] = {
-    "name": "shops",
-    "data": {
-        "federation": "csv",
-        "client": "shop",
-        "target": "sold",
-        "columns": [{"name": "price"}, {"name": "size"}],
-        "labels": ["no", "yes"],
-        "min_rows": 2,
-    },
-    "task": {"kind": "classification"},
-    "model": {"name": "linear", "inputs": [2], "outputs": 2},
-}
 
 
 def owner_of(plan: FederationPlan, folder: Path, *, approved: bool = True, **more: Any) -> dict[str, Any]:
@@ -90,7 +76,7 @@ def asked(config: dict[str, Any], plan: FederationPlan) -> Message:
 
 
 def test_participant_of_a_real_owner(tmp_path: Path) -> None:
-    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     approve_plan(plan, OwnerHome(Path(config["owner"])))
     participant = participant_from_context(context_of(config))
@@ -106,7 +92,7 @@ def test_participant_of_a_real_owner(tmp_path: Path) -> None:
 
 
 def test_plan_that_is_not_approved_is_refused_before_data_is_read(tmp_path: Path) -> None:
-    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     (tmp_path / "mine.csv").unlink()  # reading it would be another error
     assert asked(config, plan) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_APPROVED)
@@ -116,14 +102,14 @@ def test_plan_that_is_not_approved_is_refused_before_data_is_read(tmp_path: Path
 
 
 def test_plan_that_the_policy_does_not_allow_is_refused_before_data_is_read(tmp_path: Path) -> None:
-    plan = make_plan("model.name=mlp", "rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("model.name=mlp", "rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     (tmp_path / "mine.csv").unlink()
     assert asked(config, plan) == Refusal(plan.digest, 1, 0, RefusalReason.NOT_ALLOWED)
 
 
 def test_without_a_policy_nothing_runs(tmp_path: Path) -> None:
-    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     (Path(config["owner"]) / "policy.toml").unlink()
     (tmp_path / "mine.csv").unlink()
@@ -131,7 +117,7 @@ def test_without_a_policy_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_withdrawal_counts_from_the_next_round_on(tmp_path: Path) -> None:
-    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     home = OwnerHome(Path(config["owner"]))
     approve_plan(plan, home)
@@ -146,7 +132,7 @@ def test_withdrawal_counts_from_the_next_round_on(tmp_path: Path) -> None:
 
 
 def test_what_goes_wrong_stands_in_the_owners_log_without_data(tmp_path: Path) -> None:
-    plan = make_plan("rounds.max_participations=4", tables=TABLE)
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     home = OwnerHome(Path(config["owner"]))
     approve_plan(plan, home)
