@@ -12,7 +12,6 @@ over. Only the fields below can travel: no loss, count or metric of a client has
 from __future__ import annotations
 
 import json
-import math
 import struct
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -27,6 +26,7 @@ from testudo_common.vectors import Vector
 
 WIRE_VERSION = 2
 MAX_HEADER_BYTES = 1 << 16
+MAX_CLIP = 1e12  # from 2^53 on a whole number has no canonical JSON
 _PREFIX = struct.Struct(">BBI")
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
@@ -209,7 +209,7 @@ def _checked(name: str, value: object) -> object:
     if name == "clip":
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_CLIP:
             raise WireError("the clipping norm is not a positive number")
         return float(value)
     if name == "reason":

@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from testudo_common.errors import WireError
 from testudo_common.wire import (
+    MAX_CLIP,
     MAX_HEADER_BYTES,
     WIRE_VERSION,
     Message,
@@ -33,7 +34,7 @@ from testudo_common.wire import (
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 numbers = st.integers(0, 2**31 - 1)
 vectors = arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32))
-clips = st.none() | st.floats(0, exclude_min=True, allow_infinity=False)
+clips = st.none() | st.floats(0, MAX_CLIP, exclude_min=True)
 masked_inputs = arrays(np.uint32, st.integers(0, 20))
 bodies = st.binary(max_size=50)
 messages = st.one_of(
@@ -234,6 +235,7 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "clip missing": (header_of(REPLY_CONTENT), VECTOR, "fields of a TrainRequest"),
     "clip zero": (changed(clip=0), VECTOR, "clipping norm is not"),
     "clip negative": (changed(clip=-0.5), VECTOR, "clipping norm is not"),
+    "clip too large": (changed(clip=1.1e12), VECTOR, "clipping norm is not"),
     "clip as bool": (changed(clip=True), VECTOR, "clipping norm is not"),
     "clip as text": (changed(clip="0.5"), VECTOR, "clipping norm is not"),
     "clip as list": (changed(clip=[0.5]), VECTOR, "clipping norm is not"),

@@ -162,7 +162,9 @@ class OuterPlan(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="adam, yogi: decay of the first moment")
     beta2: float = Field(0.99, ge=0, lt=1, description="adam, yogi: decay of the second moment")
     tau: PositiveFloat = Field(1e-3, description="adam, yogi: adaptivity, added to the root")
-    max_update_norm: PositiveFloat = Field(10.0, description="S: a client's meta-update is clipped to this L2 norm")
+    max_update_norm: PositiveFloat = Field(
+        10.0, le=1e12, description="S: a client's meta-update is clipped to this L2 norm"
+    )
 
 
 class RoundsPlan(Section):
