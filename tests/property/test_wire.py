@@ -235,7 +235,7 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "clip missing": (header_of(REPLY_CONTENT), VECTOR, "fields of a TrainRequest"),
     "clip zero": (changed(clip=0), VECTOR, "clipping norm is not"),
     "clip negative": (changed(clip=-0.5), VECTOR, "clipping norm is not"),
-    "clip too large": (changed(clip=1.1e12), VECTOR, "clipping norm is not"),
+    "clip too large": (changed(clip=10**12 + 1), VECTOR, "clipping norm is not"),
     "clip as bool": (changed(clip=True), VECTOR, "clipping norm is not"),
     "clip as text": (changed(clip="0.5"), VECTOR, "clipping norm is not"),
     "clip as list": (changed(clip=[0.5]), VECTOR, "clipping norm is not"),
