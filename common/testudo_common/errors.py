@@ -235,3 +235,46 @@ class PeerError(ProtocolError):
     def __init__(self, client_id: str, breach: Breach, problem: str) -> None:
         self.client_id = client_id
         super().__init__(breach, problem, where=client_id)
+
+
+class AuditFault(StrEnum):
+    """What is wrong with an audit log. Fixed words."""
+
+    FORMAT = "format"
+    PROOF = "proof"
+    SIGNATURE = "signature"
+    REWRITTEN = "rewritten"
+    TRUNCATED = "truncated"
+    SPLIT_VIEW = "split_view"
+    QUORUM = "quorum"
+    NOT_LOGGED = "not_logged"
+    PLAN = "plan"
+    ENROLMENT = "enrolment"
+    APPROVAL = "approval"
+    COHORT = "cohort"
+    GROUPS = "groups"
+    ROUND = "round"
+    MODEL = "model"
+    CONTRIBUTION = "contribution"
+    EPSILON = "epsilon"
+    RECEIPT = "receipt"
+    HALTED = "halted"
+
+
+class AuditError(TestudoError):
+    """An audit log cannot be trusted, or does not hold what was sent.
+
+    Args:
+        fault: Which rule, as a fixed word.
+        problem: In a sentence.
+        index: Of the first entry that is wrong, from 0; None where it is no single entry's.
+        where: The file or client; empty where it has no place.
+        remedy: What to do about it.
+    """
+
+    def __init__(
+        self, fault: AuditFault, problem: str, *, index: int | None = None, where: str = "", remedy: str = ""
+    ) -> None:
+        self.fault, self.index = fault, index
+        place = where if index is None else f"{where}, entry {index}" if where else f"entry {index}"
+        super().__init__(problem, where=place, remedy=remedy)

@@ -2,10 +2,11 @@
 
 By example, ``roster.json``::
 
-    {"federation":"shops","members":{"shop-1":"5f0c...","shop-2":"a91e..."},"signature":"77d2..."}
+    {"federation":"shops","log":"01c4...","members":{"shop-1":"5f0c...","shop-2":"a91e..."},"signature":"77d2..."}
 
-canonical JSON (RFC 8785). The signature is Ed25519 over the bytes ``testudo-roster-1`` and the same object without its
-signature; the federation's key is pinned by everybody and comes another way.
+canonical JSON (RFC 8785). ``log`` is the key of the federation's audit log, behind one byte that says which kind it is.
+The signature is Ed25519 over the bytes ``testudo-roster-2`` and the same object without its signature; the federation's
+key is pinned by everybody and comes another way.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from testudo_common.errors import RosterError
 
-_DOMAIN = b"testudo-roster-1"
+_DOMAIN = b"testudo-roster-2"
 MAX_ROSTER_BYTES = 1 << 26
 _KEY_CHARACTERS = 64
+_LOG_KEY_BYTES = (0, 1 + 32, 1 + 1312)  # none, Ed25519, ML-DSA-44
 MAX_CLIENT_ID_CHARACTERS = 128
 
 
@@ -34,11 +36,13 @@ class Roster:
     Attributes:
         federation: Its name.
         members: Client id -> Ed25519 verification key, 32 bytes.
-        digest: SHA-256 that names both.
+        log: Key of the audit log: a byte of its kind (see testudo_common.audit.notes), and the public key; empty: none.
+        digest: SHA-256 that names all three.
     """
 
     federation: str
     members: Mapping[str, bytes] = field(repr=False)
+    log: bytes = field(default=b"", repr=False)
     digest: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class Roster:
             if key in owners:
                 raise RosterError(f"it has the same key as {owners[key]!r}", where=client)
             owners[key] = client
+        if len(self.log) not in _LOG_KEY_BYTES:
+            raise RosterError("the log's key is not one")
         if not self.federation.isprintable():
             raise RosterError("a federation's name must be printable characters")
         object.__setattr__(self, "digest", hashlib.sha256(_signed_bytes(self)).digest())
@@ -65,6 +71,7 @@ def is_client_id(name: object) -> bool:
 def _content(roster: Roster) -> dict[str, object]:
     return {
         "federation": roster.federation,
+        "log": roster.log.hex(),
         "members": {client: key.hex() for client, key in roster.members.items()},
     }
 
@@ -95,12 +102,13 @@ def read_roster(data: bytes, federation_key: Ed25519PublicKey, *, source: str) -
             raise ValueError("too large")
         content = json.loads(data)
         signature = bytes.fromhex(content.pop("signature"))
-        if set(content) != {"federation", "members"} or not isinstance(content["federation"], str):
+        log = bytes.fromhex(content["log"])
+        if set(content) != {"federation", "log", "members"} or not isinstance(content["federation"], str):
             raise ValueError("other fields")
         members = {str(client): bytes.fromhex(key) for client, key in content["members"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RosterError("not a roster", where=source, remedy="ask the federation for roster.json") from error
-    roster = Roster(content["federation"], members)
+    roster = Roster(content["federation"], members, log)
     try:
         federation_key.verify(signature, _signed_bytes(roster))
     except InvalidSignature as error:

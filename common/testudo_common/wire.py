@@ -1,9 +1,9 @@
 """The messages of a training round, and their bytes. Knows no transport, no Flower and no torch.
 
-A message is a header and, for most, one vector that travels beside it; a message of secure aggregation also has a body,
-whose bytes are that protocol's own. The header is, by example::
+A message is a header and, for most, one vector that travels beside it; some also have a body, whose bytes are those of
+secure aggregation or of the audit log. The header is, by example::
 
-    02 | 01 | 00 00 00 79 | {"attempt":0,"clip":null,"model_digest":"9f...","plan_digest":"c2...","round":3}
+    03 | 01 | 00 00 00 79 | {"attempt":0,"clip":null,"model_digest":"9f...","plan_digest":"c2...","round":3}
 
 one byte of version, one of kind, four of length (big-endian), and canonical JSON (RFC 8785) with no bytes left
 over. Only the fields below can travel: no loss, count or metric of a client has a place to stand in.
@@ -24,8 +24,9 @@ from testudo_common.errors import WireError
 from testudo_common.secagg.masking import Words
 from testudo_common.vectors import Vector
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_HEADER_BYTES = 1 << 16
+MAX_STATEMENT_CHARACTERS = 2048
 MAX_CLIP = 1e12  # from 2^53 on a whole number has no canonical JSON
 _PREFIX = struct.Struct(">BBI")
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -46,6 +47,9 @@ class RefusalReason(StrEnum):
     UPDATE_USED = "update_used"
     PROTOCOL_BROKEN = "protocol_broken"
     TOO_FEW = "too_few"
+    LOG_NOT_TRUSTED = "log_not_trusted"
+    NOT_LOGGED = "not_logged"
+    NO_QUORUM = "no_quorum"
     INTERNAL = "internal"
 
 
@@ -60,6 +64,8 @@ class TrainRequest:
         model_digest: SHA-256 of ``model``, hex.
         model: ``float32[d]``.
         clip: S of this round, where the plan adapts it; None: the plan's own.
+        body: The checkpoint of the audit log that holds this round, with its cosignatures; empty where the plan has no
+            log.
     """
 
     plan_digest: str
@@ -68,17 +74,24 @@ class TrainRequest:
     model_digest: str
     model: Vector = field(repr=False, compare=False)
     clip: float | None = None
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReply:
-    """Client to server: the clipped meta-update, for the request that it names."""
+    """Client to server: the clipped meta-update, for the request that it names.
+
+    Attributes:
+        statement: The owner's signed contribution, as testudo_common.audit.statements encodes it; None where the plan
+            has no log.
+    """
 
     plan_digest: str
     round: int
     attempt: int
     model_digest: str
     update: Vector = field(repr=False, compare=False)
+    statement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,7 @@ class SecureMessage:
     Attributes:
         body: As ``testudo_common.secagg.messages`` encodes it; that protocol checks it.
         masked: ``uint32[size]``, beside a masked input; None beside anything else.
+        statement: Beside a masked input, as in a :class:`TrainReply`; None beside anything else.
     """
 
     plan_digest: str
@@ -95,6 +109,7 @@ class SecureMessage:
     attempt: int
     body: bytes = field(repr=False)
     masked: Words | None = field(default=None, repr=False, compare=False)
+    statement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +122,50 @@ class Refusal:
     reason: RefusalReason
 
 
-Message = TrainRequest | TrainReply | Refusal | SecureMessage
-_KINDS: dict[int, type[TrainRequest] | type[TrainReply] | type[Refusal] | type[SecureMessage]] = {
+@dataclass(frozen=True, slots=True)
+class LogUpdate:
+    """Server to client: what is new in the audit log.
+
+    Attributes:
+        plan_digest: SHA-256 of the plan, hex.
+        round: The one that is about to begin or is under way; 0: none is.
+        attempt: 0 and up.
+        first: Index of the first entry in ``body``.
+        body: Entries and a checkpoint over them, as testudo_common.audit.extension encodes them.
+    """
+
+    plan_digest: str
+    round: int
+    attempt: int
+    first: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Client to server: how far its mirror of the log has come, and what it has to say about it.
+
+    Attributes:
+        size: Entries in its mirror; where it is below ``first`` of the update, it needs the entries from there on.
+        body: Its cosignature and statements, as testudo_common.audit.extension encodes them; empty where it needs more.
+    """
+
+    plan_digest: str
+    round: int
+    attempt: int
+    size: int
+    body: bytes = field(repr=False)
+
+
+Message = TrainRequest | TrainReply | Refusal | SecureMessage | LogUpdate | Witnessed
+Kind = type[TrainRequest] | type[TrainReply] | type[Refusal] | type[SecureMessage] | type[LogUpdate] | type[Witnessed]
+_KINDS: dict[int, Kind] = {
     1: TrainRequest,
     2: TrainReply,
     3: Refusal,
     4: SecureMessage,
+    5: LogUpdate,
+    6: Witnessed,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 _VECTOR_DTYPES: dict[type, tuple[str, type[np.generic]]] = {
@@ -129,7 +182,7 @@ class Parts:
 
     Attributes:
         header: See the module.
-        body: Of a message of secure aggregation; None for any other.
+        body: Of a kind that has one; None for any other.
         vector: ``float32[d]`` or ``uint32[size]``, or None.
     """
 
@@ -202,7 +255,7 @@ def _content(body: bytes) -> dict[str, Any]:
 
 
 def _checked(name: str, value: object) -> object:
-    if name in {"round", "attempt"}:
+    if name in {"round", "attempt", "first", "size"}:
         if type(value) is not int or not 0 <= value < 1 << 31:
             raise WireError(f"{name} is not a small whole number")
         return value
@@ -212,6 +265,10 @@ def _checked(name: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_CLIP:
             raise WireError("the clipping norm is not a positive number")
         return float(value)
+    if name == "statement":
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_STATEMENT_CHARACTERS):
+            raise WireError("the statement is not a short text")
+        return value
     if name == "reason":
         if not isinstance(value, str) or value not in set(RefusalReason):
             raise WireError("the reason is not one of the agreed ones")

@@ -15,6 +15,7 @@ from testudo_common.errors import PlanError
 from testudo_common.plan.checks import cross_faults
 from testudo_common.plan.robust import check_withstood, rule_of
 from testudo_common.plan.sections import (
+    AuditPlan,
     ClientPrivacyPlan,
     DataPlan,
     EvaluationPlan,
@@ -47,6 +48,7 @@ class FederationPlan(Section):
     secure_aggregation: SecureAggregationPlan = SecureAggregationPlan()
     robust_aggregation: RobustAggregationPlan = RobustAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
+    audit: AuditPlan = AuditPlan()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
@@ -78,6 +80,11 @@ class FederationPlan(Section):
     def secure(self) -> bool:
         """Whether the server learns sums over groups only."""
         return self.secure_aggregation.mode == "secure"
+
+    @property
+    def audited(self) -> bool:
+        """Whether the server's steps stand in a log that the clients check."""
+        return self.audit.mode == "log"
 
     @property
     def robust_rule(self) -> tuple[str, ...]:

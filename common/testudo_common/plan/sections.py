@@ -290,3 +290,18 @@ class EvaluationPlan(Section):
     min_cell: int = Field(
         10, ge=1, le=1_000_000, description="a class or bin with fewer examples in these sums is not reported"
     )
+
+
+class AuditPlan(Section):
+    """Who can check afterwards what the server did: everybody, or nobody."""
+
+    mode: Literal["log", "none"] = Field(
+        "log", description="log: every step is in a log that the clients mirror and cosign; none: there is no such log"
+    )
+    quorum: int | None = Field(
+        None, ge=1, le=100_000, description="witnesses that have to cosign; none: more than two thirds of the roster"
+    )
+    window: int = Field(
+        1, ge=1, le=100, description="rounds for which a cosignature counts; above 1, two views can last that long"
+    )
+    deadline_seconds: PositiveFloat = Field(30.0, description="how long the server waits for cosignatures")
