@@ -1,4 +1,4 @@
-"""The keys of a simulated federation: every client's, and the roster, from one secret. For simulations only.
+"""The keys of a simulated federation: every client's, its log's, and the roster, from one secret. For simulations only.
 
 All clients of a simulation live on one machine and trust it. Real owners make their own keys and keep them.
 """
@@ -10,16 +10,20 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from testudo_client.membership import Membership
+from testudo_common.audit.notes import KeyKind
 from testudo_common.files import write_atomically
 from testudo_common.key_files import public_hex
 from testudo_common.roster import Roster, sign_roster
 from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER
-from testudo_simulations.federations.base import Federation
+
+if TYPE_CHECKING:
+    from testudo_simulations.federations.base import Federation
 
 _KEPT_IN = "simulation.key"
 
@@ -33,13 +37,17 @@ class SimulatedKeys:
         secret: 32 bytes.
 
     Attributes:
-        roster: Of all clients.
+        roster: Of all clients, and the log.
+        log_key: Signs the log's checkpoints.
     """
 
     def __init__(self, federation: str, clients: Iterable[str], secret: bytes) -> None:
         self._secret = secret
         members = {client: self._key_of(client).public_key().public_bytes_raw() for client in sorted(clients)}
-        self.roster = Roster(federation, members)
+        self.log_key = self._key("simulated log")
+        self.roster = Roster(
+            federation, members, bytes([KeyKind.ED25519]) + self.log_key.public_key().public_bytes_raw()
+        )
 
     @classmethod
     def of(cls, federation: Federation, folder: Path | None) -> SimulatedKeys:
@@ -64,10 +72,13 @@ class SimulatedKeys:
         return Membership(self._key_of(client), self.roster)
 
     def _key_of(self, client: str) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated client", client.encode()))
+        return self._key("simulated client", client.encode())
 
     def _federation_key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated federation"))
+        return self._key("simulated federation")
+
+    def _key(self, label: str, *context: bytes) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, label, *context))
 
 
 def _kept_secret(path: Path) -> bytes:
