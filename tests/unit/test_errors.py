@@ -8,7 +8,16 @@ import pickle
 import pytest
 
 from testudo_common import errors
-from testudo_common.errors import AuditError, AuditFault, Breach, Fault, PeerError, PlanError, ProtocolError, TestudoError
+from testudo_common.errors import (
+    AuditError,
+    AuditFault,
+    Breach,
+    Fault,
+    PeerError,
+    PlanError,
+    ProtocolError,
+    TestudoError,
+)
 
 FAULTS = [Fault("inner.steps", "1 cannot be used", "Write 2"), Fault("", "not TOML", "Correct that line")]
 
@@ -17,19 +26,20 @@ def every_kind(kind: type[TestudoError] = TestudoError) -> list[type[TestudoErro
     return [kind, *(each for sub in kind.__subclasses__() for each in every_kind(sub))]
 
 
+MADE: list[TestudoError] = [
+    PlanError(FAULTS, source="plan.toml"),
+    ProtocolError(Breach.TOO_FEW, "3 clients are there", where="group 2", remedy="Wait for more"),
+    PeerError("shop-3", Breach.SHARE, "its share does not fit"),
+    errors.PolicyError(FAULTS, source="policy.toml"),
+    errors.BudgetError("it would spend too much", spent=7.5, asked=8.25, ceiling=8.0, rounds_left=0),
+    AuditError(AuditFault.ROUND, "it was closed before", index=7, where="shops.tlog", remedy="Ask why"),
+]
+
+
 def made(kind: type[TestudoError]) -> TestudoError:
-    if kind is PlanError:
-        return PlanError(FAULTS, source="plan.toml")
-    if kind is ProtocolError:
-        return ProtocolError(Breach.TOO_FEW, "3 clients are there", where="group 2", remedy="Wait for more")
-    if kind is PeerError:
-        return PeerError("shop-3", Breach.SHARE, "its share does not fit")
-    if kind is errors.PolicyError:
-        return errors.PolicyError(FAULTS, source="policy.toml")
-    if kind is errors.BudgetError:
-        return errors.BudgetError("it would spend too much", spent=7.5, asked=8.25, ceiling=8.0, rounds_left=0)
-    if kind is AuditError:
-        return AuditError(AuditFault.ROUND, "it was closed before", index=7, where="shops.tlog", remedy="Ask why")
+    for error in MADE:
+        if type(error) is kind:
+            return error
     return kind("a column is missing", where="mine.csv", remedy="Add it")
 
 

@@ -128,7 +128,9 @@ NOT_SIGNED = {
     "signed for an earlier format": changed(
         signature=FEDERATION.sign(
             b"testudo-roster-1"
-            + rfc8785.dumps({key: value for key, value in json.loads(SIGNED).items() if key in {"federation", "members"}})
+            + rfc8785.dumps(
+                {key: value for key, value in json.loads(SIGNED).items() if key in {"federation", "members"}}
+            )
         ).hex()
     ),
     "log's key substituted": changed(log="01" + public_of("eve").hex()),
