@@ -62,7 +62,7 @@ def test_file_is_as_described() -> None:
 
 @given(st.permutations(sorted(MEMBERS)))
 def test_order_of_members_means_nothing(order: list[str]) -> None:
-    again = Roster("shops", {name: MEMBERS[name] for name in order})
+    again = Roster("shops", {name: MEMBERS[name] for name in order}, LOG)
     assert again.digest == SHOPS.digest
     assert sign_roster(again, FEDERATION) == SIGNED
 
