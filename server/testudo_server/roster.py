@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from testudo_common.audit.notes import PrivateKey, Signer
 from testudo_common.errors import KeyFileError, RosterError
@@ -41,11 +41,13 @@ class ServerKeys:
         roster: Who may take part.
         signed_roster: ``roster.json``, with the federation's signature.
         log_key: Signs checkpoints of the audit log; the roster names its public half.
+        federation_key: The federation's public key, 32 bytes.
     """
 
     roster: Roster
     signed_roster: bytes = field(repr=False)
     log_key: PrivateKey = field(repr=False, compare=False)
+    federation_key: bytes = field(repr=False)
 
 
 def keys_in(folder: Path) -> ServerKeys:
@@ -55,7 +57,8 @@ def keys_in(folder: Path) -> ServerKeys:
         KeyFileError: A key is missing, not one, or not the one that the roster names.
         RosterError: The roster is missing, or not signed with the federation's key.
     """
-    roster, data = _signed_roster_in(folder)
+    pinned = read_public(folder / FEDERATION_PUBLIC)
+    roster, data = _signed_roster_in(folder, pinned)
     path = folder / LOG_KEY
     log_key = read_log_key(path)
     if log_key_of(log_key) != roster.log:
@@ -64,7 +67,7 @@ def keys_in(folder: Path) -> ServerKeys:
             where=str(path),
             remedy="put the log's key here; where the roster names none, sign it again with testudo-server roster",
         )
-    return ServerKeys(roster, data, log_key)
+    return ServerKeys(roster, data, log_key, pinned.public_bytes_raw())
 
 
 def roster_in(folder: Path) -> Roster:
@@ -74,7 +77,7 @@ def roster_in(folder: Path) -> Roster:
         KeyFileError: The federation's public key is missing, or not one.
         RosterError: The roster is missing, or not signed with that key.
     """
-    return _signed_roster_in(folder)[0]
+    return _signed_roster_in(folder, read_public(folder / FEDERATION_PUBLIC))[0]
 
 
 def log_key_of(key: PrivateKey) -> bytes:
@@ -116,8 +119,8 @@ def admit(folder: Path, federation: str, members: Mapping[str, str], *, log_key:
     return roster
 
 
-def _signed_roster_in(folder: Path) -> tuple[Roster, bytes]:
-    pinned, path = read_public(folder / FEDERATION_PUBLIC), folder / ROSTER
+def _signed_roster_in(folder: Path, pinned: Ed25519PublicKey) -> tuple[Roster, bytes]:
+    path = folder / ROSTER
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The keys of a simulated federation: every client's, and the roster, from one secret. For simulations only.
+"""The keys of a simulated federation: every client's, its log's, and the roster, from one secret. For simulations only.
 
 All clients of a simulation live on one machine and trust it. Real owners make their own keys and keep them.
 """
@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -20,7 +21,9 @@ from testudo_common.key_files import public_hex
 from testudo_common.roster import Roster, sign_roster
 from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
 from testudo_server.roster import FEDERATION_PUBLIC, LOG_KEY, ROSTER, ServerKeys, log_key_of
-from testudo_simulations.federations.base import Federation
+
+if TYPE_CHECKING:
+    from testudo_simulations.federations.base import Federation
 
 _KEPT_IN = "simulation.key"
 
@@ -34,16 +37,23 @@ class SimulatedKeys:
         secret: 32 bytes.
 
     Attributes:
-        roster: Of all clients.
-        server_keys: What the server has.
+        roster: Of all clients, and the log.
+        log_key: Signs the log's checkpoints.
+        server_keys: What the server has of them.
     """
 
     def __init__(self, federation: str, clients: Iterable[str], secret: bytes) -> None:
         self._secret = secret
         members = {client: self._key_of(client).public_key().public_bytes_raw() for client in sorted(clients)}
-        log_key = Ed25519PrivateKey.from_private_bytes(derive(secret, "simulated log"))
-        self.roster = Roster(federation, members, log_key_of(log_key))
-        self.server_keys = ServerKeys(self.roster, sign_roster(self.roster, self._federation_key()), log_key)
+        self.log_key = self._key("simulated log")
+        self.roster = Roster(federation, members, log_key_of(self.log_key))
+        federation_key = self._federation_key()
+        self.server_keys = ServerKeys(
+            self.roster,
+            sign_roster(self.roster, federation_key),
+            self.log_key,
+            federation_key.public_key().public_bytes_raw(),
+        )
 
     @classmethod
     def of(cls, federation: Federation, folder: Path | None) -> SimulatedKeys:
@@ -63,7 +73,7 @@ class SimulatedKeys:
 
     def write(self, folder: Path) -> None:
         """What a server looks for in the folder of a federation, but for the federation's private key."""
-        pem = self.server_keys.log_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        pem = self.log_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         write_atomically(folder / LOG_KEY, pem, durable=False)
         public = public_hex(self._federation_key())
         write_atomically(folder / FEDERATION_PUBLIC, f"{public}\n".encode(), durable=False)
@@ -74,10 +84,13 @@ class SimulatedKeys:
         return Membership(self._key_of(client), self.roster)
 
     def _key_of(self, client: str) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated client", client.encode()))
+        return self._key("simulated client", client.encode())
 
     def _federation_key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated federation"))
+        return self._key("simulated federation")
+
+    def _key(self, label: str, *context: bytes) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, label, *context))
 
 
 def _kept_secret(path: Path) -> bytes:
