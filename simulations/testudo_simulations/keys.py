@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from testudo_client.membership import Membership
-from testudo_common.audit.notes import KeyKind
 from testudo_common.files import write_atomically
 from testudo_common.key_files import public_hex
 from testudo_common.roster import Roster, sign_roster
 from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
-from testudo_server.roster import FEDERATION_PUBLIC, ROSTER
+from testudo_server.roster import FEDERATION_PUBLIC, LOG_KEY, ROSTER, ServerKeys, log_key_of
 
 if TYPE_CHECKING:
     from testudo_simulations.federations.base import Federation
@@ -39,14 +39,20 @@ class SimulatedKeys:
     Attributes:
         roster: Of all clients, and the log.
         log_key: Signs the log's checkpoints.
+        server_keys: What the server has of them.
     """
 
     def __init__(self, federation: str, clients: Iterable[str], secret: bytes) -> None:
         self._secret = secret
         members = {client: self._key_of(client).public_key().public_bytes_raw() for client in sorted(clients)}
         self.log_key = self._key("simulated log")
-        self.roster = Roster(
-            federation, members, bytes([KeyKind.ED25519]) + self.log_key.public_key().public_bytes_raw()
+        self.roster = Roster(federation, members, log_key_of(self.log_key))
+        federation_key = self._federation_key()
+        self.server_keys = ServerKeys(
+            self.roster,
+            sign_roster(self.roster, federation_key),
+            self.log_key,
+            federation_key.public_key().public_bytes_raw(),
         )
 
     @classmethod
@@ -55,17 +61,23 @@ class SimulatedKeys:
 
         Args:
             federation: With a complete plan.
-            folder: Keeps the secret, so that a run can be resumed and other processes find it, and the roster, where
-                a server looks for it; None: a new secret that nobody else has.
+            folder: Keeps the secret, so that a run can be resumed and other processes find it, and roster and log key
+                where a server looks for them; None: a new secret that nobody else has.
         """
         if folder is None:
             return cls(federation.plan.name, federation.training, random_secret())
         keys = cls(federation.plan.name, federation.training, _kept_secret(folder / _KEPT_IN))
-        if not (folder / ROSTER).exists():  # whoever writes it writes the same
-            key = keys._federation_key()
-            write_atomically(folder / FEDERATION_PUBLIC, f"{public_hex(key)}\n".encode(), durable=False)
-            write_atomically(folder / ROSTER, sign_roster(keys.roster, key), durable=False)
+        if not (folder / ROSTER).exists():  # whoever writes them writes the same
+            keys.write(folder)
         return keys
+
+    def write(self, folder: Path) -> None:
+        """What a server looks for in the folder of a federation, but for the federation's private key."""
+        pem = self.log_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_atomically(folder / LOG_KEY, pem, durable=False)
+        public = public_hex(self._federation_key())
+        write_atomically(folder / FEDERATION_PUBLIC, f"{public}\n".encode(), durable=False)
+        write_atomically(folder / ROSTER, self.server_keys.signed_roster, durable=False)
 
     def membership_of(self, client: str) -> Membership:
         """One client's key, with the roster."""
