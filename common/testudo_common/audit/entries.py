@@ -6,7 +6,7 @@ An entry in bytes, broken here into lines::
      "barred":[],"time":"2026-03-01T12:00:00Z","type":"round_opened","version":1}
 
 Nothing of a single client's data has a place to stand in: no norm, no loss, no number of examples, and of its update
-only a salted commitment. What must follow what is replay.py's.
+only a salted commitment. What must follow what is history.py's.
 """
 
 from __future__ import annotations
