@@ -6,7 +6,7 @@ An entry in bytes, broken here into lines::
      "barred":[],"time":"2026-03-01T12:00:00Z","type":"round_opened","version":1}
 
 Nothing of a single client's data has a place to stand in: no norm, no loss, no number of examples, and of its update
-only a salted commitment. What must follow what is replay.py's.
+only a salted commitment. What must follow what is history.py's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from typing import Annotated, Any, Final, Literal
 import rfc8785
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from testudo_common.audit.statements import Approval, Attempt, Contribution, Hex, Record, Round, Withdrawal
+from testudo_common.audit.statements import (
+    Approval,
+    Attempt,
+    Contribution,
+    Hex,
+    Record,
+    Round,
+    Withdrawal,
+    canonical_words,
+)
 from testudo_common.errors import AuditError, AuditFault
 
 VERSION: Final = 1
@@ -318,7 +327,8 @@ _ENTRIES: TypeAdapter[AnyEntry] = TypeAdapter(Annotated[AnyEntry, Field(discrimi
 
 def encode_entry(entry: AnyEntry) -> bytes:
     """The entry's bytes, which the tree covers."""
-    return rfc8785.dumps(entry.model_dump(mode="json"))
+    fields = entry.model_dump(mode="json")
+    return canonical_words(fields) if isinstance(entry, UpdateReceived) else rfc8785.dumps(fields)
 
 
 @lru_cache(maxsize=1 << 12)
