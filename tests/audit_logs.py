@@ -10,7 +10,6 @@ Nothing is checked when an entry is appended, so that a log can be made wrong in
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from testudo_common.audit.checkpoints import Checkpoint, Watch, default_quorum, watch_of, witness_name
 from testudo_common.audit.entries import (
-    Account,
     AnyEntry,
     Charter,
     Enrolment,
     Evaluation,
-    GroupRejected,
     GroupsDrawn,
     Incident,
     IncidentKind,

@@ -18,7 +18,16 @@ from typing import Annotated, Any, Final, Literal
 import rfc8785
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from testudo_common.audit.statements import Approval, Attempt, Contribution, Hex, Record, Round, Withdrawal
+from testudo_common.audit.statements import (
+    Approval,
+    Attempt,
+    Contribution,
+    Hex,
+    Record,
+    Round,
+    Withdrawal,
+    canonical_words,
+)
 from testudo_common.errors import AuditError, AuditFault
 
 VERSION: Final = 1
@@ -318,7 +327,8 @@ _ENTRIES: TypeAdapter[AnyEntry] = TypeAdapter(Annotated[AnyEntry, Field(discrimi
 
 def encode_entry(entry: AnyEntry) -> bytes:
     """The entry's bytes, which the tree covers."""
-    return rfc8785.dumps(entry.model_dump(mode="json"))
+    fields = entry.model_dump(mode="json")
+    return canonical_words(fields) if isinstance(entry, UpdateReceived) else rfc8785.dumps(fields)
 
 
 @lru_cache(maxsize=1 << 12)

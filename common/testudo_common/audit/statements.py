@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, Final, Literal, TypeVar
+import json
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
@@ -133,7 +133,7 @@ def verify_statement(statement: Signed, public_key: bytes, plan_digest: str) -> 
 
 def encode_statement(statement: Signed) -> str:
     """As it travels: canonical JSON."""
-    return rfc8785.dumps(statement.model_dump(mode="json")).decode()
+    return canonical_words(statement.model_dump(mode="json")).decode()
 
 
 def parse_statement(text: str | bytes) -> Statement:
@@ -150,4 +150,13 @@ def parse_statement(text: str | bytes) -> Statement:
 
 def _signed_bytes(statement: Signed, plan_digest: str) -> bytes:
     fields = statement.model_dump(mode="json", exclude={"signature"})
-    return _DOMAIN + rfc8785.dumps({**fields, "plan_digest": plan_digest})
+    return _DOMAIN + canonical_words({**fields, "plan_digest": plan_digest})
+
+
+def canonical_words(value: dict[str, Any]) -> bytes:
+    """RFC 8785 of an object without fractions, whose keys are all ASCII; much faster than the general way.
+
+    Args:
+        value: Of objects, lists, strings without lone surrogates, and integers below 2^53.
+    """
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
