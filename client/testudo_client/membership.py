@@ -35,6 +35,22 @@ class Membership:
     roster: Roster
     federation_key: bytes = b""
 
+    @property
+    def client_id(self) -> str:
+        """The name under which the roster holds this key.
+
+        Raises:
+            RosterError: It does not.
+        """
+        own = self.key.public_key().public_bytes_raw()
+        for client, key in self.roster.members.items():
+            if key == own:
+                return client
+        raise RosterError(
+            f"the roster of {self.roster.federation!r} does not hold your key",
+            remedy="give the federation the public key of identity.pem, and get its new roster.json",
+        )
+
     def identity_of(self, client_id: str) -> Identity:
         """This owner in the protocol's terms.
 

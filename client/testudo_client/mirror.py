@@ -7,6 +7,7 @@ The file is opened for one answer only, so that one that was exchanged under a r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,22 +28,20 @@ class State:
 
     Attributes:
         history: By the log's own rules.
-        frontier: Of the tree; never changed.
-        opened: Where rounds were opened: index of the entry, and the entry.
+        opened: Every attempt at a round: index of the entry that opened it, and the round.
         last: The last entry, to recognise the file by; None of an empty one.
     """
 
     history: History
-    frontier: Frontier
-    opened: tuple[tuple[int, RoundOpened], ...] = ()
+    opened: tuple[tuple[int, int], ...] = ()
     last: bytes | None = None
 
     @property
     def size(self) -> int:
         """Entries."""
-        return self.frontier.size
+        return self.history.size
 
-    def grown(self, entries: Sequence[bytes]) -> State:
+    def grown(self, entries: tuple[bytes, ...]) -> State:
         """The state with further entries.
 
         Raises:
@@ -50,18 +49,15 @@ class State:
         """
         if not entries:
             return self
-        history = extend(self.history, tuple(entries))
-        frontier = self.frontier.copy()
-        found = list(self.opened)
-        for entry in entries:
-            if isinstance(content := decode_entry(entry), RoundOpened):
-                found.append((frontier.size, content))
-            frontier.append(leaf_hash(entry))
-        return State(history, frontier, tuple(found), entries[-1])
+        history = extend(self.history, entries)
+        found = ((self.size + place, decode_entry(entry)) for place, entry in enumerate(entries))
+        opened = tuple((index, entry.round) for index, entry in found if isinstance(entry, RoundOpened))
+        return State(history, self.opened + opened, entries[-1])
 
     def round_at(self, size: int) -> int:
         """The last round that the first ``size`` entries open; 0: none."""
-        return max((entry.round for index, entry in self.opened if index < size), default=0)
+        place = bisect_left(self.opened, (size, 0))
+        return self.opened[place - 1][1] if place else 0
 
 
 class Mirror:
@@ -79,7 +75,7 @@ class Mirror:
         self, path: Path | None, reader: NoteReader, federation_key: bytes, plan_digest: str, *, durable: bool = True
     ) -> None:
         self._path, self._durable, self._reader = path, durable, reader
-        self._empty = State(begin_history(federation_key, plan_digest), Frontier())
+        self._empty = State(begin_history(federation_key, plan_digest))
         self._state = self._empty
         self._log = AuditLog(None) if path is None else None
 
@@ -131,10 +127,10 @@ class Mirror:
                 AuditFault.PROOF,
                 f"a checkpoint over {checkpoint.size} entries, and entries up to number {first + len(entries)}",
             )
-        frontier = self._state.frontier
-        if first < self._state.size:
+        if first == self._state.size:
+            frontier = self._state.history.frontier.copy()
+        else:
             frontier = Frontier(leaf_hash(entry) for entry in self.log.entries(0, first))
-        frontier = frontier.copy()
         for entry in entries:
             frontier.append(leaf_hash(entry))
         if frontier.root() != checkpoint.root:
@@ -144,9 +140,7 @@ class Mirror:
         known = self._state.size - first
         for place, mine in enumerate(self.log.entries(first, min(self._state.size, checkpoint.size))):
             if mine != entries[place]:
-                raise AuditError(
-                    AuditFault.REWRITTEN, "the log holds another entry than it did", index=first + place
-                )
+                raise AuditError(AuditFault.REWRITTEN, "the log holds another entry than it did", index=first + place)
         if checkpoint.size < self._state.size:
             raise AuditError(
                 AuditFault.TRUNCATED, f"the log has {checkpoint.size} entries, and had {self._state.size} before"
@@ -187,7 +181,7 @@ class Mirror:
                 f"others were shown {checkpoint.size} entries of the log, and this owner {self._state.size}",
             )
         whole = checkpoint.size == self._state.size
-        root = self._state.frontier.root() if whole else self.log.root(checkpoint.size)
+        root = self._state.history.root if whole else self.log.root(checkpoint.size)
         if root != checkpoint.root:
             raise AuditError(
                 AuditFault.SPLIT_VIEW,
@@ -238,6 +232,6 @@ class Mirror:
             seen = None if note is None else self._reader.open(note)
         except AuditError as error:
             raise damaged from error
-        if seen is None or seen.checkpoint.size != log.size or seen.checkpoint.root != grown.frontier.root():
+        if seen is None or seen.checkpoint.size != log.size or seen.checkpoint.root != grown.history.root:
             raise damaged
         self._state = grown

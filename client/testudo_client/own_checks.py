@@ -6,7 +6,7 @@ Every check is a function of its own that names the attack it stops. Each return
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from testudo_client.ledger.entries import Adopted, Withdrawn
 from testudo_client.ledger.entries import Entry as LedgerEntry
@@ -26,7 +26,7 @@ _SAME_NOISE = 0.002
 _Logged = tuple[int, AnyEntry]
 _ROLLED_BACK = (
     'if you know why, as after a restored backup, run testudo-client ledger with --adopt "reason", and charge what the '
-    "missing entries spent with --charge-elsewhere; if you do not, somebody may have put an old copy of your folder back"
+    "missing entries spent with --charge-elsewhere; if you do not, somebody may have put back an old copy of it"
 )
 
 
@@ -120,12 +120,14 @@ def withdrawal_is_mine(history: History, client_id: str, ledger: Sequence[Ledger
 def note_is_over_my_mirror(checkpoint: Checkpoint, size: int) -> None:
     """Attack: a checkpoint from before or after what this owner has seen, with cosignatures of those who saw other."""
     if checkpoint.size != size:
-        raise _not_logged(f"a request under a checkpoint of {checkpoint.size} entries, where this owner has seen {size}")
+        raise _not_logged(
+            f"a request under a checkpoint of {checkpoint.size} entries, where this owner has seen {size}"
+        )
 
 
-def quorum_has_seen(cosigners: frozenset[str], quorum: int) -> None:
+def quorum_has_seen(cosigners: frozenset[str], quorum: int | None) -> None:
     """Attack: a history that is shown to this owner alone."""
-    if len(cosigners) < quorum:
+    if quorum is None or len(cosigners) < quorum:
         raise AuditError(
             AuditFault.QUORUM,
             f"{len(cosigners)} witnesses have cosigned what is in the log, and {quorum} have to",
@@ -133,8 +135,8 @@ def quorum_has_seen(cosigners: frozenset[str], quorum: int) -> None:
         )
 
 
-def attempt_is_open(history: History, request: TrainRequest) -> int:
-    """Attack: a round that is not in the log, or one that is over, is asked for again; the index of its entry."""
+def attempt_is_open(history: History, request: TrainRequest) -> tuple[int, RoundOpened]:
+    """Attack: a round that is not in the log, or one that is over, is asked for again. Index and entry of it."""
     if history.opened is None:
         raise _not_logged(f"round {request.round} is not in the log")
     index, opened = history.opened
@@ -144,7 +146,7 @@ def attempt_is_open(history: History, request: TrainRequest) -> int:
             f"attempt {opened.attempt}",
             index,
         )
-    return index
+    return index, opened
 
 
 def model_is_logged(index: int, opened: RoundOpened, request: TrainRequest) -> None:
@@ -161,14 +163,15 @@ def cohort_holds_me(index: int, opened: RoundOpened, client_id: str) -> None:
         raise _not_logged("this owner is asked, and is not in the cohort that the log has", index)
 
 
-def run_began_from_the_plans_model(
-    opened: Sequence[tuple[int, RoundOpened]], initial_model: Callable[[], str] | None
-) -> None:
-    """Attack: a run begins from weights that were chosen, to make the first updates tell more."""
-    if initial_model is None or not opened:
-        return
-    index, first = opened[0]
-    if first.model_digest != initial_model():
+def run_began_from_the_plans_model(index: int, model_digest: str | None, initial_model: str) -> None:
+    """Attack: a run begins from weights that were chosen, to make the first updates tell more.
+
+    Args:
+        index: Of the entry that opened the first round.
+        model_digest: That the log has for it.
+        initial_model: Of the model that the plan begins with, by this owner's computation.
+    """
+    if model_digest != initial_model:
         raise AuditError(AuditFault.MODEL, "the run began from another model than the plan's", index=index)
 
 
@@ -191,7 +194,9 @@ def groups_are_logged(
         raise _not_logged(f"the groups of round {round_number}, attempt {attempt} are not in the log")
     index, drawn = groups
     if drawn.coin != coin.hex() or members not in drawn.groups:
-        raise AuditError(AuditFault.GROUPS, "the log has another coin or other groups than this owner drew", index=index)
+        raise AuditError(
+            AuditFault.GROUPS, "the log has another coin or other groups than this owner drew", index=index
+        )
 
 
 def _not_logged(problem: str, index: int | None = None) -> AuditError:

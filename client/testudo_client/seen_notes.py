@@ -10,8 +10,8 @@ from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from testudo_common.audit.checkpoints import Checkpoint, Watch, cosigners_of, open_checkpoint, watch_of
-from testudo_common.audit.extension import Extension, decode_extension
-from testudo_common.audit.notes import Note, parse_note
+from testudo_common.audit.extension import decode_extension
+from testudo_common.audit.notes import KEY_ID_BYTES, Note, NoteSignature, parse_note
 from testudo_common.roster import Roster
 
 
@@ -65,9 +65,9 @@ class NoteReader:
         """The note with one line for each key that counts: nobody else can make what is kept of it larger."""
         keys = [self.watch.log, *self.watch.witnesses.values()]
         by_id = {(key.name, key.id): key for key in keys}
-        lines = {}
+        lines: dict[str, NoteSignature] = {}
         for line in note.signatures:
-            key = by_id.get((line.name, line.blob[:4]))
+            key = by_id.get((line.name, line.blob[:KEY_ID_BYTES]))
             if key is not None:
                 lines.setdefault(key.name, line)
         if data and len(lines) == len(note.signatures):

@@ -55,7 +55,6 @@ class Witness:
         voice: What the owner decided, and its ledger.
         folder: The owner's; None: all is kept in memory.
         durable: Whether to wait until the disk has what is kept.
-        initial_model: Digest of the model that the plan begins with, hex; None: not compared, as without torch.
         now: The clock.
 
     Raises:
@@ -73,7 +72,6 @@ class Witness:
         folder: Path | None = None,
         *,
         durable: bool = True,
-        initial_model: Callable[[], str] | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         membership.identity_of(client_id)
@@ -82,7 +80,6 @@ class Witness:
         files = None if folder is None else AuditFiles(folder, plan.digest)
         self._client_id, self._plan, self._plan_digest = client_id, plan, plan.digest
         self._membership, self._voice, self._now = membership, voice, now
-        self.initial_model = initial_model
         self._reader = reader_of(membership.roster, plan.digest)
         mirror = None if files is None else files.mirror
         self._mirror = Mirror(mirror, self._reader, membership.federation_key, plan.digest, durable=durable)
@@ -119,8 +116,21 @@ class Witness:
             statements = self._statements(grown)
         return self._witnessed(update, grown.size, self._testimony(seen, statements))
 
-    def check(self, request: TrainRequest) -> None:
+    def refuse_if_halted(self) -> None:
+        """Return unless the log has stopped this owner.
+
+        Raises:
+            AuditError: HALTED.
+        """
+        self._record.refuse_if_halted()
+
+    def check(self, request: TrainRequest, initial_model: Callable[[], str] | None = None) -> None:
         """Return only if the log holds what ``request`` asks for, and enough witnesses have seen that it does.
+
+        Args:
+            request: Of this plan.
+            initial_model: Digest of the model that the plan begins with, hex; None: not compared, since that needs
+                torch.
 
         Raises:
             AuditError: It does not, or they have not, or the log has stopped this owner before.
@@ -131,12 +141,13 @@ class Witness:
             state = self._mirror.state
             checks.note_is_over_my_mirror(seen.checkpoint, state.size)
             self._mirror.keep(seen)
-            index = checks.attempt_is_open(state.history, request)
+            index, opened = checks.attempt_is_open(state.history, request)
             checks.quorum_has_seen(self._cosigners(seen, request.round), state.history.quorum)
-            _, opened = state.opened[-1]
             checks.model_is_logged(index, opened, request)
             checks.cohort_holds_me(index, opened, self._client_id)
-            checks.run_began_from_the_plans_model(state.opened, self.initial_model)
+            if initial_model is not None:
+                first, model_digest = state.opened[0][0], state.history.first_model
+                checks.run_began_from_the_plans_model(first, model_digest, initial_model())
             self._keep_receipts()
 
     def check_groups(self, round_number: int, attempt: int, coin: bytes, members: tuple[str, ...]) -> None:
@@ -195,18 +206,16 @@ class Witness:
             checks.withdrawal_is_mine(grown.history, self._client_id, ledger, self._plan_digest)
 
     def _cosigners(self, seen: Seen, round_number: int) -> frozenset[str]:
-        """Whose cosignatures count in a round: those on its own checkpoint, and those of the window's earlier rounds."""
+        """Whose cosignatures count in a round: those on its own checkpoint, and those of the window before it."""
         window = self._mirror.state.history.window
-        if window == 1:
+        if window is None or window == 1:
             return seen.cosigners
         return seen.cosigners | self._mirror.cosigned_since(round_number - window + 1)
 
     def _statements(self, state: State) -> tuple[Decision, ...]:
         """What the owner decided that the log does not hold yet."""
         decision, history = self._voice.decision(), state.history
-        if decision is None or self._client_id in history.withdrawn:
-            return ()
-        if decision.approves and self._client_id in history.approved:
+        if decision is None or self._client_id in (history.approved if decision.approves else history.withdrawn):
             return ()
         number = max(decision.number, history.decisions.get(self._client_id, -1) + 1)
         kind: type[Approval] | type[Withdrawal] = Approval if decision.approves else Withdrawal
@@ -224,7 +233,7 @@ class Witness:
                 continue
             for note in self._mirror.log.notes():
                 seen = self._reader.open(note)
-                if seen.checkpoint.size > index and len(seen.cosigners) >= history.quorum:
+                if seen.checkpoint.size > index and history.quorum and len(seen.cosigners) >= history.quorum:
                     receipt = receipt_for(self._mirror.log, index, note)
                     self._record.keep_receipt(statement.round, receipt.encode())
                     break
