@@ -137,7 +137,8 @@ def clips_as_the_plan_says(state: History, entry: RoundOpened) -> None:
     if (entry.clip is not None) != plan.adapts_clip:
         _fail(AuditFault.ROUND, "a clipping norm" + (" is missing" if plan.adapts_clip else " that the plan fixes"))
     if entry.clip is not None and not 0 < entry.clip <= plan.outer.max_update_norm:
-        _fail(AuditFault.ROUND, f"a clipping norm of {entry.clip:g} above {plan.outer.max_update_norm:g}")
+        most = plan.outer.max_update_norm
+        _fail(AuditFault.ROUND, f"a clipping norm of {entry.clip:g}, where the plan has {most:g} at the most")
     if last is not None and last.round == entry.round and entry.clip != last.clip:
         _fail(AuditFault.ROUND, f"another clipping norm in the same round {entry.round}")
 
