@@ -307,6 +307,15 @@ CASES: dict[str, Case] = {
         OPEN,
         **SECURELY,
     ),
+    "groups of too few": Case(
+        AuditFault.COHORT,
+        "5 clients are grouped, where 6 are the fewest",
+        call("draw_groups", ALL[:5]),
+        call("draw_groups", ALL[:6]),
+        OPEN,
+        settings=("secure_aggregation.min_cohort=6",),
+        **SECURELY,
+    ),
     # Updates arrive.
     "an update of a round that is closed": Case(
         AuditFault.ROUND, "round 1 is not open", call("receive", A), do(OPEN, call("receive", C)), call("round")
