@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -89,3 +91,29 @@ def call(name: str, *args: Any, **said: Any) -> Step:
         getattr(log, name)(*args, **said)
 
     return step
+
+
+def assert_needed(module: ModuleType, rule: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the rule, what breaks it passes."""
+    case.check_wrong()
+
+    def passes(*_args: object) -> None:
+        """Finds no fault."""
+
+    monkeypatch.setattr(module, rule, passes)
+    extend.cache_clear()  # it does not know that the rules are others now
+    try:
+        log = case.log()
+        case.wrong(log)
+        assert log.history.size == len(log.entries)
+    finally:
+        extend.cache_clear()
+
+
+def rules_in(module: ModuleType) -> set[str]:
+    """The names of a module's rules: its public functions."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }

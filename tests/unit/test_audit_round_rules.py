@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from audit_cases import Case, Step, call, do
+from audit_cases import Case, Step, assert_needed, call, do, rules_in
 from audit_logs import CLIENT_PRIVATE, EXAMPLE_PRIVATE, SCORED, SECURE, AuditLogBuilder, digest_of, key_called
+from testudo_common.audit import round_rules
 from testudo_common.audit.entries import GroupRejected, Reason
 from testudo_common.errors import AuditFault
 from testudo_common.roster import Roster
@@ -624,3 +625,35 @@ def test_breach_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_valid_neighbour_passes(name: str) -> None:
     CASES[name].check_right()
+
+
+NEEDED = {
+    "opens_the_next_round": "a round left out",
+    "opens_a_new_attempt": "an attempt made again",
+    "cohort_may_be_asked": "an owner asked that withdrew",
+    "cohort_is_of_the_plans_size": "a cohort that hides nobody",
+    "nobody_is_asked_too_often": "an owner asked in too many rounds",
+    "trains_from_the_last_model": "another model than the last",
+    "clips_as_the_plan_says": "a clipping norm above the plan's",
+    "groups_are_the_coins": "groups that the server chose",
+    "enough_are_grouped": "groups of too few",
+    "update_was_asked_for": "an update that nobody asked for",
+    "rejected_were_asked": "a client rejected that was not asked",
+    "rejected_groups_were_drawn": "a group rejected that was not drawn",
+    "survivors_are_those_grouped": "a sum over too few",
+    "survivors_sent_updates": "a survivor that sent nothing",
+    "enough_replied": "too few survivors",
+    "rule_is_the_plans": "another rule than the plan's",
+    "accounts_are_as_recomputed": "an epsilon told smaller",
+    "scores_are_of_the_last_round": "scores twice",
+    "released_is_the_last_model": "another model released",
+}
+
+
+@pytest.mark.parametrize("rule", NEEDED)
+def test_attack_works_where_its_rule_is_off(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_needed(round_rules, rule, CASES[NEEDED[rule]], monkeypatch)
+
+
+def test_every_rule_has_its_attack() -> None:
+    assert rules_in(round_rules) - set(NEEDED) == {"is_of_the_open_attempt"}
