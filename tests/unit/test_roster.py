@@ -32,7 +32,8 @@ def public_of(name: str) -> bytes:
 
 
 MEMBERS = {name: public_of(name) for name in ("shop-1", "shop-2", "zoë")}
-SHOPS = Roster("shops", MEMBERS)
+LOG = b"\x01" + public_of("log")
+SHOPS = Roster("shops", MEMBERS, LOG)
 SIGNED = sign_roster(SHOPS, FEDERATION)
 
 
@@ -52,15 +53,19 @@ def test_there_and_back() -> None:
 
 def test_file_is_as_described() -> None:
     """The module's own description, followed by hand."""
-    content = {"federation": "shops", "members": {name: key.hex() for name, key in MEMBERS.items()}}
-    signature = FEDERATION.sign(b"testudo-roster-1" + rfc8785.dumps(content))
+    members = {name: key.hex() for name, key in MEMBERS.items()}
+    content = {"federation": "shops", "log": "01" + public_of("log").hex(), "members": members}
+    signature = FEDERATION.sign(b"testudo-roster-2" + rfc8785.dumps(content))
     assert rfc8785.dumps({**content, "signature": signature.hex()}) == SIGNED
-    assert hashlib.sha256(b"testudo-roster-1" + rfc8785.dumps(content)).digest() == SHOPS.digest
+    assert hashlib.sha256(b"testudo-roster-2" + rfc8785.dumps(content)).digest() == SHOPS.digest
+    content["log"] = ""
+    signature = FEDERATION.sign(b"testudo-roster-2" + rfc8785.dumps(content))
+    assert sign_roster(Roster("shops", MEMBERS), FEDERATION) == rfc8785.dumps({**content, "signature": signature.hex()})
 
 
 @given(st.permutations(sorted(MEMBERS)))
 def test_order_of_members_means_nothing(order: list[str]) -> None:
-    again = Roster("shops", {name: MEMBERS[name] for name in order})
+    again = Roster("shops", {name: MEMBERS[name] for name in order}, LOG)
     assert again.digest == SHOPS.digest
     assert sign_roster(again, FEDERATION) == SIGNED
 
@@ -68,11 +73,13 @@ def test_order_of_members_means_nothing(order: list[str]) -> None:
 def test_digest_names_everything() -> None:
     others = [
         SHOPS,
-        Roster("shop", MEMBERS),
-        Roster("shops", {name: MEMBERS[name] for name in ("shop-1", "shop-2")}),
-        Roster("shops", {**MEMBERS, "zoë": public_of("shop-9")}),
-        Roster("shops", {"shop-1": MEMBERS["shop-2"], "shop-2": MEMBERS["shop-1"], "zoë": MEMBERS["zoë"]}),
-        Roster("shops", {}),
+        Roster("shop", MEMBERS, LOG),
+        Roster("shops", {name: MEMBERS[name] for name in ("shop-1", "shop-2")}, LOG),
+        Roster("shops", {**MEMBERS, "zoë": public_of("shop-9")}, LOG),
+        Roster("shops", {"shop-1": MEMBERS["shop-2"], "shop-2": MEMBERS["shop-1"], "zoë": MEMBERS["zoë"]}, LOG),
+        Roster("shops", {}, LOG),
+        Roster("shops", MEMBERS, b"\x01" + public_of("another log")),
+        Roster("shops", MEMBERS),
     ]
     assert len({roster.digest for roster in others}) == len(others)
 
@@ -80,6 +87,8 @@ def test_digest_names_everything() -> None:
 def test_keys_are_not_printed() -> None:
     assert MEMBERS["shop-1"].hex() not in repr(SHOPS)
     assert repr(MEMBERS["shop-1"]) not in repr(SHOPS)
+    assert public_of("log").hex() not in repr(SHOPS)
+    assert "log" not in repr(SHOPS)
 
 
 # --- signatures that do not hold
@@ -113,9 +122,21 @@ NOT_SIGNED = {
     "signed by another federation": sign_roster(SHOPS, STRANGER),
     "signed without the domain": changed(
         signature=FEDERATION.sign(
-            rfc8785.dumps({"federation": "shops", "members": {name: key.hex() for name, key in MEMBERS.items()}})
+            rfc8785.dumps({key: value for key, value in json.loads(SIGNED).items() if key != "signature"})
         ).hex()
     ),
+    "signed for an earlier format": changed(
+        signature=FEDERATION.sign(
+            b"testudo-roster-1"
+            + rfc8785.dumps(
+                {key: value for key, value in json.loads(SIGNED).items() if key in {"federation", "members"}}
+            )
+        ).hex()
+    ),
+    "log's key substituted": changed(log="01" + public_of("eve").hex()),
+    "log's key left out": changed(log=""),
+    "log's key a member's": changed(log="01" + MEMBERS["shop-1"].hex()),
+    "log's key of another kind": changed(log="06" + "00" * 1312),
 }
 
 
@@ -140,12 +161,16 @@ MALFORMED = {
     "not UTF-8": b"\xff\xfe\x00",
     "a list": b"[]",
     "a number": b"7",
-    "no signature": json.dumps({"federation": "shops", "members": {}}).encode(),
-    "no members": json.dumps({"federation": "shops", "signature": SIGNATURE}).encode(),
+    "no signature": json.dumps({"federation": "shops", "log": "", "members": {}}).encode(),
+    "no members": json.dumps({"federation": "shops", "log": "", "signature": SIGNATURE}).encode(),
+    "no log": json.dumps({"federation": "shops", "members": {}, "signature": SIGNATURE}).encode(),
     "a field more": changed(version=2),
     "signature not hexadecimal": changed(signature="zz"),
     "signature a number": changed(signature=7),
     "federation a number": changed(federation=7),
+    "log a number": changed(log=7),
+    "log nothing": changed(log=None),
+    "log not hexadecimal": changed(log="01zz"),
     "members a list": changed(members=["shop-1"]),
     "key not hexadecimal": with_members(lambda members: members.update({"shop-1": "zz"})),
     "key a number": changed(members={"shop-1": 7}),
@@ -199,6 +224,31 @@ def test_key_of_another_length(length: int) -> None:
     with pytest.raises(RosterError, match="not 32 bytes") as caught:
         Roster("shops", {"shop-1": b"k" * length})
     assert caught.value.where == "shop-1"
+
+
+BAD_LOGS = {
+    "one byte short": LOG[:-1],
+    "one byte more": LOG + b"\0",
+    "kind alone": LOG[:1],
+    "key without its kind": LOG[1:],
+    "kind of a witness": b"\x04" + LOG[1:],
+    "unknown kind": b"\x02" + LOG[1:],
+    "ML-DSA-44 with a key of Ed25519": b"\x06" + LOG[1:],
+    "Ed25519 with a key of ML-DSA-44": b"\x01" + bytes(1312),
+}
+
+
+@pytest.mark.parametrize("log", BAD_LOGS.values(), ids=BAD_LOGS)
+def test_key_that_cannot_be_a_logs(log: bytes) -> None:
+    with pytest.raises(RosterError, match="the log's key is not one"):
+        Roster("shops", MEMBERS, log)
+    with pytest.raises(RosterError, match="the log's key is not one"):
+        read(changed(log=log.hex()))
+
+
+@pytest.mark.parametrize("log", [b"", LOG, b"\x06" + bytes(1312)], ids=["none", "Ed25519", "ML-DSA-44"])
+def test_log_there_and_back(log: bytes) -> None:
+    assert read(sign_roster(Roster("shops", MEMBERS, log), FEDERATION)).log == log
 
 
 # --- on disk, at the federation's

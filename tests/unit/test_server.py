@@ -114,7 +114,8 @@ def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
     )
     with_vector = HEADER_BYTES + 8 * 4
     asked = with_vector + len('"clip":null,')  # a reply has none
-    assert collected.cost == ExchangeCost(5 * asked, 2 * with_vector + REFUSAL_BYTES)
+    answered = with_vector + len(',"statement":null')  # a request has none
+    assert collected.cost == ExchangeCost(5 * asked, 2 * answered + REFUSAL_BYTES)
 
 
 def test_costs_add_up() -> None:
