@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from audit_logs import PLAIN, AuditLogBuilder, audited_plan
+from testudo_common.audit import history
 from testudo_common.audit.history import begin_history, extend
 from testudo_common.errors import AuditError, AuditFault
 
@@ -89,3 +92,34 @@ def call(name: str, *args: Any, **said: Any) -> Step:
         getattr(log, name)(*args, **said)
 
     return step
+
+
+def assert_needed(module: ModuleType, rule: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the rule, what breaks it passes."""
+    case.check_wrong()
+
+    def passes(*_args: object) -> None:
+        """Finds no fault."""
+
+    def all_but_it(one: Callable[..., None], *args: object) -> None:
+        if one.__name__ != rule:
+            one(*args)
+
+    monkeypatch.setattr(module, rule, passes)
+    monkeypatch.setattr(history, "_apply", all_but_it)
+    extend.cache_clear()  # it does not know that the rules are others now
+    try:
+        log = case.log()
+        case.wrong(log)
+        assert log.history.size == len(log.entries)
+    finally:
+        extend.cache_clear()
+
+
+def rules_in(module: ModuleType) -> set[str]:
+    """The names of a module's rules: its public functions."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }

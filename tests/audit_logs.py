@@ -275,8 +275,7 @@ class AuditLogBuilder:
 
     def contribution(self, owner: str, *, key: Ed25519PrivateKey | None = None, **said: Any) -> Contribution:
         """What an owner says of its update in the open attempt, signed."""
-        opened = self.opened if {"round", "attempt"} - set(said) else None
-        number, attempt = (said["round"], said["attempt"]) if opened is None else (opened.round, opened.attempt)
+        number, attempt = said.get("round", self.opened.round), said.get("attempt", self.opened.attempt)
         self._ledgers[owner] = self._ledgers.get(owner, 0) + 1
         fields: dict[str, Any] = {
             "round": number,

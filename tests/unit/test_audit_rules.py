@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from audit_cases import Case, Step, call, do
+from audit_cases import Case, Step, assert_needed, call, do, rules_in
 from audit_logs import CLIENT_PRIVATE, EXAMPLE_PRIVATE, SCORED, SECURE, TIME, AuditLogBuilder, digest_of, key_called
+from testudo_common.audit import price_rules, rules
 from testudo_common.audit.entries import Enrolment, Price
 from testudo_common.errors import AuditFault
 from testudo_common.privacy.accountant import noise_multiplier_for
@@ -358,3 +359,31 @@ def test_breach_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_valid_neighbour_passes(name: str) -> None:
     CASES[name].check_right()
+
+
+NEEDED = {
+    "window_is_the_plans": (rules, "another window"),
+    "example_price_is_the_plans": (price_rules, "training for nothing"),
+    "client_price_is_the_plans": (price_rules, "sums for nothing"),
+    "roster_is_of_this_log": (rules, "a roster with another log key"),
+    "is_signed": (rules, "an approval signed by another"),
+    "is_a_later_decision": (rules, "an approval that is played back"),
+    "names_the_rounds_it_is_in": (rules, "a withdrawal that forgets a round"),
+}
+
+
+@pytest.mark.parametrize("rule", NEEDED)
+def test_attack_works_where_its_rule_is_off(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, name = NEEDED[rule]
+    assert_needed(module, rule, CASES[name], monkeypatch)
+
+
+def test_every_rule_has_its_attack() -> None:
+    """Those left over give back what the fold goes on with."""
+    assert rules_in(rules) | rules_in(price_rules) == set(NEEDED) | {
+        "begins_with_charter_and_enrolment",
+        "plan_is_the_one_approved",
+        "roster_is_the_federations",
+        "quorum_of",
+        "is_enrolled",
+    }
