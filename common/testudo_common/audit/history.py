@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from testudo_common.audit import round_rules, rules
+from testudo_common.audit import price_rules, round_rules, rules
 from testudo_common.audit.checkpoints import watch_of
 from testudo_common.audit.entries import (
     AnyEntry,
@@ -85,6 +85,7 @@ def _take(state: History, index: int, entry: AnyEntry) -> None:
         case GroupsDrawn():
             opened = round_rules.is_of_the_open_attempt(state, entry.round, entry.attempt)
             round_rules.groups_are_the_coins(state, opened, entry)
+            round_rules.enough_are_grouped(state, entry)
             state.groups = index, entry
             state.places = {client: place for place, group in enumerate(entry.groups) for client in group}
         case UpdateReceived():
@@ -109,6 +110,8 @@ def _take(state: History, index: int, entry: AnyEntry) -> None:
 def _charter(state: History, entry: Charter) -> None:
     plan = rules.plan_is_the_one_approved(state, entry)
     rules.window_is_the_plans(plan, entry)
+    price_rules.example_price_is_the_plans(plan, entry)
+    price_rules.client_price_is_the_plans(plan, entry)
     state.charter, state.plan = entry, plan
 
 
