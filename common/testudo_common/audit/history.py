@@ -85,6 +85,7 @@ def _take(state: History, index: int, entry: AnyEntry) -> None:
         case GroupsDrawn():
             opened = round_rules.is_of_the_open_attempt(state, entry.round, entry.attempt)
             round_rules.groups_are_the_coins(state, opened, entry)
+            round_rules.enough_are_grouped(state, entry)
             state.groups = index, entry
             state.places = {client: place for place, group in enumerate(entry.groups) for client in group}
         case UpdateReceived():

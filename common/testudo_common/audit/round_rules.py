@@ -96,8 +96,7 @@ def cohort_is_of_the_plans_size(state: History, entry: RoundOpened) -> None:
     plan, size = _plan(state), len(entry.cohort)
     least, most = plan.rounds.min_replies, plan.rounds.cohort_size
     if plan.secure:
-        secure = plan.secure_aggregation
-        least = max(least, secure.min_cohort or max(secure.min_group, -(-most // 2)))
+        least = max(least, _fewest_grouped(plan))
     if not least <= size <= most:
         _fail(AuditFault.COHORT, f"a cohort of {size}, where the plan has {least} to {most}")
 
@@ -137,7 +136,8 @@ def clips_as_the_plan_says(state: History, entry: RoundOpened) -> None:
     if (entry.clip is not None) != plan.adapts_clip:
         _fail(AuditFault.ROUND, "a clipping norm" + (" is missing" if plan.adapts_clip else " that the plan fixes"))
     if entry.clip is not None and not 0 < entry.clip <= plan.outer.max_update_norm:
-        _fail(AuditFault.ROUND, f"a clipping norm of {entry.clip:g} above {plan.outer.max_update_norm:g}")
+        most = plan.outer.max_update_norm
+        _fail(AuditFault.ROUND, f"a clipping norm of {entry.clip:g}, where the plan has {most:g} at the most")
     if last is not None and last.round == entry.round and entry.clip != last.clip:
         _fail(AuditFault.ROUND, f"another clipping norm in the same round {entry.round}")
 
@@ -175,8 +175,7 @@ def groups_are_the_coins(state: History, opened: RoundOpened, entry: GroupsDrawn
         _fail(AuditFault.GROUPS, "groups, where the plan has none")
     if state.groups is not None:
         _fail(AuditFault.GROUPS, "groups are drawn a second time in one attempt")
-    members = [client for group in entry.groups for client in group]
-    known = set(opened.cohort)
+    members, known = _flat(entry.groups), set(opened.cohort)
     for client in members:
         if client not in known:
             _fail(AuditFault.GROUPS, "it is in a group, and not in the cohort", client)
@@ -185,6 +184,17 @@ def groups_are_the_coins(state: History, opened: RoundOpened, entry: GroupsDrawn
     size = _plan(state).secure_aggregation.group_size
     if entry.groups != partition(bytes.fromhex(entry.coin), members, size):
         _fail(AuditFault.GROUPS, "the groups are not those that the coin draws")
+
+
+def enough_are_grouped(state: History, entry: GroupsDrawn) -> None:
+    """Stops a cohort from melting away until one honest client is alone among the server's friends.
+
+    Raises:
+        AuditError: COHORT.
+    """
+    members, least = len(_flat(entry.groups)), _fewest_grouped(_plan(state))
+    if members < least:
+        _fail(AuditFault.COHORT, f"{members} clients are grouped, where {least} are the fewest")
 
 
 def update_was_asked_for(state: History, entry: UpdateReceived) -> None:
@@ -328,6 +338,12 @@ def released_is_the_last_model(state: History, entry: ModelReleased) -> None:
     """
     if state.closed is None or (entry.round, entry.model_digest) != (state.closed[1].round, state.model_digest):
         _fail(AuditFault.MODEL, f"the model released is not the one after round {entry.round}")
+
+
+def _fewest_grouped(plan: FederationPlan) -> int:
+    """As testudo_common.plan.secure reads the plan."""
+    secure = plan.secure_aggregation
+    return secure.min_cohort or max(secure.min_group, -(-plan.rounds.cohort_size // 2))
 
 
 def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
