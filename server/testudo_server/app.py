@@ -18,11 +18,10 @@ from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_re
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
-from testudo_common.roster import Roster
 from testudo_common.wire import Message
 from testudo_server.coordinator import Coordinator, OnRound
 from testudo_server.exchange import Exchange, PlainExchange
-from testudo_server.roster import roster_in
+from testudo_server.roster import ServerKeys, keys_in
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
 
@@ -147,7 +146,7 @@ def run_federation(
     store: RunStore,
     *,
     clients: int | None = None,
-    roster: Callable[[], Roster] | None = None,
+    keys: Callable[[], ServerKeys] | None = None,
     exchange_of: ExchangeOf | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
@@ -159,18 +158,18 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
-        roster: Gives the federation's roster, once the clients are there; needed for secure aggregation.
+        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log.
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
 
     Raises:
         RoundError: Too few clients, or too few usable replies; every finished round is kept.
-        UsageError: The plan has secure aggregation, and there is no roster.
+        UsageError: The plan needs keys, and there are none.
         CheckpointError: See :meth:`RunStore.load`.
     """
     nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
-    exchange = _exchange_for(plan, GridTransport(grid, nodes), roster, exchange_of)
+    exchange = _exchange_for(plan, GridTransport(grid, nodes), keys, exchange_of)
     coordinator = Coordinator(plan, exchange, store, *([on_round] if on_round else []))
     state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
     return coordinator.run(state)
@@ -179,7 +178,7 @@ def run_federation(
 def _exchange_for(
     plan: FederationPlan,
     transport: GridTransport,
-    roster: Callable[[], Roster] | None,
+    keys: Callable[[], ServerKeys] | None,
     exchange_of: ExchangeOf | None,
 ) -> Exchange:
     if exchange_of is not None:
@@ -188,12 +187,12 @@ def _exchange_for(
         return PlainExchange(
             transport, deadline_seconds=plan.rounds.deadline_seconds, max_norm=plan.outer.max_update_norm
         )
-    if roster is None:
+    if keys is None:
         raise UsageError(
             "the plan has secure aggregation, and the server has no roster",
             remedy="name roster.json and the federation's key; testudo-server roster makes one",
         )
-    return SecureExchange(transport, plan, roster())
+    return SecureExchange(transport, plan, keys().roster)
 
 
 def build_server_app(run: Callable[[Grid, Context], object]) -> ServerApp:
@@ -213,8 +212,8 @@ def _run_from_config(grid: Grid, context: Context) -> None:
     if not plan_path or not out:
         raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
     store = RunStore(Path(out))
-    keys = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
-    run_federation(grid, load_plan(Path(plan_path)), store, roster=lambda: roster_in(keys), resume=store.exists)
+    folder = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
+    run_federation(grid, load_plan(Path(plan_path)), store, keys=lambda: keys_in(folder), resume=store.exists)
 
 
 app = build_server_app(_run_from_config)

@@ -19,7 +19,7 @@ from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
 from testudo_server.clipping import first_clip, next_clip
 from testudo_server.cohort import draw_cohort
-from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
+from testudo_server.exchange import NO_LOG, Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.robust import Reckoning, aggregate
 from testudo_server.scores import scores_of
@@ -181,7 +181,7 @@ class Coordinator:
                     remedy="clients refuse more attempts: look at why they drop out, and start a run with a new plan",
                 )
             request = TrainRequest(self._plan_digest, number, attempt, model_digest, state.model, state.clip)
-            found = self._exchange.group_means(request, cohort)
+            found = self._exchange.group_means(request, cohort, NO_LOG)
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
             usable = sum(len(group.members) for group in found.groups)

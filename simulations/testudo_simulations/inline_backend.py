@@ -59,7 +59,7 @@ def federate_in_process(
         plan,
         store,
         clients=clients,
-        roster=None if keys is None else lambda: keys.roster,
+        keys=None if keys is None else lambda: keys.server_keys,
         exchange_of=None if masks or keys is None else lambda transport: MaskFreeExchange(transport, plan, keys.roster),
         resume=resume,
         on_round=on_round,

@@ -63,7 +63,7 @@ def federate_on_ray(
                 federation.plan,
                 store,
                 clients=clients,
-                roster=None if keys is None else lambda: keys.roster,
+                keys=None if keys is None else lambda: keys.server_keys,
                 resume=resume,
                 on_round=on_round,
             )
