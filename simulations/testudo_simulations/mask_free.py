@@ -59,7 +59,7 @@ class MaskFreeParticipant(Participant):
         self._gate.charge_sum(request.round, request.attempt)
         _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
         body = MESSAGES.encode(MaskedInput())
-        return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
+        return self._with_statement(SecureMessage(self.plan_digest, request.round, request.attempt, body, vector))
 
 
 _NO_ROSTER = Roster("simulation", {})
