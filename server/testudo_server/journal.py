@@ -1,4 +1,4 @@
-"""What the rounds of a run ask of its audit log, and the answers where the plan has none. log_journal.py has the others."""
+"""What the rounds of a run ask of its audit log, and the answers where the plan has none."""
 
 from __future__ import annotations
 
