@@ -82,7 +82,7 @@ class SimulatedKeys:
 
     def membership_of(self, client: str) -> Membership:
         """One client's key, with the roster."""
-        return Membership(self._key_of(client), self.roster)
+        return Membership(self._key_of(client), self.roster, self.server_keys.federation_key)
 
     def _key_of(self, client: str) -> Ed25519PrivateKey:
         return self._key("simulated client", client.encode())
