@@ -209,10 +209,10 @@ class AuditLogBuilder:
             "environment": digest_of("environment"),
             "quorum": plan.audit.quorum or default_quorum(len(self.keys)),
             "window": plan.audit.window,
-            "training": _price(training_spending(plan)),
-            "scores": _price(scores_spending(plan)),
-            "sum": _price(sum_spending(plan)),
         }
+        for name, cost in (("training", training_spending), ("scores", scores_spending), ("sum", sum_spending)):
+            if name not in said:  # to find the noise can take long
+                fields[name] = _price(cost(plan))
         return self.append(Charter(time=TIME, **{**fields, **said}))
 
     def enrol(self, roster: Roster | None = None, **said: Any) -> int:
@@ -220,15 +220,24 @@ class AuditLogBuilder:
         fields: dict[str, Any] = {"roster": json.loads(self.signed_roster(roster))}
         return self.append(Enrolment(time=TIME, **{**fields, **said}))
 
-    def approve(self, owner: str, number: int = 0, *, key: Ed25519PrivateKey | None = None) -> int:
+    def approve(
+        self, owner: str, number: int = 0, *, key: Ed25519PrivateKey | None = None, plan_digest: str | None = None
+    ) -> int:
         """An owner approves."""
         statement = Approval(client=owner, number=number)
-        statement = signed(statement, key or self.keys[owner], self.plan.digest)
+        statement = signed(statement, key or self.keys[owner], plan_digest or self.plan.digest)
         return self.append(PlanApproved(time=TIME, statement=statement))
 
-    def withdraw(self, owner: str, number: int = 1, rounds: tuple[int, ...] | None = None) -> int:
+    def withdraw(
+        self,
+        owner: str,
+        number: int = 1,
+        rounds: tuple[int, ...] | None = None,
+        *,
+        key: Ed25519PrivateKey | None = None,
+    ) -> int:
         """An owner withdraws."""
-        statement = signed(Withdrawal(client=owner, number=number), self.keys[owner], self.plan.digest)
+        statement = signed(Withdrawal(client=owner, number=number), key or self.keys[owner], self.plan.digest)
         rounds = self.history.survived.get(owner, ()) if rounds is None else rounds
         return self.append(OwnerWithdrawn(time=TIME, statement=statement, rounds=rounds))
 
@@ -253,7 +262,7 @@ class AuditLogBuilder:
 
     def draw_groups(self, members: Sequence[str] | None = None, **said: Any) -> int:
         """Groups of the open attempt, of all of its cohort or of some."""
-        opened = self._open
+        opened = self.opened
         coin = digest_of("coin", opened.round, opened.attempt)
         size = self.plan.secure_aggregation.group_size
         fields: dict[str, Any] = {
@@ -266,8 +275,7 @@ class AuditLogBuilder:
 
     def contribution(self, owner: str, *, key: Ed25519PrivateKey | None = None, **said: Any) -> Contribution:
         """What an owner says of its update in the open attempt, signed."""
-        opened = self._open if {"round", "attempt"} - set(said) else None
-        number, attempt = (said["round"], said["attempt"]) if opened is None else (opened.round, opened.attempt)
+        number, attempt = said.get("round", self.opened.round), said.get("attempt", self.opened.attempt)
         self._ledgers[owner] = self._ledgers.get(owner, 0) + 1
         fields: dict[str, Any] = {
             "round": number,
@@ -283,7 +291,7 @@ class AuditLogBuilder:
 
     def reject(self, clients: Mapping[str, Reason] | None = None, **said: Any) -> int:
         """Whoever of the cohort sent nothing, or whoever is named."""
-        opened = self._open
+        opened = self.opened
         missing = {owner: Reason.NO_REPLY for owner in opened.cohort if owner not in self.history.received}
         fields: dict[str, Any] = {
             "round": opened.round,
@@ -294,7 +302,7 @@ class AuditLogBuilder:
 
     def close(self, **said: Any) -> int:
         """The round, with everybody that sent an update and was not rejected, in groups large enough."""
-        history, opened = self.history, self._open
+        history, opened = self.history, self.opened
         example, client = history.next_accounts()
         fields: dict[str, Any] = {
             "round": opened.round,
@@ -345,7 +353,7 @@ class AuditLogBuilder:
         if self.plan.secure:
             self.draw_groups()
         quiet = set(silent)
-        for owner in self._open.cohort:
+        for owner in self.opened.cohort:
             if owner not in quiet:
                 self.receive(owner)
 
@@ -375,10 +383,11 @@ class AuditLogBuilder:
         return tuple(sorted(group for group in left if len(group) >= self.plan.secure_aggregation.min_group))
 
     @property
-    def _open(self) -> RoundOpened:
-        opened = self.history.opened
-        assert opened is not None, "no round is open"
-        return opened[1]
+    def opened(self) -> RoundOpened:
+        """The attempt that was opened last."""
+        opened = self.history.last_opened
+        assert opened is not None, "no round was opened"
+        return opened
 
     # What an owner keeps.
 

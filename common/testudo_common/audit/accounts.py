@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from testudo_common.audit.entries import Account, Charter, Event, Price
+from testudo_common.audit.entries import Account, Charter, Price
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import SampledGaussian, Spending, compose
 
@@ -39,17 +39,22 @@ def next_accounts(
     scored = min(scored, scored_participations(plan))
     sums = capped if plan.client_privacy.epsilon is not None else trained
 
-    def spending(price: Price) -> Spending:
-        return Spending(_mechanisms(price.example), _mechanisms(price.client))
-
     spent = (
-        spending(charter.training).times(capped)
-        + spending(charter.scores).times(scored)
-        + spending(charter.sum).times(sums)
+        spending_of(charter.training).times(capped)
+        + spending_of(charter.scores).times(scored)
+        + spending_of(charter.sum).times(sums)
     )
     example = _account(spent.example, plan.privacy.delta) if plan.private else None
     client = _account(spent.client, plan.client_privacy.delta) if plan.client_private else None
     return example, client
+
+
+def spending_of(price: Price) -> Spending:
+    """A price of the charter, as what it costs."""
+    return Spending(
+        tuple(SampledGaussian(*event) for event in price.example),
+        tuple(SampledGaussian(*event) for event in price.client),
+    )
 
 
 def same_account(one: Account | None, other: Account | None) -> bool:
@@ -71,10 +76,6 @@ def _close(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=_TOLERANCE)
-
-
-def _mechanisms(events: Iterable[Event]) -> tuple[SampledGaussian, ...]:
-    return tuple(SampledGaussian(*event) for event in events)
 
 
 def _account(events: Iterable[SampledGaussian], delta: float) -> Account:
