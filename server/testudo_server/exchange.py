@@ -166,6 +166,11 @@ class Exchange(Protocol):
 
 
 NO_REPLY = "no reply before the deadline"
+FAILED_ON_THE_WAY = "Flower error"
+REFUSED = "refused"
+NOT_ENROLLED = "not on the roster"
+NOT_OPENED = "its group was not opened"
+"""How the sentences begin that say why an update is in no group; every other one is about the update itself."""
 
 
 class PlainExchange:
@@ -216,7 +221,7 @@ def fault_of_reply(reply: Message | str, request: TrainRequest, max_norm: float)
         case str():
             return reply
         case Refusal(reason=reason):
-            return f"refused: {reason.value}"
+            return f"{REFUSED}: {reason.value}"
         case TrainReply():
             named = (reply.plan_digest, reply.round, reply.attempt, reply.model_digest)
             if named != (request.plan_digest, request.round, request.attempt, request.model_digest):

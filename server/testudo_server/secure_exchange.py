@@ -39,6 +39,9 @@ from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, 
 from testudo_server.exchange import (
     NO_LOG,
     NO_REPLY,
+    NOT_ENROLLED,
+    NOT_OPENED,
+    REFUSED,
     Collected,
     ExchangeCost,
     GroupMean,
@@ -134,7 +137,7 @@ class _Talk:
     def _fault_of(self, reply: Message) -> str | None:
         match reply:
             case Refusal(reason=reason):
-                return f"refused: {reason.value}"
+                return f"{REFUSED}: {reason.value}"
             case SecureMessage(plan_digest=plan, round=number, attempt=attempt):
                 if (plan, number, attempt) != (self.request.plan_digest, self.request.round, self.request.attempt):
                     return "answered another request"
@@ -194,7 +197,7 @@ class SecureExchange:
             ProtocolError: Too few are there, or too many left once the groups could be known.
         """
         known = tuple(client for client in cohort if client in self._roster.members)
-        talk.silent.update({client: "not on the roster" for client in cohort if client not in known})
+        talk.silent.update({client: NOT_ENROLLED for client in cohort if client not in known})
         commitments = talk.train(known, self._plan.rounds.deadline_seconds)
         with self._timed():
             state, listed = protocol.begin(terms, commitments)
@@ -298,7 +301,7 @@ class SecureExchange:
                 sorted((_mean_of(group) for group in opened), key=lambda mean: mean.members),
             ),
             excluded=tuple(
-                (client, talk.silent.get(client) or f"its group was not opened: {reasons.get(client, general)}")
+                (client, talk.silent.get(client) or f"{NOT_OPENED}: {reasons.get(client, general)}")
                 for client in cohort
                 if client not in summed
             ),

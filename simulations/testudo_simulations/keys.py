@@ -23,6 +23,7 @@ from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
 from testudo_server.roster import FEDERATION_PUBLIC, LOG_KEY, ROSTER, ServerKeys, log_key_of
 
 if TYPE_CHECKING:
+    from testudo_common.plan import FederationPlan
     from testudo_simulations.federations.base import Federation
 
 _KEPT_IN = "simulation.key"
@@ -81,7 +82,7 @@ class SimulatedKeys:
 
     def membership_of(self, client: str) -> Membership:
         """One client's key, with the roster."""
-        return Membership(self._key_of(client), self.roster)
+        return Membership(self._key_of(client), self.roster, self.server_keys.federation_key)
 
     def _key_of(self, client: str) -> Ed25519PrivateKey:
         return self._key("simulated client", client.encode())
@@ -91,6 +92,11 @@ class SimulatedKeys:
 
     def _key(self, label: str, *context: bytes) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(derive(self._secret, label, *context))
+
+
+def needs_keys(plan: FederationPlan) -> bool:
+    """Whether a plan's clients sign anything."""
+    return plan.secure or plan.audited
 
 
 def _kept_secret(path: Path) -> bytes:

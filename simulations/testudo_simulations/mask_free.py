@@ -32,6 +32,8 @@ from testudo_common.wire import encode as encode_message
 from testudo_server.exchange import (
     NO_LOG,
     NO_REPLY,
+    NOT_OPENED,
+    REFUSED,
     Collected,
     ExchangeCost,
     GroupMean,
@@ -57,7 +59,7 @@ class MaskFreeParticipant(Participant):
         self._gate.charge_sum(request.round, request.attempt)
         _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
         body = MESSAGES.encode(MaskedInput())
-        return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
+        return self._with_statement(SecureMessage(self.plan_digest, request.round, request.attempt, body, vector))
 
 
 _NO_ROSTER = Roster("simulation", {})
@@ -112,7 +114,7 @@ class MaskFreeExchange:
         requests = dict.fromkeys(cohort, request)
         for client, reply in self._transport.deliver(requests, deadline_seconds=self._plan.rounds.deadline_seconds):
             if not isinstance(reply, SecureMessage) or reply.masked is None:
-                silent[client] = f"refused: {reply.reason.value}" if isinstance(reply, Refusal) else str(reply)
+                silent[client] = f"{REFUSED}: {reply.reason.value}" if isinstance(reply, Refusal) else str(reply)
                 continue
             bytes_up += encode_message(reply).size_bytes
             if unsigned := log.received(client, reply.statement):
@@ -139,9 +141,7 @@ class MaskFreeExchange:
         summed = {client for mean, _ in opened for client in mean.members}
         return Collected(
             groups=tuple(sorted((mean for mean, _ in opened), key=lambda mean: mean.members)),
-            excluded=tuple(
-                (client, silent.get(client, "its group was not opened")) for client in cohort if client not in summed
-            ),
+            excluded=tuple((client, silent.get(client, NOT_OPENED)) for client in cohort if client not in summed),
             records=tuple(record for _, _, record in found),
             counts=sum((counts for _, counts in opened), np.zeros(len(terms.parameters.layout.count_bounds), np.int64)),
             cost=cost,
