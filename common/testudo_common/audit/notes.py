@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import struct
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -33,6 +33,8 @@ MAX_NOTE_BYTES: Final = 1 << 26
 KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 _DASH: Final = "— "
+_SIZE: Final = re.compile("[0-9]{1,20}")
+_ROOT_BYTES: Final = 32
 
 PrivateKey = Ed25519PrivateKey | MLDSA44PrivateKey
 
@@ -247,8 +249,8 @@ def signed_message(key: NoteKey, text: str, time: int) -> bytes:
     """What ``key`` signs for ``text`` at ``time``.
 
     Raises:
-        ValueError: ML-DSA-44 signs checkpoints, and ``text`` is none.
-        OverflowError: The time is beyond 2^63.
+        ValueError: ML-DSA-44 signs checkpoints, and ``text`` is none; or a name in it is longer than 255 bytes.
+        OverflowError: The time is beyond 2^63, or the size beyond 2^64.
     """
     if time >> 63:
         raise OverflowError("a time beyond 2^63")
@@ -260,8 +262,17 @@ def signed_message(key: NoteKey, text: str, time: int) -> bytes:
         case KeyKind.ML_DSA_44:
             origin, size, root = text.split("\n")[:3]
             name, log = key.name.encode(), origin.encode()
-            tree = struct.pack(">QQ", 0, int(size)) + base64.b64decode(root, validate=True)
-            return b"subtree/v1\n\0" + bytes([len(name)]) + name + time.to_bytes(8) + bytes([len(log)]) + log + tree
+            if (
+                not _SIZE.fullmatch(size)
+                or not log
+                or len(tree := base64.b64decode(root, validate=True)) != _ROOT_BYTES
+            ):
+                raise ValueError("not a checkpoint")
+            begin, end = bytes(8), int(size).to_bytes(8)
+            label = b"subtree/v1\n\0"
+            return b"".join(
+                [label, bytes([len(name)]), name, time.to_bytes(8), bytes([len(log)]), log, begin, end, tree]
+            )
 
 
 @lru_cache(maxsize=1 << 14)

@@ -25,7 +25,7 @@ _COMMITMENT: Final = b"testudo-contribution-1"
 
 T = TypeVar("T", bound="Signed")
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Base64Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+Base64Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{85}[AQgw]==$")]
 Round = Annotated[int, Field(ge=1, lt=1 << 31)]
 Attempt = Annotated[int, Field(ge=0, lt=1 << 31)]
 
@@ -143,9 +143,12 @@ def parse_statement(text: str | bytes) -> Statement:
         AuditError: It is none.
     """
     try:
-        return _STATEMENTS.validate_json(text)
-    except ValidationError as error:
+        statement = _STATEMENTS.validate_json(text)
+    except (ValidationError, ValueError) as error:
         raise AuditError(AuditFault.FORMAT, "not the statement of an owner") from error
+    if encode_statement(statement) != (text if isinstance(text, str) else text.decode()):
+        raise AuditError(AuditFault.FORMAT, "a statement that is not written in canonical form")
+    return statement
 
 
 def _signed_bytes(statement: Signed, plan_digest: str) -> bytes:
