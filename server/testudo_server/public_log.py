@@ -142,10 +142,7 @@ class PublicLog:
         Raises:
             AuditError: The log cannot be written.
         """
-        with self.witnesses.timed():
-            checkpoint = Checkpoint(self._watch.origin, self.history.size, self.history.root)
-            signature = self._signer.sign(checkpoint.text(), int(self._now().timestamp()))
-        showing = Showing(Note(checkpoint.text(), (signature,)), checkpoint, round_number, attempt, self._cosigned)
+        showing = self._signed(round_number, attempt)
         deadline = deadline_seconds or self._deadline_seconds
         answers = self.witnesses.show(showing, self._watch, to=to, deadline_seconds=deadline, enough=enough)
         with self.witnesses.timed():
@@ -175,6 +172,13 @@ class PublicLog:
             to=shown.cosigners,
             deadline_seconds=self._deadline_seconds,
         )
+
+    def _signed(self, round_number: int, attempt: int) -> Showing:
+        """A checkpoint over all entries, which the disk has."""
+        with self.witnesses.timed():
+            checkpoint = Checkpoint(self._watch.origin, self.history.size, self.history.root)
+            signature = self._signer.sign(checkpoint.text(), int(self._now().timestamp()))
+        return Showing(Note(checkpoint.text(), (signature,)), checkpoint, round_number, attempt, self._cosigned)
 
     def _decide(self, decisions: Iterable[Decision]) -> None:
         """Log what owners decided, but for what was decided before something that is logged already."""
