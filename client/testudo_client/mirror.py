@@ -14,7 +14,7 @@ from pathlib import Path
 
 from testudo_client.seen_notes import NoteReader, Seen
 from testudo_common.audit.checkpoints import Checkpoint
-from testudo_common.audit.entries import RoundOpened, decode_entry
+from testudo_common.audit.entries import RoundOpened, decode_entries
 from testudo_common.audit.history import History, begin_history, extend
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.merkle import Frontier, leaf_hash
@@ -49,7 +49,7 @@ class State:
         if not entries:
             return self
         history = extend(self.history, entries)
-        found = ((self.size + place, decode_entry(entry)) for place, entry in enumerate(entries))
+        found = enumerate(decode_entries(entries), self.size)
         opened = tuple((index, entry.round) for index, entry in found if isinstance(entry, RoundOpened))
         return State(history, self.opened + opened, entries[-1])
 

@@ -9,7 +9,7 @@ damaged, late or not signed by the log proves nothing, and is only refused.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from testudo_client.own_record import AuditFiles, OwnRecord, Signed
 from testudo_client.own_voice import OwnVoice
 from testudo_client.seen_notes import Seen, reader_of
 from testudo_common.audit.checkpoints import witness_name
-from testudo_common.audit.entries import decode_entry
+from testudo_common.audit.entries import decode_entries
 from testudo_common.audit.extension import Decision, Testimony
 from testudo_common.audit.notes import Signer
 from testudo_common.audit.receipts import receipt_for
@@ -199,10 +199,10 @@ class Witness:
             }
         return {attempt: receipt for attempt, receipt in made.items() if receipt is not None}
 
-    def _compare(self, grown: State, fresh: Sequence[bytes]) -> None:
+    def _compare(self, grown: State, fresh: tuple[bytes, ...]) -> None:
         """What is new with what this owner knows itself."""
         known = self._mirror.state
-        entries = [(known.size + place, decode_entry(entry)) for place, entry in enumerate(fresh)]
+        entries = tuple(enumerate(decode_entries(fresh), known.size))
         checks.charter_states_my_prices(entries, self._plan)
         mine = grown.history.contributions.get(self._client_id, ())
         if len(mine) > len(known.history.contributions.get(self._client_id, ())) or (
