@@ -33,7 +33,7 @@ MAX_NOTE_BYTES: Final = 1 << 26
 KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 _DASH: Final = "— "
-_CONTROL: Final = re.compile("[\\x00-\\x09\\x0b-\\x1f]")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _SIZE: Final = re.compile("[0-9]{1,20}")
 _ROOT_BYTES: Final = 32
 
