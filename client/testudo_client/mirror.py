@@ -7,7 +7,6 @@ The file is opened for one answer only, so that one that was exchanged under a r
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,11 +52,6 @@ class State:
         found = ((self.size + place, decode_entry(entry)) for place, entry in enumerate(entries))
         opened = tuple((index, entry.round) for index, entry in found if isinstance(entry, RoundOpened))
         return State(history, self.opened + opened, entries[-1])
-
-    def round_at(self, size: int) -> int:
-        """The last round that the first ``size`` entries open; 0: none."""
-        place = bisect_left(self.opened, (size, 0))
-        return self.opened[place - 1][1] if place else 0
 
 
 class Mirror:
@@ -158,7 +152,9 @@ class Mirror:
         Raises:
             AuditError: STORAGE; nothing was added.
         """
-        self.log.append(entries, self._merged(seen))
+        merged = self._merged(seen)
+        if entries or merged != self._kept(seen.checkpoint.size):
+            self.log.append(entries, merged)
         self._state = grown
 
     def keep(self, seen: Seen) -> None:
@@ -167,8 +163,9 @@ class Mirror:
         Raises:
             AuditError: SPLIT_VIEW: it is over other entries than these. TRUNCATED: it is over more.
         """
-        self.refuse_other_view(seen.checkpoint)
         kept = self._kept(seen.checkpoint.size)
+        if kept is None or self._reader.open(kept).checkpoint != seen.checkpoint:
+            self.refuse_other_view(seen.checkpoint)
         merged = self._merged(seen)
         if merged != kept:
             self.log.keep_note(merged)
@@ -190,12 +187,15 @@ class Mirror:
 
     def cosigned_since(self, round_number: int) -> frozenset[str]:
         """Who was seen to cosign a checkpoint of round ``round_number`` or a later one."""
-        found: set[str] = set()
-        for note in self.log.notes():
+        first = next((index for index, opened in self._state.opened if opened >= round_number), self._state.size)
+        return frozenset().union(*(seen.cosigners for seen in self.notes_beyond(first)))
+
+    def notes_beyond(self, index: int) -> Iterator[Seen]:
+        """The kept notes over entry ``index``, by size."""
+        while (note := self.log.note_covering(index)) is not None:
             seen = self._reader.open(note)
-            if self._state.round_at(seen.checkpoint.size) >= round_number:
-                found |= seen.cosigners
-        return frozenset(found)
+            yield seen
+            index = seen.checkpoint.size
 
     def _kept(self, size: int) -> bytes | None:
         """The kept note over exactly ``size`` entries."""
@@ -207,8 +207,6 @@ class Mirror:
         if kept is None:
             return seen.data
         before = self._reader.open(kept)
-        if before.checkpoint != seen.checkpoint:
-            raise AuditError(AuditFault.SPLIT_VIEW, f"the log signed two roots of {seen.checkpoint.size} entries")
         if before.cosigners >= seen.cosigners:
             return kept
         return seen.data if before.cosigners <= seen.cosigners else self._reader.join(kept, seen.data)

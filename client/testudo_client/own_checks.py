@@ -12,11 +12,11 @@ from testudo_client.ledger.entries import Adopted, Withdrawn
 from testudo_client.ledger.entries import Entry as LedgerEntry
 from testudo_client.own_record import OwnRecord
 from testudo_common.audit.checkpoints import Checkpoint
-from testudo_common.audit.entries import AnyEntry, Charter, GroupsDrawn, Price, RoundOpened, UpdateReceived
+from testudo_common.audit.entries import AnyEntry, Charter, GroupsDrawn, RoundOpened, UpdateReceived
 from testudo_common.audit.history import History
 from testudo_common.errors import AuditError, AuditFault, LedgerError
 from testudo_common.plan import FederationPlan
-from testudo_common.privacy.events import Events, Spending
+from testudo_common.privacy.events import Events
 from testudo_common.privacy.planned import scores_spending, sum_spending, training_spending
 from testudo_common.roster import Roster
 from testudo_common.wire import TrainRequest
@@ -45,19 +45,16 @@ def charter_states_my_prices(entries: Iterable[_Logged], plan: FederationPlan) -
     """Attack: a log that counts less than training costs, so that its epsilon looks small."""
     for index, entry in entries:
         if isinstance(entry, Charter):
-            stated = {"training": entry.training, "scores": entry.scores, "sum": entry.sum}
-            computed = {
-                "training": training_spending(plan),
-                "scores": scores_spending(plan),
-                "sum": sum_spending(plan),
-            }
-            for name, price in stated.items():
-                if not _same(price, computed[name]):
-                    raise AuditError(
-                        AuditFault.EPSILON,
-                        f"the log's price of {name} is not what the plan costs by this owner's computation",
-                        index=index,
-                    )
+            stated_and_computed = (
+                (entry.training, training_spending(plan)),
+                (entry.scores, scores_spending(plan)),
+                (entry.sum, sum_spending(plan)),
+            )
+            for stated, computed in stated_and_computed:
+                if plan.private and not _same(stated.example, computed.example):
+                    raise _other_price("an example", index)
+                if plan.client_private and not _same(stated.client, computed.client):
+                    raise _other_price("a client", index)
 
 
 def contributions_are_mine(
@@ -203,25 +200,18 @@ def _not_logged(problem: str, index: int | None = None) -> AuditError:
     return AuditError(AuditFault.NOT_LOGGED, problem, index=index)
 
 
-def _same(price: Price, spending: Spending) -> bool:
-    return all(
-        len(stated) == len(computed)
-        and all(
-            math.isclose(noise, event.noise_multiplier, rel_tol=_SAME_NOISE)
-            and math.isclose(rate, event.sample_rate, rel_tol=1e-9)
-            and steps == event.steps
-            for (noise, rate, steps), event in zip(stated, computed, strict=True)
-        )
-        for stated, computed in _pairs(price, spending)
+def _other_price(unit: str, index: int) -> AuditError:
+    return AuditError(
+        AuditFault.EPSILON,
+        f"the price that the log states for {unit} is not the one that this owner computes",
+        index=index,
     )
 
 
-def _pairs(price: Price, spending: Spending) -> tuple[tuple[tuple[tuple[float, float, int], ...], Events], ...]:
-    return (tuple(sorted(price.example)), _sorted(spending.example)), (
-        tuple(sorted(price.client)),
-        _sorted(spending.client),
+def _same(stated: Sequence[tuple[float, float, int]], computed: Events) -> bool:
+    return len(stated) == len(computed) and all(
+        math.isclose(noise, event.noise_multiplier, rel_tol=_SAME_NOISE)
+        and math.isclose(rate, event.sample_rate, rel_tol=1e-9)
+        and steps == event.steps
+        for (noise, rate, steps), event in zip(sorted(stated), sorted(computed), strict=True)
     )
-
-
-def _sorted(events: Events) -> Events:
-    return tuple(sorted(events))

@@ -6,7 +6,7 @@ Below an owner's folder, where ``3f0a...`` are 16 digits of the plan's digest::
     state/audit-3f0a....halt                              why it takes no further part; evidence
     state/salts/3f0a.../round-3-attempt-0.salt            what its commitment is made with
     state/contributions/3f0a.../round-3-attempt-0.json    what it signed, and for which model
-    receipts/3f0a.../round-3.tlog-proof                   that it stands in the log
+    receipts/3f0a.../round-3.tlog-proof                   that it stands in the log; of later attempts too
 
 Whoever destroys a salt has erased what the log says of that update: the commitment is then one to nothing. Nothing else
 reads a salt.
@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from testudo_common.audit.statements import Contribution, Hex, Record
 from testudo_common.errors import AuditError, AuditFault
-from testudo_common.files import write_atomically
+from testudo_common.files import make_private, write_atomically
 
 _SHOWN_DIGITS: Final = 16
 
@@ -60,9 +60,10 @@ class AuditFiles:
         """What was signed in one attempt."""
         return self.folder / "state" / "contributions" / self._plan / f"round-{round_number}-attempt-{attempt}.json"
 
-    def receipt(self, round_number: int) -> Path:
-        """That the owner's part in a round stands in the log."""
-        return self.folder / "receipts" / self._plan / f"round-{round_number}.tlog-proof"
+    def receipt(self, round_number: int, attempt: int) -> Path:
+        """That the owner's part in an attempt stands in the log."""
+        again = f"-attempt-{attempt}" if attempt else ""
+        return self.folder / "receipts" / self._plan / f"round-{round_number}{again}.tlog-proof"
 
     @property
     def _plan(self) -> str:
@@ -173,14 +174,18 @@ class OwnRecord:
         """The salt of an attempt's commitment; None if it was destroyed, or never was."""
         return self._read(*self._place("salt", AuditFiles.salt, round_number, attempt))
 
-    def receipt(self, round_number: int) -> bytes | None:
-        """The receipt of a round; None if there is none yet."""
-        return self._read(f"receipt {round_number}", None if self._files is None else self._files.receipt(round_number))
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is kept in a folder."""
+        return self._files is not None
 
-    def keep_receipt(self, round_number: int, receipt: bytes) -> None:
-        """Keep the receipt of a round."""
-        place = None if self._files is None else self._files.receipt(round_number)
-        self._write(f"receipt {round_number}", place, receipt)
+    def receipt(self, round_number: int, attempt: int) -> bytes | None:
+        """The receipt of an attempt; None if there is none yet."""
+        return self._read(*self._place("receipt", AuditFiles.receipt, round_number, attempt))
+
+    def keep_receipt(self, round_number: int, attempt: int, receipt: bytes) -> None:
+        """Keep the receipt of an attempt."""
+        self._write(*self._place("receipt", AuditFiles.receipt, round_number, attempt), receipt)
 
     def _place(
         self, kind: str, path_of: Callable[[AuditFiles, int, int], Path], round_number: int, attempt: int
@@ -203,6 +208,7 @@ class OwnRecord:
             self._kept[name] = data
             return
         try:
+            make_private(path.parent)
             write_atomically(path, data, durable=self._durable)
         except OSError as error:
             raise _unusable(path, "written", error) from error

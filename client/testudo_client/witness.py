@@ -9,7 +9,7 @@ damaged, late or not signed by the log proves nothing, and is only refused.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from testudo_client.seen_notes import Seen, reader_of
 from testudo_common.audit.checkpoints import witness_name
 from testudo_common.audit.entries import decode_entry
 from testudo_common.audit.extension import Decision, Testimony
-from testudo_common.audit.notes import Signer, parse_note
+from testudo_common.audit.notes import Signer
 from testudo_common.audit.receipts import receipt_for
 from testudo_common.audit.statements import (
     SALT_BYTES,
@@ -139,8 +139,9 @@ class Witness:
         seen = self._reader.open(request.body)
         with self._mirror.held(), self._evidence(request.body):
             state = self._mirror.state
+            if seen.checkpoint.size <= state.size:
+                self._mirror.keep(seen)
             checks.note_is_over_my_mirror(seen.checkpoint, state.size)
-            self._mirror.keep(seen)
             index, opened = checks.attempt_is_open(state.history, request)
             checks.quorum_has_seen(self._cosigners(seen, request.round), state.history.quorum)
             checks.model_is_logged(index, opened, request)
@@ -189,6 +190,15 @@ class Witness:
         self._record.keep_signed(round_number, attempt, kept, salt)
         return encode_statement(statement)
 
+    def receipts(self) -> Mapping[tuple[int, int], bytes]:
+        """By round and attempt, each ``.tlog-proof`` of a contribution that a quorum has seen in the log."""
+        with self._mirror.held():
+            made = {
+                (statement.round, statement.attempt): self._receipt_of(index)
+                for index, statement in self._own_contributions()
+            }
+        return {attempt: receipt for attempt, receipt in made.items() if receipt is not None}
+
     def _compare(self, grown: State, fresh: Sequence[bytes]) -> None:
         """What is new with what this owner knows itself."""
         known = self._mirror.state
@@ -222,21 +232,26 @@ class Witness:
         return (signed(kind(client=self._client_id, number=number), self._membership.key, self._plan_digest),)
 
     def _testimony(self, seen: Seen, statements: tuple[Decision, ...]) -> bytes:
-        line = self._signer.sign(parse_note(seen.data).text, int(self._now().timestamp())).line()
+        line = self._signer.sign(seen.checkpoint.text(), int(self._now().timestamp())).line()
         return Testimony(cosignature=line, statements=statements).encode()
 
     def _keep_receipts(self) -> None:
-        """A receipt for each contribution that a quorum has seen in the log."""
-        history = self._mirror.state.history
-        for index, statement in history.contributions.get(self._client_id, ()):
-            if self._record.receipt(statement.round) is not None:
-                continue
-            for note in self._mirror.log.notes():
-                seen = self._reader.open(note)
-                if seen.checkpoint.size > index and history.quorum and len(seen.cosigners) >= history.quorum:
-                    receipt = receipt_for(self._mirror.log, index, note)
-                    self._record.keep_receipt(statement.round, receipt.encode())
-                    break
+        """A receipt for each contribution that a quorum has seen in the log; in memory they are made when asked for."""
+        if not self._record.on_disk:
+            return
+        for index, statement in self._own_contributions():
+            if self._record.receipt(statement.round, statement.attempt) is None and (made := self._receipt_of(index)):
+                self._record.keep_receipt(statement.round, statement.attempt, made)
+
+    def _own_contributions(self) -> tuple[tuple[int, Contribution], ...]:
+        return self._mirror.state.history.contributions.get(self._client_id, ())
+
+    def _receipt_of(self, index: int) -> bytes | None:
+        quorum = self._mirror.state.history.quorum
+        for seen in self._mirror.notes_beyond(index):
+            if quorum is not None and len(seen.cosigners) >= quorum:
+                return receipt_for(self._mirror.log, index, seen.data).encode()
+        return None
 
     def _witnessed(self, update: LogUpdate, size: int, body: bytes) -> Witnessed:
         return Witnessed(self._plan_digest, update.round, update.attempt, size, body)

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testudo_common.audit.notes import KeyKind, Signer
 from testudo_common.errors import KeyFileError, RosterError
-from testudo_common.key_files import public_hex
+from testudo_common.key_files import public_hex, read_key
 from testudo_common.roster import MAX_CLIENT_ID_CHARACTERS, MAX_ROSTER_BYTES, Roster, read_roster, sign_roster
-from testudo_server.roster import FEDERATION_KEY, FEDERATION_PUBLIC, ROSTER, admit, roster_in
+from testudo_server.roster import FEDERATION_KEY, FEDERATION_PUBLIC, LOG_KEY, ROSTER, admit, keys_in, roster_in
 
 FEDERATION = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"federation").digest())
 STRANGER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"stranger").digest())
@@ -114,10 +115,12 @@ NOT_SIGNED = {
     "keys swapped": with_members(
         lambda members: members.update({"shop-1": members["shop-2"], "shop-2": members["shop-1"]})
     ),
+    "another log's key": changed(log=(bytes([KeyKind.ED25519]) + public_of("eve")).hex()),
+    "no log": changed(log=""),
     "one bit of the signature": changed(signature=f"{int(SIGNATURE, 16) ^ 1:0128x}"),
     "empty signature": changed(signature=""),
     "signature of another roster": changed(
-        signature=json.loads(sign_roster(Roster("shops", {}), FEDERATION))["signature"]
+        signature=json.loads(sign_roster(Roster("shops", {}, LOG), FEDERATION))["signature"]
     ),
     "signed by another federation": sign_roster(SHOPS, STRANGER),
     "signed without the domain": changed(
@@ -263,8 +266,9 @@ def test_first_members_make_the_federations_key(tmp_path: Path) -> None:
     roster = admit(folder, "shops", hex_of("b", "a"))
     assert roster_in(folder) == roster
     assert list(roster.members) == ["a", "b"]
-    assert {path.name for path in folder.iterdir()} == {FEDERATION_KEY, FEDERATION_PUBLIC, ROSTER}
-    assert (folder / FEDERATION_KEY).stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in folder.iterdir()} == {FEDERATION_KEY, FEDERATION_PUBLIC, LOG_KEY, ROSTER}
+    for key in (FEDERATION_KEY, LOG_KEY):
+        assert (folder / key).stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -346,3 +350,68 @@ def test_missing_file_is_named(
         roster_in(tmp_path)
     assert caught.value.where == str(tmp_path / missing)
     assert remedy in caught.value.remedy
+
+
+# --- the log's key
+
+
+@pytest.mark.parametrize(("wanted", "kind", "size"), [(None, 1, 32), ("ed25519", 1, 32), ("ml-dsa-44", 6, 1312)])
+def test_logs_key_is_on_the_roster(tmp_path: Path, wanted: Any, kind: int, size: int) -> None:
+    roster = admit(tmp_path, "shops", hex_of("a"), log_key=wanted)
+    keys = keys_in(tmp_path)
+    assert keys.roster == roster == roster_in(tmp_path)
+    assert keys.signed_roster == (tmp_path / ROSTER).read_bytes()
+    assert (roster.log[0], len(roster.log)) == (kind, 1 + size)
+    assert roster.log[1:] == keys.log_key.public_key().public_bytes_raw()
+    text = f"shops\n0\n{'A' * 43}=\n"
+    Signer("shops", keys.log_key).sign(text, 7).verify(Signer("shops", keys.log_key).key, text)
+    assert admit(tmp_path, "shops", hex_of("b")).log == roster.log, "it stays"
+    assert admit(tmp_path, "shops", {}, log_key=wanted).log == roster.log
+
+
+def test_logs_key_of_another_kind_is_not_made_in_its_place(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    before = files_in(tmp_path)
+    with pytest.raises(KeyFileError, match="a key of kind ed25519 already"):
+        admit(tmp_path, "shops", hex_of("b"), log_key="ml-dsa-44")
+    assert files_in(tmp_path) == before
+
+
+def test_roster_without_a_log_gets_one_when_it_is_signed_again(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    signed = sign_roster(Roster("shops", {"a": public_of("a")}), read_key(tmp_path / FEDERATION_KEY))
+    (tmp_path / ROSTER).write_bytes(signed)
+    with pytest.raises(KeyFileError, match="names another key for the audit log") as caught:
+        keys_in(tmp_path)
+    assert "testudo-server roster" in caught.value.remedy
+    (tmp_path / LOG_KEY).unlink()
+    assert admit(tmp_path, "shops", {}).log
+    assert keys_in(tmp_path).roster == roster_in(tmp_path)
+
+
+def test_lost_key_of_a_log_is_not_replaced(tmp_path: Path) -> None:
+    """Owners would take everything under a new one for forged."""
+    admit(tmp_path, "shops", hex_of("a"))
+    (tmp_path / LOG_KEY).unlink()
+    before = files_in(tmp_path)
+    with pytest.raises(KeyFileError, match="audit log's private key is not here"):
+        admit(tmp_path, "shops", hex_of("b"))
+    assert files_in(tmp_path) == before
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        keys_in(tmp_path)
+
+
+def test_key_of_another_log_signs_nothing(tmp_path: Path) -> None:
+    admit(tmp_path / "shops", "shops", hex_of("a"))
+    admit(tmp_path / "banks", "banks", hex_of("a"))
+    (tmp_path / "shops" / LOG_KEY).write_bytes((tmp_path / "banks" / LOG_KEY).read_bytes())
+    for call in (lambda: keys_in(tmp_path / "shops"), lambda: admit(tmp_path / "shops", "shops", hex_of("b"))):
+        with pytest.raises(KeyFileError, match="the roster names another key for the audit log"):
+            call()
+
+
+def test_logs_key_that_others_may_read_signs_nothing(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    (tmp_path / LOG_KEY).chmod(0o644)
+    with pytest.raises(KeyFileError, match="others may read this key"):
+        keys_in(tmp_path)
