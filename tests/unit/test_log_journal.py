@@ -38,7 +38,7 @@ from testudo_server.charter import code_digest
 from testudo_server.roster import ServerKeys, log_key_of
 from testudo_server.scores import RoundScores
 from watched_groups import TEN, secure_run
-from watched_run import FIVE, MODEL, Answer, WatchedRun, honest
+from watched_run import FIVE, MODEL, Answer, WatchedRun, absent, honest
 
 # --- what is written, in which order
 

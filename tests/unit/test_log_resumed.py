@@ -24,9 +24,7 @@ from testudo_server import log_journal
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.keys import SimulatedKeys
 from watched_groups import secure_run
-from watched_run import FIVE, Answer, WatchedRun, Watcher, honest
-
-# --- resuming
+from watched_run import FIVE, Answer, WatchedRun, Watcher, absent, honest
 
 
 def test_log_is_not_begun_over_another_one(tmp_path: Path) -> None:
