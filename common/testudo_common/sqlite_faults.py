@@ -15,11 +15,11 @@ _FAULTS: Final = {
 }
 
 
-def in_words(error: sqlite3.Error, damaged: tuple[str, str]) -> tuple[str, str]:
+def in_words(error: sqlite3.Error | UnicodeDecodeError, damaged: tuple[str, str]) -> tuple[str, str]:
     """What was wrong, and what to do.
 
     Args:
-        error: SQLite's.
+        error: SQLite's, or of a text in the file that is none.
         damaged: The same for a file that is none of SQLite's, or not ours.
     """
     name = getattr(error, "sqlite_errorname", "")

@@ -166,7 +166,7 @@ def _faults(place: str) -> Iterator[None]:
     """SQLite's and the system's faults as ours."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         problem, remedy = in_words(error, _DAMAGED)
         raise LedgerError(problem, where=place, remedy=remedy) from error
     except OSError as error:

@@ -68,15 +68,21 @@ class AuditLog:
 
     def note_covering(self, index: int) -> bytes | None:
         """The kept note of the smallest size that entry ``index`` is within."""
-        return self._rows.note_beyond(index)
+        return self._rows.note_beyond(index) if 0 <= index < self.size else None
 
     def notes(self) -> Iterator[bytes]:
         """All kept notes, by size."""
         return self._rows.notes()
 
     def entries(self, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Entries from ``first`` up to, and without, ``stop``; or up to the last."""
-        return self._rows.entries(first, self._within(stop))
+        """Entries from ``first`` up to, and without, ``stop``; or up to the last.
+
+        Raises:
+            IndexError: There are not so many.
+            AuditError: The file cannot be read.
+        """
+        stop = self._within(stop)
+        return self._rows.entries(min(self._within(first), stop), stop)
 
     def root(self, size: int | None = None) -> bytes:
         """The root of the first ``size`` entries, or of all; 32 bytes."""

@@ -33,6 +33,7 @@ MAX_NOTE_BYTES: Final = 1 << 26
 KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 _DASH: Final = "— "
+_CONTROL: Final = re.compile("[\\x00-\\x09\\x0b-\\x1f]")
 _SIZE: Final = re.compile("[0-9]{1,20}")
 _ROOT_BYTES: Final = 32
 
@@ -231,7 +232,7 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise fault from error
-    if any(character < " " and character != "\n" for character in whole):
+    if _CONTROL.search(whole):
         raise fault
     text, blank, signatures = whole.rpartition("\n\n")
     if not blank or not text or not signatures.endswith("\n"):

@@ -14,20 +14,21 @@ from typing import Final, NoReturn
 
 from testudo_common.audit.accounts import spending_of
 from testudo_common.audit.entries import Charter
+from testudo_common.audit.state import History, plan_of
 from testudo_common.errors import AuditError, AuditFault
-from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Events, SampledGaussian, Spending, compose
 
 PRICE_TOLERANCE: Final = 2e-3
 """Relative: twice what the search for a noise multiplier leaves open."""
 
 
-def example_price_is_the_plans(plan: FederationPlan, charter: Charter) -> None:
+def example_price_is_the_plans(state: History, charter: Charter) -> None:
     """Stops a charter in which training, or scoring, costs an example less than it does.
 
     Raises:
         AuditError: EPSILON.
     """
+    plan = plan_of(state)
     if not plan.private:
         return
     from testudo_common.privacy.planned import scored_participations, steps_per_round
@@ -57,12 +58,13 @@ def example_price_is_the_plans(plan: FederationPlan, charter: Charter) -> None:
         _check_found(noise, run, privacy.epsilon, privacy.delta, exact=privacy.accountant == "rdp", what="training")
 
 
-def client_price_is_the_plans(plan: FederationPlan, charter: Charter) -> None:
+def client_price_is_the_plans(state: History, charter: Charter) -> None:
     """Stops a charter in which a secure sum costs a client less than it does.
 
     Raises:
         AuditError: EPSILON.
     """
+    plan = plan_of(state)
     if not plan.client_private:
         return
     noise = charter.sum.client[0][0] if charter.sum.client else 0.0

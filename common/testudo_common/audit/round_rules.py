@@ -21,18 +21,13 @@ from testudo_common.audit.entries import (
     UpdateReceived,
     UpdatesRejected,
 )
-from testudo_common.audit.state import History
+from testudo_common.audit.state import History, plan_of
 from testudo_common.errors import AuditError, AuditFault
 from testudo_common.plan import FederationPlan
 
 
 def _fail(fault: AuditFault, problem: str, where: str = "") -> NoReturn:
     raise AuditError(fault, problem, where=where)
-
-
-def _plan(state: History) -> FederationPlan:
-    assert state.plan is not None  # the charter comes first
-    return state.plan
 
 
 # Of round_opened.
@@ -47,8 +42,8 @@ def opens_the_next_round(state: History, entry: RoundOpened) -> None:
     expected = 1 if state.closed is None else state.closed[1].round + 1
     if entry.round != expected:
         _fail(AuditFault.ROUND, f"round {entry.round} is opened where round {expected} is next")
-    if entry.round > _plan(state).rounds.count:
-        _fail(AuditFault.ROUND, f"round {entry.round} of {_plan(state).rounds.count}")
+    if entry.round > plan_of(state).rounds.count:
+        _fail(AuditFault.ROUND, f"round {entry.round} of {plan_of(state).rounds.count}")
 
 
 def opens_a_new_attempt(state: History, entry: RoundOpened) -> None:
@@ -60,8 +55,8 @@ def opens_a_new_attempt(state: History, entry: RoundOpened) -> None:
     last = state.last_opened
     if last is not None and last.round == entry.round and entry.attempt <= last.attempt:
         _fail(AuditFault.ROUND, f"attempt {entry.attempt} at round {entry.round} after attempt {last.attempt}")
-    most = _plan(state).secure_aggregation.max_attempts
-    if _plan(state).secure and entry.attempt >= most:
+    most = plan_of(state).secure_aggregation.max_attempts
+    if plan_of(state).secure and entry.attempt >= most:
         _fail(AuditFault.ROUND, f"attempt {entry.attempt} at round {entry.round}, where {most} are the most")
 
 
@@ -93,7 +88,7 @@ def cohort_is_of_the_plans_size(state: History, entry: RoundOpened) -> None:
     Raises:
         AuditError: COHORT.
     """
-    plan, size = _plan(state), len(entry.cohort)
+    plan, size = plan_of(state), len(entry.cohort)
     least, most = plan.rounds.min_replies, plan.rounds.cohort_size
     if plan.secure:
         least = max(least, _fewest_grouped(plan))
@@ -107,7 +102,7 @@ def nobody_is_asked_too_often(state: History, entry: RoundOpened) -> None:
     Raises:
         AuditError: COHORT.
     """
-    most = _plan(state).rounds.max_participations
+    most = plan_of(state).rounds.max_participations
     if most is None:
         return
     for client in entry.cohort:
@@ -132,7 +127,7 @@ def clips_as_the_plan_says(state: History, entry: RoundOpened) -> None:
     Raises:
         AuditError: ROUND.
     """
-    plan, last = _plan(state), state.last_opened
+    plan, last = plan_of(state), state.last_opened
     if (entry.clip is not None) != plan.adapts_clip:
         _fail(AuditFault.ROUND, "a clipping norm" + (" is missing" if plan.adapts_clip else " that the plan fixes"))
     if entry.clip is not None and not 0 < entry.clip <= plan.outer.max_update_norm:
@@ -145,8 +140,8 @@ def clips_as_the_plan_says(state: History, entry: RoundOpened) -> None:
 # Of what follows in an attempt.
 
 
-def is_of_the_open_attempt(state: History, round_number: int, attempt: int) -> RoundOpened:
-    """Stops an entry about a round that is not going on; the entry that opened the one that is.
+def is_of_the_open_attempt(state: History, round_number: int, attempt: int) -> None:
+    """Stops an entry about a round that is not going on.
 
     Raises:
         AuditError: ROUND.
@@ -160,10 +155,9 @@ def is_of_the_open_attempt(state: History, round_number: int, attempt: int) -> R
             f"of attempt {attempt} at round {round_number}, where attempt {opened.attempt} at round "
             f"{opened.round} is open",
         )
-    return opened
 
 
-def groups_are_the_coins(state: History, opened: RoundOpened, entry: GroupsDrawn) -> None:
+def groups_are_the_coins(state: History, entry: GroupsDrawn) -> None:
     """Stops groups that the server chose, with one honest client among its own.
 
     Raises:
@@ -171,17 +165,17 @@ def groups_are_the_coins(state: History, opened: RoundOpened, entry: GroupsDrawn
     """
     from testudo_common.secagg.groups import partition  # its cryptography is of no use to plans without groups
 
-    if not _plan(state).secure:
+    if not plan_of(state).secure:
         _fail(AuditFault.GROUPS, "groups, where the plan has none")
     if state.groups is not None:
         _fail(AuditFault.GROUPS, "groups are drawn a second time in one attempt")
-    members, known = _flat(entry.groups), set(opened.cohort)
+    members, known = _flat(entry.groups), _cohort(state)
     for client in members:
         if client not in known:
             _fail(AuditFault.GROUPS, "it is in a group, and not in the cohort", client)
     if len(set(members)) != len(members):
         _fail(AuditFault.GROUPS, "a client is in two groups")
-    size = _plan(state).secure_aggregation.group_size
+    size = plan_of(state).secure_aggregation.group_size
     if entry.groups != partition(bytes.fromhex(entry.coin), members, size):
         _fail(AuditFault.GROUPS, "the groups are not those that the coin draws")
 
@@ -192,7 +186,7 @@ def enough_are_grouped(state: History, entry: GroupsDrawn) -> None:
     Raises:
         AuditError: COHORT.
     """
-    members, least = len(_flat(entry.groups)), _fewest_grouped(_plan(state))
+    members, least = len(_flat(entry.groups)), _fewest_grouped(plan_of(state))
     if members < least:
         _fail(AuditFault.COHORT, f"{members} clients are grouped, where {least} are the fewest")
 
@@ -205,13 +199,13 @@ def update_was_asked_for(state: History, entry: UpdateReceived) -> None:
     """
     client = entry.statement.client
     if client not in state.places:
-        what = "is in no group" if _plan(state).secure else "was not asked"
+        what = "is in no group" if plan_of(state).secure else "was not asked"
         _fail(AuditFault.CONTRIBUTION, f"an update of a client that {what}", client)
     if client in state.received:
         _fail(AuditFault.CONTRIBUTION, "a second update in one attempt", client)
 
 
-def rejected_were_asked(state: History, opened: RoundOpened, entry: UpdatesRejected) -> None:
+def rejected_were_asked(state: History, entry: UpdatesRejected) -> None:
     """Stops rejections of clients that were not there, and a second list of them.
 
     Raises:
@@ -219,7 +213,7 @@ def rejected_were_asked(state: History, opened: RoundOpened, entry: UpdatesRejec
     """
     if state.rejected is not None:
         _fail(AuditFault.ROUND, "a second list of rejected updates in one attempt")
-    known = set(opened.cohort)
+    known = _cohort(state)
     for client in entry.clients:
         if client not in known:
             _fail(AuditFault.COHORT, "it is rejected, and was not asked", client)
@@ -246,7 +240,7 @@ def survivors_are_those_grouped(state: History, entry: RoundClosed) -> None:
     Raises:
         AuditError: GROUPS.
     """
-    plan = _plan(state)
+    plan = plan_of(state)
     least = plan.secure_aggregation.min_group if plan.secure else 1
     summed: set[int] = set()
     for survivors in entry.survivors:
@@ -279,7 +273,7 @@ def enough_replied(state: History, entry: RoundClosed) -> None:
     Raises:
         AuditError: COHORT.
     """
-    count, least = len(_flat(entry.survivors)), _plan(state).rounds.min_replies
+    count, least = len(_flat(entry.survivors)), plan_of(state).rounds.min_replies
     if count < least:
         _fail(AuditFault.COHORT, f"round {entry.round} closes with {count} updates and needs {least}")
 
@@ -290,7 +284,7 @@ def rule_is_the_plans(state: History, entry: RoundClosed) -> None:
     Raises:
         AuditError: ROUND.
     """
-    plan = _plan(state)
+    plan = plan_of(state)
     if entry.rule != plan.robust_rule:
         _fail(AuditFault.ROUND, "another aggregation rule than the plan's")
     if entry.withstood and plan.robust_aggregation.corruption == 0:
@@ -324,7 +318,7 @@ def scores_are_of_the_last_round(state: History, entry: Evaluation) -> None:
     """
     if state.closed is None or state.opened is not None or entry.round != state.closed[1].round:
         _fail(AuditFault.ROUND, f"scores of round {entry.round}, which was not the last to close")
-    if not _plan(state).evaluates_in(entry.round):
+    if not plan_of(state).evaluates_in(entry.round):
         _fail(AuditFault.ROUND, f"scores of round {entry.round}, in which the plan asks for none")
     if state.evaluated == entry.round:
         _fail(AuditFault.ROUND, f"scores of round {entry.round} a second time")
@@ -344,6 +338,11 @@ def _fewest_grouped(plan: FederationPlan) -> int:
     """As testudo_common.plan.secure reads the plan."""
     secure = plan.secure_aggregation
     return secure.min_cohort or max(secure.min_group, -(-plan.rounds.cohort_size // 2))
+
+
+def _cohort(state: History) -> frozenset[str]:
+    """Of the attempt that is open."""
+    return frozenset(() if state.opened is None else state.opened[1].cohort)
 
 
 def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:

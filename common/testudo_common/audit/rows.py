@@ -182,7 +182,7 @@ class FileRows:
                 if place != expected:
                     break
                 expected += 1
-                yield content
+                yield self._blob(content)
             if expected < stop:
                 raise self._unusable(f"entry {expected} is missing", _DAMAGED[1])
 
@@ -190,7 +190,7 @@ class FileRows:
         """By size."""
         with self._faults():
             for (note,) in self._connection.execute("SELECT note FROM notes ORDER BY size"):
-                yield note
+                yield self._blob(note)
 
     def note_beyond(self, size: int) -> bytes | None:
         """Of the smallest size above ``size``."""
@@ -208,7 +208,13 @@ class FileRows:
     def _one(self, query: str, *values: int) -> bytes | None:
         with self._faults():
             row = self._connection.execute(query, values).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else self._blob(row[0])
+
+    def _blob(self, value: object) -> bytes:
+        """What stood in a damaged page may be of any type."""
+        if not isinstance(value, bytes):
+            raise self._unusable(*_DAMAGED)
+        return value
 
     def _set_up(self) -> None:
         """Make the tables in an empty file; refuse one that is not ours."""
@@ -248,7 +254,9 @@ class FileRows:
         """SQLite's and the system's faults as ours."""
         try:
             yield
-        except sqlite3.Error as error:
+        except sqlite3.ProgrammingError:
+            raise  # ours: a log that was closed
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._unusable(*in_words(error, _DAMAGED)) from error
         except OSError as error:
             raise self._unusable(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from testudo_common.audit.checkpoints import default_quorum
 from testudo_common.audit.entries import AnyEntry, Charter, Enrolment, OwnerWithdrawn, PlanApproved
-from testudo_common.audit.state import History
+from testudo_common.audit.state import History, plan_of
 from testudo_common.audit.statements import Signed, verify_statement
 from testudo_common.errors import AuditError, AuditFault, RosterError, TestudoError
 from testudo_common.plan import FederationPlan
@@ -56,17 +56,15 @@ def plan_is_the_one_approved(state: History, entry: Charter) -> FederationPlan:
     return plan
 
 
-def window_is_the_plans(plan: FederationPlan, entry: Charter) -> None:
+def window_is_the_plans(state: History, entry: Charter) -> None:
     """Stops old cosignatures from counting for longer than everybody agreed on.
 
     Raises:
         AuditError: QUORUM.
     """
-    if entry.window != plan.audit.window:
-        raise AuditError(
-            AuditFault.QUORUM,
-            f"a window of {entry.window} rounds where the plan says {plan.audit.window}",
-        )
+    window = plan_of(state).audit.window
+    if entry.window != window:
+        raise AuditError(AuditFault.QUORUM, f"a window of {entry.window} rounds where the plan says {window}")
 
 
 def roster_is_the_federations(state: History, entry: Enrolment) -> Roster:
@@ -98,7 +96,7 @@ def roster_is_of_this_log(state: History, roster: Roster) -> None:
         raise AuditError(AuditFault.ENROLMENT, "the roster is the one that counts already")
 
 
-def quorum_of(state: History, plan: FederationPlan, roster: Roster) -> int:
+def quorum_of(state: History, roster: Roster) -> int:
     """Stops a quorum that two histories could both reach with few to help: k for a roster.
 
     Raises:
@@ -106,7 +104,7 @@ def quorum_of(state: History, plan: FederationPlan, roster: Roster) -> int:
     """
     assert state.charter is not None
     members = len(roster.members)
-    quorum = plan.audit.quorum or default_quorum(members)
+    quorum = plan_of(state).audit.quorum or default_quorum(members)
     if quorum > members:
         raise AuditError(AuditFault.QUORUM, f"a quorum of {quorum} where {members} are enrolled")
     if state.roster is None and state.charter.quorum != quorum:

@@ -118,3 +118,9 @@ _CONTAINERS: Final = (
     "approved", "withdrawn", "decisions", "received", "contributions", "asked", "survived", "last_decision", "trained",
     "scored",
 )  # fmt: skip
+
+
+def plan_of(state: History) -> FederationPlan:
+    """The plan, once there is a charter."""
+    assert state.plan is not None
+    return state.plan
