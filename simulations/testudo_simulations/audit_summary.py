@@ -1,6 +1,6 @@
 """What a run's audit log holds, read from the log alone, and what one of its clients keeps of it. Writes no entry.
 
-In the run's folder, beside the server's own ``audit.db``::
+In the run's folder, beside the server's own file::
 
     audit.tlog                                  the whole log, for whoever wants to check it
     receipts/writer-007/round-0003.tlog-proof   what the client that was asked most often keeps, one an update
@@ -8,14 +8,22 @@ In the run's folder, beside the server's own ``audit.db``::
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from testudo_common.audit.checkpoints import Watch, cosigners_of, open_checkpoint, parse_checkpoint, watch_of
+from testudo_common.audit.checkpoints import (
+    Watch,
+    cosigners_of,
+    default_quorum,
+    open_checkpoint,
+    parse_checkpoint,
+    watch_of,
+)
 from testudo_common.audit.entries import (
     AnyEntry,
     Incident,
@@ -30,11 +38,15 @@ from testudo_common.audit.notes import parse_note
 from testudo_common.audit.receipts import receipt_for, verify_receipt
 from testudo_common.errors import AuditError
 from testudo_common.files import write_atomically
+from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
-from testudo_simulations.results import KeptReceipt
+from testudo_server.audit_file import read_log
+from testudo_server.roster import ServerKeys, keys_in
+from testudo_server.store import RoundRecord
+from testudo_simulations.results import AuditSummary, KeptReceipt
 
-LOG_FILE: Final = "audit.db"
 EXPORTED_FILE: Final = "audit.tlog"
+KEYS_FOLDER: Final = "keys"
 RECEIPTS_FOLDER: Final = "receipts"
 _LONGEST_NAME: Final = 100
 
@@ -127,6 +139,62 @@ class Logged:
             if isinstance(entry, UpdateReceived) and entry.statement.client == client
         }
         return sorted(found.items())
+
+
+def audit_summary(
+    plan: FederationPlan, out: Path, records: Sequence[RoundRecord], client_cpu_seconds: float | None
+) -> AuditSummary:
+    """The summary of a run's log; the log is exported, and one client's receipts are kept.
+
+    Args:
+        plan: Complete, with a log.
+        out: The run's folder, with the log and the federation's keys.
+        records: Of all its rounds.
+        client_cpu_seconds: Of the log at all clients over all rounds, where it was measured.
+
+    Raises:
+        AuditError: The log cannot be read.
+    """
+    keys = keys_in(out / KEYS_FOLDER)
+    witnesses, quorum = len(keys.roster.members), plan.audit.quorum or default_quorum(len(keys.roster.members))
+    with read_log(out) as log:
+        logged = Logged.of(log, keys.roster, plan.digest, quorum)
+        log_bytes = export_log(log, out)
+        client = logged.busiest()
+        receipts = keep_receipts(logged, client, out)
+        root = log.root()
+    verified, checks = replayed(out, keys)
+    closed, costs = logged.closed(), [record.log for record in records if record.log is not None]
+    last = closed[-1] if closed else None
+    asked = witnesses * len(costs)
+    return AuditSummary(
+        origin=logged.watch.origin,
+        entries=len(logged.entries),
+        rounds=len(closed),
+        root=base64.b64encode(root).decode("ascii"),
+        federation_key=keys.federation_key.hex(),
+        witnesses=witnesses,
+        quorum=quorum,
+        window=plan.audit.window,
+        cosigners=logged.cosigners(),
+        epsilon=last.example.epsilon if last is not None and last.example is not None else None,
+        client_epsilon=last.client.epsilon if last is not None and last.client is not None else None,
+        incidents=logged.incidents(),
+        client=client,
+        receipts=receipts,
+        verified=verified,
+        checks=checks,
+        log_bytes=log_bytes,
+        bytes_down=sum(cost.bytes_down for cost in costs),
+        bytes_up=sum(cost.bytes_up for cost in costs),
+        client_cpu_seconds=client_cpu_seconds / asked if client_cpu_seconds is not None and asked else None,
+        server_cpu_seconds=sum(cost.cpu_seconds for cost in costs) / len(costs) if costs else None,
+    )
+
+
+def replayed(out: Path, keys: ServerKeys) -> tuple[bool, list[str]]:
+    """Whether the exported log holds, and a line for each thing that was looked at."""
+    raise NotImplementedError
 
 
 def _covered(notes: Iterable[bytes], watch: Watch) -> Iterator[Covered]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from testudo_client.app import build_client_app
 from testudo_server.app import run_federation
+from testudo_server.audit_file import AUDIT_LOG
 from testudo_server.coordinator import OnRound
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.attacks.adversary import Adversary
-from testudo_simulations.audit_summary import LOG_FILE
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.keys import SimulatedKeys, needs_keys
@@ -57,7 +57,7 @@ def federate_in_process(
     plan, clients = federation.plan, len(federation.training)
     folder = None if state is None else state.parent
     keys = SimulatedKeys.of(federation, None if folder is None else folder / "keys") if needs_keys(plan) else None
-    logged = folder / LOG_FILE if folder is not None and resume else None
+    logged = folder / AUDIT_LOG if folder is not None and resume else None
     owners = Owners(federation, state, keys, masks=masks or not plan.secure, adversary=adversary, logged=logged)
     final = run_federation(
         InProcessGrid(build_client_app(owners), clients),
