@@ -23,7 +23,6 @@ from testudo_common.audit.entries import (
 )
 from testudo_common.audit.state import History, plan_of
 from testudo_common.errors import AuditError, AuditFault
-from testudo_common.plan import FederationPlan
 
 
 def _fail(fault: AuditFault, problem: str, where: str = "") -> NoReturn:
@@ -89,9 +88,7 @@ def cohort_is_of_the_plans_size(state: History, entry: RoundOpened) -> None:
         AuditError: COHORT.
     """
     plan, size = plan_of(state), len(entry.cohort)
-    least, most = plan.rounds.min_replies, plan.rounds.cohort_size
-    if plan.secure:
-        least = max(least, _fewest_grouped(plan))
+    least, most = plan.fewest_asked, plan.rounds.cohort_size
     if not least <= size <= most:
         _fail(AuditFault.COHORT, f"a cohort of {size}, where the plan has {least} to {most}")
 
@@ -186,7 +183,8 @@ def enough_are_grouped(state: History, entry: GroupsDrawn) -> None:
     Raises:
         AuditError: COHORT.
     """
-    members, least = len(_flat(entry.groups)), _fewest_grouped(plan_of(state))
+    plan, members = plan_of(state), len(_flat(entry.groups))
+    least = plan.secure_aggregation.fewest_grouped(plan.rounds.cohort_size)
     if members < least:
         _fail(AuditFault.COHORT, f"{members} clients are grouped, where {least} are the fewest")
 
@@ -332,12 +330,6 @@ def released_is_the_last_model(state: History, entry: ModelReleased) -> None:
     """
     if state.closed is None or (entry.round, entry.model_digest) != (state.closed[1].round, state.model_digest):
         _fail(AuditFault.MODEL, f"the model released is not the one after round {entry.round}")
-
-
-def _fewest_grouped(plan: FederationPlan) -> int:
-    """As testudo_common.plan.secure reads the plan."""
-    secure = plan.secure_aggregation
-    return secure.min_cohort or max(secure.min_group, -(-plan.rounds.cohort_size // 2))
 
 
 def _cohort(state: History) -> frozenset[str]:
