@@ -204,19 +204,18 @@ class Witness:
 
     def _compare(self, grown: State, fresh: Sequence[bytes]) -> None:
         """What is new with what this owner knows itself."""
-        known = self._mirror.state
-        entries = [(known.size + place, decode_entry(entry)) for place, entry in enumerate(fresh)]
-        checks.charter_states_my_prices(entries, self._plan)
-        mine = grown.history.contributions.get(self.client_id, ())
-        if len(mine) > len(known.history.contributions.get(self.client_id, ())) or (
-            self.client_id in grown.history.withdrawn
-        ):
-            ledger = self._voice.entries()
-            places = {entry.hash.hex(): entry.index for entry in ledger}
-            before = [places.get(statement.ledger, -1) for index, statement in mine if index < known.size]
-            last_known = max(before, default=-1)
-            checks.contributions_are_mine(entries, self.client_id, ledger, self._record, last_known)
-            checks.withdrawal_is_mine(grown.history, self.client_id, ledger, self._plan_digest)
+        known, history = self._mirror.state, grown.history
+        if known.history.charter is None and history.charter is not None:
+            checks.charter_states_my_prices(history.charter, self._plan)
+        mine = history.contributions.get(self.client_id, ())
+        new = [index for index, _ in mine if index >= known.size]
+        if not new and self.client_id not in history.withdrawn:
+            return
+        ledger = self._voice.entries()
+        entries = [(index, decode_entry(fresh[index - known.size])) for index in new]
+        before = [statement for index, statement in mine if index < known.size]
+        checks.contributions_are_mine(entries, before, ledger, self._record)
+        checks.withdrawal_is_mine(history, self.client_id, ledger, self._plan_digest)
 
     def _cosigners(self, seen: Seen, round_number: int) -> frozenset[str]:
         """Whose cosignatures count in a round: those on its own checkpoint, and those of the window before it."""

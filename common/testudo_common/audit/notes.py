@@ -34,6 +34,7 @@ KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 _DASH: Final = "— "
 _SIZE: Final = re.compile("[0-9]{1,20}")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _ROOT_BYTES: Final = 32
 
 PrivateKey = Ed25519PrivateKey | MLDSA44PrivateKey
@@ -224,6 +225,22 @@ def parse_note(data: bytes) -> Note:
     Raises:
         AuditError: It is not a note.
     """
+    text, signatures = _parts(data)
+    lines = signatures.removesuffix("\n").split("\n")
+    return Note(text, tuple(parse_line(line) for line in lines))
+
+
+def text_of(data: bytes) -> str:
+    """The text of the note in ``data``, whoever signed it: without its lines, of which there can be a thousand.
+
+    Raises:
+        AuditError: It is not a note.
+    """
+    return _parts(data)[0]
+
+
+def _parts(data: bytes) -> tuple[str, str]:
+    """A note's text, and its lines of signatures."""
     fault = AuditError(AuditFault.FORMAT, "not a signed note")
     if len(data) > MAX_NOTE_BYTES:
         raise fault
@@ -231,13 +248,10 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise fault from error
-    if any(character < " " and character != "\n" for character in whole):
-        raise fault
     text, blank, signatures = whole.rpartition("\n\n")
-    if not blank or not text or not signatures.endswith("\n"):
+    if _CONTROL.search(whole) or not blank or not text or not signatures.endswith("\n"):
         raise fault
-    lines = signatures.removesuffix("\n").split("\n")
-    return Note(text + "\n", tuple(parse_line(line) for line in lines))
+    return text + "\n", signatures
 
 
 def is_key_name(name: str) -> bool:
