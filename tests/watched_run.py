@@ -46,14 +46,22 @@ def honest(_client: str, _message: Message, answer: Answer) -> Message | str:
     return answer()
 
 
+def absent(*names: str) -> Meddling:
+    """Nothing is heard of these."""
+
+    def meddle(client: str, message: Message, answer: Answer) -> Message | str | None:
+        return None if client in names else answer()
+
+    return meddle
+
+
 class Watcher:
     """One owner.
 
     Attributes:
         entries: Its mirror.
         notes: Every note that it was sent.
-        wants: What it decides when it is next asked.
-        number: Of its next decision.
+        wants: What it has decided; it says so until the log holds it.
     """
 
     def __init__(self, client: str, keys: SimulatedKeys, plan: FederationPlan) -> None:
@@ -64,7 +72,6 @@ class Watcher:
         self.entries: list[bytes] = []
         self.notes: list[bytes] = []
         self.wants: type[Approval] | type[Withdrawal] | None = Approval
-        self.number = 0
 
     @property
     def signer(self) -> Signer:
@@ -95,8 +102,8 @@ class Watcher:
         assert note.signed_by(self._watch.log)
         assert note.text.split("\n")[1] == str(len(self.entries))
         self.notes += [found.note, *([found.cosigned] if found.cosigned else [])]
-        decisions = (self.decide(self.wants),) if self.wants else ()
-        self.wants = None
+        shown = self._history.approved if self.wants is Approval else self._history.withdrawn
+        decisions = (self.decide(self.wants),) if self.wants and self.client not in shown else ()
         line = self.signer.sign(note.text, int(NOON.timestamp())).line()
         return self.witnessed(update, Testimony(cosignature=line, statements=decisions).encode())
 
@@ -107,8 +114,7 @@ class Watcher:
 
     def decide(self, kind: type[Approval] | type[Withdrawal], number: int | None = None) -> Decision:
         """A decision, signed."""
-        number = self.number if number is None else number
-        self.number = number + 1
+        number = self._history.decisions.get(self.client, -1) + 1 if number is None else number
         return signed(kind(client=self.client, number=number), self._membership.key, self._plan_digest)
 
     def contribution(self, round_number: int, attempt: int, **said: Any) -> Contribution:
@@ -125,26 +131,31 @@ class Owners:
         watchers: Client id -> owner.
         log: (client, message, reply) of all that passed.
         deadlines: Of each delivery, in seconds.
+        late: Client ids whose replies arrive after all others.
     """
 
     def __init__(self, watchers: Mapping[str, Watcher], meddle: Meddling = honest) -> None:
         self.watchers, self.meddle = dict(watchers), meddle
         self.log: list[tuple[str, Message, Message | str | None]] = []
         self.deadlines: list[float] = []
+        self.late: frozenset[str] = frozenset()
 
     def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
+        self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
         self.deadlines.append(deadline_seconds)
-        for client, message in requests.items():
-
-            def answer(client: str = client, message: Message = message) -> Message | str:
-                return self.watchers[client].answer(carried(message))
-
-            reply = self.meddle(client, message, answer)
-            self.log.append((client, message, reply))
+        replies = {client: self._reply(client, message) for client, message in requests.items()}
+        for client in sorted(replies, key=lambda client: client in self.late):
+            if client in self.late and enough is not None and enough():
+                return
+            reply = replies[client]
             if reply is not None:
-                yield client, reply if isinstance(reply, str) else carried(reply)
+                yield client, reply
+
+    def _reply(self, client: str, message: Message) -> Message | str | None:
+        reply = self.meddle(client, message, lambda: self.watchers[client].answer(carried(message)))
+        self.log.append((client, message, reply))
+        return carried(reply) if isinstance(reply, Message) else reply
 
     def sent(self, kind: type[Entry]) -> list[tuple[str, Entry]]:
         """(client, message) of all messages of a kind that were sent."""
@@ -210,6 +221,11 @@ class WatchedRun:
     def run(self) -> RunState:
         """From the beginning to the end."""
         return self.coordinator.run(self.begin())
+
+    def go_on(self) -> RunState:
+        """The same, to the end."""
+        state = self.resume()
+        return self.coordinator.run(state)
 
     @property
     def all_entries(self) -> list[AnyEntry]:

@@ -39,7 +39,11 @@ _CONNECT_PAUSE_SECONDS = 0.05
 
 
 def exchange_messages(
-    grid: Grid, contents: Mapping[int, tuple[str, RecordDict]], *, deadline_seconds: float
+    grid: Grid,
+    contents: Mapping[int, tuple[str, RecordDict]],
+    *,
+    deadline_seconds: float,
+    enough: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, FlowerMessage]]:
     """Send every node its message, and wait for the replies.
 
@@ -47,6 +51,7 @@ def exchange_messages(
         grid: Any of Flower's, or ours.
         contents: Node id -> (message type, records).
         deadline_seconds: Replies after this are not waited for.
+        enough: Once it says so, what has arrived is given back and nothing waited for.
 
     Yields:
         Node id and reply, as they arrive. A reply is matched by the id of the message that it answers, since its
@@ -67,7 +72,8 @@ def exchange_messages(
             node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node_of_reply is not None:
                 yield node_of_reply, reply
-        if not waiting or time.monotonic() >= ends:
+        over = time.monotonic() >= ends or (enough is not None and not arrived and enough())
+        if not waiting or over:
             break
         pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
         time.sleep(pause)
@@ -86,12 +92,12 @@ class GridTransport:
         self._nodes = nodes
 
     def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
+        self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
         """See :class:`testudo_server.exchange.Transport`."""
         clients = {self._nodes[client]: client for client in requests if client in self._nodes}
         contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
-        for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds):
+        for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
             yield clients[node], _message_in(reply)
 
 

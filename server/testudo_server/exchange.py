@@ -6,7 +6,7 @@ by the server. The secure one is secure_exchange.py's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -103,9 +103,15 @@ class Transport(Protocol):
     """Carries messages to clients and back; knows nothing of what they mean."""
 
     def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
+        self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
-        """Send each client its request; give back each reply as it arrives, or in words why there is none."""
+        """Send each client its request; give back each reply as it arrives, or in words why there is none.
+
+        Args:
+            requests: Client id -> its request.
+            deadline_seconds: Replies after this are not waited for.
+            enough: Asked after each reply; once it says so, what has arrived is given back and nothing waited for.
+        """
 
 
 class RoundLog(Protocol):

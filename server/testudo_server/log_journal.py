@@ -21,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from testudo_common.audit.entries import GroupsDrawn, Incident, IncidentKind, RoundOpened, UpdateReceived
+from testudo_common.audit.entries import AnyEntry, GroupsDrawn, Incident, IncidentKind, RoundOpened, UpdateReceived
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.statements import Contribution, parse_statement, verify_statement
-from testudo_common.errors import AuditError, CheckpointError, RoundError
+from testudo_common.errors import AuditError, AuditFault, CheckpointError, RoundError
 from testudo_common.plan import FederationPlan
 from testudo_common.wire import TrainRequest
 from testudo_server.charter import charter_of, code_digest, enrolment_of
@@ -117,7 +117,7 @@ class LogJournal:
             self.begin()
             return
         scored = self._plan.evaluates_in(state.round)
-        self._log.append(*lacking(self._log.history, state, records, scored, self._log.time()))
+        self._catch_up(lacking(self._log.history, state, records, scored, self._log.time()), state.round)
         charter, known = self._log.history.charter, self._log.history.roster
         assert charter is not None
         if known is None or known.digest != self._keys.roster.digest:
@@ -247,6 +247,18 @@ class LogJournal:
         """Log contributions, in one transaction."""
         time = self._log.time()
         self._log.append(*(UpdateReceived(time=time, statement=statement) for statement in statements))
+
+    def _catch_up(self, entries: Sequence[AnyEntry], round_number: int) -> None:
+        try:
+            self._log.append(*entries)
+        except AuditError as error:
+            if error.fault is AuditFault.STORAGE:
+                raise
+            raise CheckpointError(
+                f"round {round_number} of the checkpoint does not follow from the audit log: {error.problem}",
+                where="audit.db",
+                remedy="one of them is an older copy: restore both from the same moment",
+            ) from error
 
     def _incident(self, kind: IncidentKind, round_number: int, note: str = "") -> None:
         self._log.append(Incident(time=self._log.time(), kind=kind, round=round_number, note=note))

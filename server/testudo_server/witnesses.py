@@ -109,12 +109,16 @@ class Witnesses:
             enough: When to wait no longer; None: when all have answered.
         """
         asked = _Asked(self, showing, watch, self._sizes if to is None else [one for one in to if one in self._sizes])
-        while requests := asked.requests():
-            for client, reply in self._transport.deliver(requests, deadline_seconds=deadline_seconds):
+
+        def is_enough() -> bool:
+            return enough is not None and enough(asked.answered, frozenset(asked.cosignatures))
+
+        requests = asked.requests()
+        while requests:
+            for client, reply in self._transport.deliver(requests, deadline_seconds=deadline_seconds, enough=is_enough):
                 asked.take(client, reply)
-                if enough is not None and enough(asked.answered, frozenset(asked.cosignatures)):
-                    return asked.answers()
             asked.nothing_more_comes()
+            requests = {} if is_enough() else asked.requests()
         return asked.answers()
 
     def update(self, showing: Showing, first: int) -> LogUpdate:

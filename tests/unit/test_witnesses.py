@@ -135,8 +135,8 @@ def test_second_answer_of_a_witness_is_not_looked_at(tmp_path: Path) -> None:
     shown = Shown(tmp_path, lambda reply, run: reply)
     deliver = shown.run.owners.deliver
 
-    def twice(requests: Mapping[str, Message], *, deadline_seconds: float) -> Iterator[tuple[str, Message | str]]:
-        for client, reply in deliver(requests, deadline_seconds=deadline_seconds):
+    def twice(requests: Mapping[str, Message], **more: Any) -> Iterator[tuple[str, Message | str]]:
+        for client, reply in deliver(requests, **more):
             yield client, reply
             yield client, "Flower error 2"
 
@@ -149,11 +149,11 @@ def test_answer_of_nobody_that_was_asked_is_not_looked_at(tmp_path: Path) -> Non
     shown = Shown(tmp_path, lambda reply, run: reply)
     deliver = shown.run.owners.deliver
 
-    def more(requests: Mapping[str, Message], *, deadline_seconds: float) -> Iterator[tuple[str, Message | str]]:
+    def with_eve(requests: Mapping[str, Message], **more: Any) -> Iterator[tuple[str, Message | str]]:
         yield "eve", "Flower error 2"
-        yield from deliver(requests, deadline_seconds=deadline_seconds)
+        yield from deliver(requests, **more)
 
-    shown.run.owners.deliver = more  # type: ignore[method-assign]
+    shown.run.owners.deliver = with_eve  # type: ignore[method-assign]
     answers = shown.show(to=FIVE[:2])
     assert (set(answers.cosignatures), answers.faults) == (set(FIVE[:2]), {})
 
@@ -202,12 +202,23 @@ def test_witness_that_lies_about_its_size_cannot_keep_the_server_busy(tmp_path: 
     assert set(answers.cosignatures) == set(FIVE[1:])
 
 
-def test_nobody_waits_longer_than_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("least", "late"), [(3, ()), (3, FIVE[3:]), (4, FIVE[4:]), (2, (FIVE[0], FIVE[4]))], ids=str)
+def test_whoever_is_late_is_waited_for_only_as_long_as_needed(
+    tmp_path: Path, least: int, late: tuple[str, ...]
+) -> None:
+    """What has arrived counts all the same."""
     shown = Shown(tmp_path, lambda reply, run: reply)
-    answers = shown.show(enough=lambda answered, cosigners: len(cosigners) >= 3 and FIVE[1] in answered)
-    assert set(answers.cosignatures) == set(FIVE[:3])
-    assert answers.faults == dict.fromkeys(FIVE[3:], NO_REPLY)
-    assert [client for client, _ in shown.run.owners.sent(LogUpdate)] == list(FIVE[:3])
+    shown.run.owners.late = frozenset(late)
+    answers = shown.show(enough=lambda answered, cosigners: len(cosigners) >= least and FIVE[1] in answered)
+    assert set(answers.cosignatures) == set(FIVE) - set(late)
+    assert answers.faults == dict.fromkeys(late, NO_REPLY)
+
+
+def test_whoever_is_needed_is_waited_for(tmp_path: Path) -> None:
+    shown = Shown(tmp_path, lambda reply, run: reply)
+    shown.run.owners.late = frozenset({FIVE[1]})
+    answers = shown.show(enough=lambda answered, cosigners: FIVE[1] in answered)
+    assert set(answers.cosignatures) == set(FIVE)
 
 
 def test_bytes_are_those_of_every_message(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ class Own:
         sent: (round, attempt) -> digest of the model that it was sent, hex; of those in which it signed an update.
         signed: Contributions that it signed.
         ledger: Hashes of its ledger's entries, hex; None: there is no ledger.
+        adopted: Whether a person has accepted a ledger that lacks entries.
         decided: Whether its ledger has a decision on this plan.
+        broken: Why what it knows cannot be used; empty: it can.
         halted: Why its witness has stopped; empty: it has not.
     """
 
@@ -31,7 +33,9 @@ class Own:
     sent: Mapping[tuple[int, int], str] = field(default_factory=dict)
     signed: frozenset[Contribution] = frozenset()
     ledger: frozenset[str] | None = None
+    adopted: bool = False
     decided: bool = False
+    broken: str = ""
     halted: str = ""
 
 

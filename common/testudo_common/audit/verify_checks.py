@@ -48,7 +48,7 @@ def signature_and_quorum(case: Case) -> str:
 
 def kept_checkpoint(case: Case) -> str:
     """The log is the one of which a checkpoint was kept, and has only grown."""
-    kept = [*case.evidence.kept, *(("the mirror", note) for note in case.evidence.notes[:-1])]
+    kept = [*case.evidence.kept, *(("an earlier checkpoint", note) for note in case.evidence.notes[:-1])]
     if not kept:
         raise NotMade("no earlier checkpoint is there to compare with")
     sizes = []
@@ -139,7 +139,9 @@ def epsilon(case: Case) -> str:
     accounts = [(unit, account) for unit, account in (("example", last.example), ("client", last.client)) if account]
     said = "; ".join(f"one {unit}: {told_account(account)}" for unit, account in accounts)
     rounds = counted(len(case.counts.closed), "round")
-    return f"by RDP, of the client asked most often, recomputed for {rounds}: {said}"
+    by_prv = plan.private and plan.privacy.epsilon is not None and plan.privacy.accountant == "prv"
+    ceiling = f"; the plan's {plan.privacy.epsilon:g} is by PRV, which is tighter" if by_prv else ""
+    return f"by RDP, of the client asked most often, recomputed for {rounds}: {said}{ceiling}"
 
 
 def approvals(case: Case) -> str:
@@ -180,24 +182,30 @@ def contributions(case: Case) -> str:
 def my_part(case: Case) -> str:
     """What the log has in the owner's name is what the owner signed, with a ledger that it still has."""
     own, history = case.own, case.replay.history
+    if own.broken:
+        raise AuditError(AuditFault.STORAGE, own.broken)
     if own.client in history.approved | history.withdrawn and not own.decided:
         raise AuditError(
             AuditFault.APPROVAL, f"the log has a decision of {own.client} on this plan, and your ledger has none"
         )
     mine = history.contributions.get(own.client, ())
+    lost = 0
     for index, statement in mine:
         if statement not in own.signed:
             raise AuditError(AuditFault.CONTRIBUTION, "an update in your name that you did not sign for", index=index)
         if own.ledger is not None and statement.ledger not in own.ledger:
-            raise AuditError(
-                AuditFault.CONTRIBUTION,
-                "you signed this with a ledger that had an entry which yours has not: an old copy was put back",
-                index=index,
-            )
+            if not own.adopted:
+                raise AuditError(
+                    AuditFault.CONTRIBUTION,
+                    "you signed this with an entry of the ledger that is not there: an old copy was put back",
+                    index=index,
+                )
+            lost += 1
     if not mine:
         raise NotMade(f"the log has no update of {own.client}")
     rounds = len(history.survived.get(own.client, ()))
-    return f"{counted(len(mine), 'update')} of {own.client}, each yours; {rounds} in closed rounds"
+    gone = f"; {lost} with an entry of the ledger from before you adopted it" if lost else ""
+    return f"{counted(len(mine), 'update')} of {own.client}, each signed by you; {rounds} in closed rounds{gone}"
 
 
 def witness_goes_on(case: Case) -> str:
