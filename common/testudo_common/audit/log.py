@@ -11,7 +11,7 @@ from pathlib import Path
 
 from testudo_common.audit.checkpoints import parse_checkpoint
 from testudo_common.audit.merkle import Frontier, Tree, leaf_hash
-from testudo_common.audit.notes import text_of
+from testudo_common.audit.notes import parse_note
 from testudo_common.audit.rows import FileRows, MemoryRows, Rows
 from testudo_common.errors import AuditError, AuditFault
 
@@ -129,7 +129,7 @@ class AuditLog:
         """The size that a note names; 0 for none."""
         if note is None:
             return 0
-        over = parse_checkpoint(text_of(note)).size
+        over = parse_checkpoint(parse_note(note).text).size
         if over > size:
             problem = f"a checkpoint over {over} entries, where there are {size}"
             raise AuditError(AuditFault.TRUNCATED, problem, where=self._rows.place)

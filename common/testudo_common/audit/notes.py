@@ -228,22 +228,6 @@ def parse_note(data: bytes) -> Note:
     Raises:
         AuditError: It is not a note.
     """
-    text, signatures = _parts(data)
-    lines = signatures.removesuffix("\n").split("\n")
-    return Note(text, tuple(parse_line(line) for line in lines))
-
-
-def text_of(data: bytes) -> str:
-    """The text of the note in ``data``, whoever signed it: without its lines, of which there can be a thousand.
-
-    Raises:
-        AuditError: It is not a note.
-    """
-    return _parts(data)[0]
-
-
-def _parts(data: bytes) -> tuple[str, str]:
-    """A note's text, and its lines of signatures."""
     fault = AuditError(AuditFault.FORMAT, "not a signed note")
     if len(data) > MAX_NOTE_BYTES:
         raise fault
@@ -256,7 +240,8 @@ def _parts(data: bytes) -> tuple[str, str]:
     text, blank, signatures = whole.rpartition("\n\n")
     if not blank or not text or not signatures.endswith("\n"):
         raise fault
-    return text + "\n", signatures
+    lines = signatures.removesuffix("\n").split("\n")
+    return Note(text + "\n", tuple(parse_line(line) for line in lines))
 
 
 def is_key_name(name: str) -> bool:
