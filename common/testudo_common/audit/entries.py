@@ -365,13 +365,3 @@ def _decoded(data: bytes) -> AnyEntry:
     if canonical != data:
         raise AuditError(AuditFault.FORMAT, "an entry that is not written in canonical form")
     return entry
-
-
-@lru_cache(maxsize=8)
-def decode_entries(entries: tuple[bytes, ...]) -> tuple[AnyEntry, ...]:
-    """All of them, as :func:`decode_entry` reads each; remembered for the same reason.
-
-    Raises:
-        AuditError: One is not an entry.
-    """
-    return tuple(map(decode_entry, entries))
