@@ -32,10 +32,11 @@ from testudo_common.audit.entries import (
     UpdateReceived,
     decode_entry,
 )
-from testudo_common.audit.extension import encode_extension
+from testudo_common.audit.extension import Extension, decode_extension, encode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.notes import parse_note
 from testudo_common.audit.receipts import receipt_for, verify_receipt
+from testudo_common.audit.verify import Evidence, Verdict, verify
 from testudo_common.errors import AuditError
 from testudo_common.files import write_atomically
 from testudo_common.plan import FederationPlan
@@ -163,7 +164,7 @@ def audit_summary(
         client = logged.busiest()
         receipts = keep_receipts(logged, client, out)
         root = log.root()
-    verified, checks = replayed(out, keys)
+    verdict = _replayed(out, keys, receipts)
     closed, costs = logged.closed(), [record.log for record in records if record.log is not None]
     last = closed[-1] if closed else None
     asked = witnesses * len(costs)
@@ -182,8 +183,8 @@ def audit_summary(
         incidents=logged.incidents(),
         client=client,
         receipts=receipts,
-        verified=verified,
-        checks=checks,
+        verified=verdict.holds,
+        checks=[f"{one.outcome.value}: {one.name}: {one.detail}" for one in verdict.checks],
         log_bytes=log_bytes,
         bytes_down=sum(cost.bytes_down for cost in costs),
         bytes_up=sum(cost.bytes_up for cost in costs),
@@ -192,9 +193,17 @@ def audit_summary(
     )
 
 
-def replayed(out: Path, keys: ServerKeys) -> tuple[bool, list[str]]:
-    """Whether the exported log holds, and a line for each thing that was looked at."""
-    raise NotImplementedError
+def _replayed(out: Path, keys: ServerKeys, receipts: Sequence[KeptReceipt]) -> Verdict:
+    """What whoever gets the exported log and the receipts finds out about them."""
+    exported = out / EXPORTED_FILE
+    extension = decode_extension(exported.read_bytes()) if exported.exists() else Extension((), b"")
+    evidence = Evidence(
+        keys.federation_key,
+        extension.entries,
+        (extension.note,),
+        receipts=tuple((one.file, (out / one.file).read_bytes()) for one in receipts),
+    )
+    return verify(evidence)
 
 
 def _covered(notes: Iterable[bytes], watch: Watch) -> Iterator[Covered]:

@@ -223,6 +223,10 @@ FAULTS = {
         lambda path: executed(path, "INSERT INTO entries VALUES (-1, x'00')"),
         "it holds 9 entries, and the last is number 7",
     ),
+    "an entry moved below the first": (
+        lambda path: tampered(path, "UPDATE entries SET place = -1 WHERE place = 3"),
+        "it holds 8 entries, and the last is number 7",
+    ),
     "an entry far behind": (
         lambda path: executed(path, "INSERT INTO entries VALUES (9223372036854775807, x'00')"),
         "it is damaged|it holds 9 entries",

@@ -270,6 +270,13 @@ def test_a_wrong_proof_names_the_entry() -> None:
     assert refused.value.index == 4
 
 
+def test_an_index_below_0_is_no_way_around_the_size() -> None:
+    """Its bits are all ones, so that a path of left siblings alone would do, of a tree of any size."""
+    tree = Tree(HASHES[:4])
+    with pytest.raises(AuditError, match="leaf -1 of 1"):
+        verify_inclusion(tree.root(), 1, -1, HASHES[3], tree.inclusion_proof(3))
+
+
 def test_huge_trees_are_no_work() -> None:
     """A size costs nobody more than the length of its proof."""
     with pytest.raises(AuditError, match="where 62 belong"):

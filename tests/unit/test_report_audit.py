@@ -67,11 +67,12 @@ def test_of_many_receipts_the_ends_are_shown() -> None:
 
 
 def test_log_that_does_not_hold_cannot_be_missed() -> None:
-    failed = audited(verified=False, checks=["ok: signatures", "FAILED: entry 17: two rounds 3"])
+    failed = audited(verified=False, checks=["ok: signatures", "FAILED: rounds: entry 17: no", "FAILED: more"])
     found = of(audited(), failed, setting="epsilon = 8")
     assert summarise(found)[0].audit == failed, "whichever seed it was"
-    assert "ITS REPLAY FAILED: FAILED: entry 17: two rounds 3" in words(terminal(found))
-    assert "Replay FAILED: FAILED: entry 17: two rounds 3" in page_of(found)
+    assert "its replay found nothing wrong; 1 incident" not in words(terminal(found))
+    assert "ITS REPLAY FAILED: rounds: entry 17: no; 1 incident" in words(terminal(found))
+    assert "Replay FAILED: rounds: entry 17: no" in page_of(found)
     wrong = audited()
     receipts = [wrong.receipts[0].model_copy(update={"verified": False})]
     assert "1 10 8 NO receipts/c7" in page_of(of(wrong.model_copy(update={"receipts": receipts})))

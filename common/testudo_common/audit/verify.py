@@ -98,7 +98,8 @@ def verify(evidence: Evidence, on_entry: Callable[[int], None] = _unseen) -> Ver
 
     plan_digest = _plan_digest_of(evidence.entries)
     replayed = replay(begin_history(evidence.federation_key, plan_digest), evidence.entries, observe)
-    case = Case(evidence, replayed, Tree(map(leaf_hash, evidence.entries)), counts)
+    leaves = map(leaf_hash, evidence.entries) if replayed.history.watch else ()  # then no note counts
+    case = Case(evidence, replayed, Tree(leaves), counts)
     asked = [(name, check) for name, check in CHECKS if evidence.own is not None or check not in OF_AN_OWNER]
     history = replayed.history
     return Verdict(

@@ -139,7 +139,9 @@ def epsilon(case: Case) -> str:
     accounts = [(unit, account) for unit, account in (("example", last.example), ("client", last.client)) if account]
     said = "; ".join(f"one {unit}: {told_account(account)}" for unit, account in accounts)
     rounds = counted(len(case.counts.closed), "round")
-    return f"by RDP, of the client asked most often, recomputed for {rounds}: {said}"
+    by_prv = plan.private and plan.privacy.epsilon is not None and plan.privacy.accountant == "prv"
+    ceiling = f"; the plan's {plan.privacy.epsilon:g} is by PRV, which is tighter" if by_prv else ""
+    return f"by RDP, of the client asked most often, recomputed for {rounds}: {said}{ceiling}"
 
 
 def approvals(case: Case) -> str:

@@ -1,4 +1,6 @@
-"""What the audit log costs: to append, to prove and to check an entry, and a receipt's bytes; against our own limits.
+"""What the audit log costs: to append, prove and check an entry, to verify a whole log, and a receipt's bytes.
+
+Against our own limits. A whole log is verified by the command, in a process of its own, whose start counts.
 
 On this machine's disk: what a commit waits for is the disk's, so wall and CPU time stand beside each other.
 """
@@ -7,8 +9,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import resource
 import sqlite3
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,12 +25,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from testudo_common.audit.checkpoints import Checkpoint, Watch, watch_of, witness_name
 from testudo_common.audit.entries import UpdateReceived, encode_entry
+from testudo_common.audit.extension import encode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.merkle import leaf_hash, verify_inclusion
 from testudo_common.audit.notes import Note, Signer
 from testudo_common.audit.receipts import decode_receipt, receipt_for, verify_receipt
 from testudo_common.audit.statements import Contribution, signed
 from testudo_common.roster import Roster
+from testudo_simulations.benchmarks.audited_log import audited_log
 from testudo_simulations.benchmarks.measure import (
     Measurement,
     Seconds,
@@ -42,16 +51,19 @@ _LIMIT: Final = "our own limit"
 _APPENDS_PER_SECOND: Final = 50_000.0
 _VERIFY_MICROSECONDS: Final = 50.0
 _RECEIPT_BYTES: Final = 2048.0
+_VERIFIED_ENTRIES: Final = 5000
+_VERIFY: Final = Seconds(2.0, 2.0)
 _PLAN: Final = "ab" * 32
 
 
 def measure_audit(repeats: int) -> list[Measurement]:
-    """Appends of 100,000 entries, proofs among them made and verified, and a receipt among 5,000 entries."""
+    """Appends of 100,000 entries, proofs among them made and verified; a receipt, and the whole, of 5,000 entries."""
     with tempfile.TemporaryDirectory() as folder:
         return [
             *_appends(Path(folder), repeats),
             *_proofs(repeats),
             *_receipt(repeats),
+            *_whole_log(Path(folder), repeats),
         ]
 
 
@@ -148,6 +160,34 @@ def _signed_log(watch: Watch, keys: dict[str, Ed25519PrivateKey]) -> AuditLog:
     signers = [Signer(watch.log.name, _key(0)), *(Signer(witness_name(c), k, cosigner=True) for c, k in keys.items())]
     log.keep_note(Note(text, tuple(signer.sign(text, 1_772_366_400) for signer in signers)).encode())
     return log
+
+
+def _whole_log(folder: Path, repeats: int) -> list[Measurement]:
+    log = audited_log(_VERIFIED_ENTRIES)
+    exported, key = folder / "shops.tlog", folder / "federation.pub"
+    exported.write_bytes(encode_extension(log.entries, log.note))
+    key.write_text(log.federation_key.hex() + "\n", encoding="ascii")
+    command = ["audit", "verify", str(exported), "--federation-key", str(key)]
+    found = _of_processes([sys.executable, "-c", "from testudo_client.cli import main; main()", *command], repeats)
+    rounds = 0 if log.history.closed is None else log.history.closed[1].round
+    case = f"verify {len(log.entries)} entries of {rounds} rounds, with the start of the process"
+    return compared(case, found, _VERIFY, _LIMIT)
+
+
+def _of_processes(command: list[str], repeats: int) -> Seconds:
+    """Medians over processes that do the same one after another, the first not counted.
+
+    Raises:
+        CalledProcessError: One of them failed: then there is nothing to measure.
+    """
+    walls, cpus = [], []
+    for _ in range(repeats + 1):
+        before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
+        walls.append(time.perf_counter() - wall)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return Seconds(statistics.median(walls[1:]), statistics.median(cpus[1:]))
 
 
 def _key(number: int) -> Ed25519PrivateKey:

@@ -59,7 +59,7 @@ def _facts(audit: AuditSummary) -> dict[str, str]:
         "Incidents": "; ".join(f"entry {index}: {kind.replace('_', ' ')}{' ' * bool(note)}{note}"
                                for index, kind, note in audit.incidents) or "none",
         "Cost": "; ".join(wording.audit_cost(audit)),
-        "Replay": "nothing wrong" if audit.verified else f"FAILED: {audit.checks[-1]}",
+        "Replay": "nothing wrong" if audit.verified else wording.first_failure(audit),
     }  # fmt: skip
 
 

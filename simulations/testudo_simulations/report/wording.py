@@ -234,11 +234,16 @@ def audit_line(audit: AuditSummary | None) -> str:
     parts = [
         f"{audit.entries} entries, {audit.rounds} round{'s' if audit.rounds != 1 else ''} closed",
         cosigned(audit),
-        "its replay found nothing wrong" if audit.verified else f"ITS REPLAY FAILED: {printable(audit.checks[-1])}",
+        "its replay found nothing wrong" if audit.verified else f"ITS REPLAY {first_failure(audit)}",
         *([f"{len(audit.incidents)} incident{'s' if len(audit.incidents) != 1 else ''}"] if audit.incidents else []),
         *audit_cost(audit),
     ]
     return "; ".join(parts)
+
+
+def first_failure(audit: AuditSummary) -> str:
+    """The first check that the log failed."""
+    return printable(next((line for line in audit.checks if line.startswith("FAILED")), "FAILED"))
 
 
 def cosigned(audit: AuditSummary) -> str:
