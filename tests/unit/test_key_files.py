@@ -169,7 +169,7 @@ NO_KEYS = {
     ),
     "RSA": (private_pem(rsa.generate_private_key(65537, 2048)), "not an Ed25519 key"),
     "P-256": (private_pem(ec.generate_private_key(ec.SECP256R1())), "not an Ed25519 key"),
-    "X25519": (private_pem(x25519.x25519.X25519PrivateKey.generate()), "not an Ed25519 key"),
+    "X25519": (private_pem(x25519.X25519PrivateKey.generate()), "not an Ed25519 key"),
 }
 
 

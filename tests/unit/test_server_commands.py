@@ -37,7 +37,7 @@ def test_roster_gets_the_logs_key(tmp_path: Path, kind: str | None, begins: str)
 
 
 def test_roster_refuses_another_kind_of_key(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'rsa' is no kind of key. write ed25519 or ml-dsa-44"):
+    with pytest.raises(UsageError, match=r"'rsa' is no kind of key. write ed25519 or ml-dsa-44"):
         said("roster", tmp_path, "--federation", "shops", "--log-key", "rsa")
     assert list(tmp_path.iterdir()) == []
     said("roster", tmp_path, "--federation", "shops")
