@@ -1,4 +1,4 @@
-"""``testudo-server audit``: what it shows, proves, exports and writes down, and a clear sentence for what it refuses."""
+"""``testudo-server audit``: what it shows, proves, exports and writes down, and how it says what it refuses."""
 
 from __future__ import annotations
 
