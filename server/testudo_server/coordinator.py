@@ -2,7 +2,7 @@
 
 A round that brings in too little is begun again, as a new attempt that is kept before it begins, so that no attempt is
 ever made twice. Groups whose sums were not what honest clients send are strikes against their members; whom strikes
-single out over rounds is not asked again.
+single out over rounds is not asked again. The journal is told of each step before it is taken, and may stop it.
 """
 
 from __future__ import annotations
