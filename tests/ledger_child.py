@@ -10,71 +10,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
-import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from killed_at import kill_at_every_point, say
 from ledger_cases import ceiling, in_folder, reserve
 from testudo_client.ledger import Ledger
 from testudo_common.errors import BudgetError
 
-# Of the system's calls, those that change what another process finds; all of SQLite's are behind its execute.
-WRITES = ("open", "pwrite", "fdatasync", "fsync", "mkdir", "close")
 
-
-def say(*words: object) -> None:
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())
-
-
-class Killer:
-    """Counts points, two a call, and ends the process at one of them as ``kill -9`` does."""
-
-    def __init__(self, at: int) -> None:
-        self._at, self._count = at, 0
-
-    def point(self) -> None:
-        self._count += 1
-        if self._count == self._at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any, **named: Any) -> Any:
-            self.point()
-            found = call(*arguments, **named)
-            self.point()
-            return found
-
-        return called
-
-    def connection(self) -> type[sqlite3.Connection]:
-        killer = self
-
-        class Dangerous(sqlite3.Connection):
-            def execute(self, *arguments: Any) -> sqlite3.Cursor:
-                return killer.around(super().execute)(*arguments)
-
-            def close(self) -> None:
-                killer.around(super().close)()
-
-        return Dangerous
-
-
-def endanger(at: int) -> None:
-    killer = Killer(at)
-    for name in WRITES:
-        setattr(os, name, killer.around(getattr(os, name)))
-    connect, dangerous = sqlite3.connect, killer.connection()
-
-    def connected(*arguments: Any, **named: Any) -> sqlite3.Connection:
-        return connect(*arguments, factory=dangerous, **named)
-
-    sqlite3.connect = connected  # type: ignore[assignment]
-
-
-def work(ledger: Ledger) -> None:
+def work(home: Path) -> None:
+    ledger = in_folder(home, home / "far" / "anchor")
     say("opened", len(ledger))
     first = reserve(ledger, 1)
     say("reserved", first)
@@ -84,21 +30,7 @@ def work(ledger: Ledger) -> None:
 
 
 def kill(folder: str) -> None:
-    for point in itertools.count(1):
-        home = Path(folder) / str(point)
-        home.mkdir(mode=0o700)
-        child = os.fork()
-        if child == 0:
-            os.dup2(os.open(f"{home}.said", os.O_WRONLY | os.O_CREAT), 1)
-            endanger(point)
-            work(in_folder(home, home / "far" / "anchor"))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if status == 0:
-            say(point)
-            return
-        assert os.WIFSIGNALED(status), f"{home}: a child failed"
-        assert os.WTERMSIG(status) == signal.SIGKILL
+    kill_at_every_point(folder, work)
 
 
 def race() -> None:

@@ -51,8 +51,8 @@ POLICY: dict[str, Any] = {
 
 
 def private_plan(*settings: str) -> FederationPlan:
-    """:data:`PRIVATE` with ``section.key=value`` changed."""
-    return make_plan(*settings, tables=PRIVATE)
+    """:data:`PRIVATE`, with an audit log, and ``section.key=value`` changed."""
+    return make_plan('audit.mode="log"', *settings, tables=PRIVATE)
 
 
 def policy_tables(*settings: str) -> dict[str, Any]:
@@ -67,7 +67,13 @@ def make_policy(*settings: str) -> OwnerPolicy:
 
 def circumstances(**more: Any) -> Circumstances:
     """What :data:`POLICY` pins."""
-    known = {"today": NOON.date(), "client_id": "ada", "federation_key": KEY, "code_digest": CODE}
+    known = {
+        "today": NOON.date(),
+        "client_id": "ada",
+        "federation_key": KEY,
+        "code_digest": CODE,
+        "witnesses": (KEY, CODE, BUNDLE),
+    }
     return Circumstances(**{**known, **more})
 
 

@@ -13,7 +13,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector
 from testudo_common.wire import Message, TrainReply, TrainRequest
 from testudo_server.aggregate.base import Rows
-from testudo_server.exchange import Collected, GroupMean, PlainExchange
+from testudo_server.exchange import NO_LOG, Collected, GroupMean, PlainExchange, RoundLog
 from testudo_server.robust import aggregate
 from testudo_server.store import RoundRecord
 
@@ -62,7 +62,7 @@ class Brings:
         self.max_attempts = max_attempts
         self.asked: list[tuple[int, int, tuple[str, ...]]] = []
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         self.asked.append((request.round, request.attempt, cohort))
         return self._brings(request, cohort)
 

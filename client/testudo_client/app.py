@@ -6,7 +6,8 @@ Flower forwards an exception's text to the server, so nothing that is raised her
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,21 +23,34 @@ from testudo_client.home import OwnerHome
 from testudo_client.ledger import FINGERPRINT_KEY_FILE
 from testudo_client.ledger.fingerprint import fingerprint_key, fingerprint_of
 from testudo_client.membership import read_membership
-from testudo_client.participant import Participant
+from testudo_client.observer import Observer
+from testudo_client.own_voice import LedgerVoice
+from testudo_client.participant import Answer, Participant
 from testudo_client.store import ClientStore
+from testudo_client.witness import Witness
 from testudo_common.errors import TestudoError, UsageError, WireError
 from testudo_common.flower_records import from_records, identity_records, to_records
 from testudo_common.plan.load import load_plan
-from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+from testudo_common.wire import LogUpdate, Refusal, RefusalReason, SecureMessage, TrainRequest
 
 _LOG = logging.getLogger("testudo.client")
 _NO_PLAN = "0" * 64
 
 ParticipantOf = Callable[[Context], Participant]
+ObserverOf = Callable[[Context], Observer | None]
 
 
-def build_client_app(participant_of: ParticipantOf) -> ClientApp:
-    """A ClientApp that answers for the participant of its context."""
+def no_observer(_context: Context) -> None:
+    """The participant watches the log itself, as where it is there already."""
+
+
+def build_client_app(participant_of: ParticipantOf, observer_of: ObserverOf = no_observer) -> ClientApp:
+    """A ClientApp that answers for the participant of its context.
+
+    Args:
+        participant_of: Makes it, or finds it.
+        observer_of: What answers the log's messages before the participant, and its data, is asked for; or None.
+    """
     client_app = ClientApp()
 
     @client_app.query("identify")
@@ -49,21 +63,26 @@ def build_client_app(participant_of: ParticipantOf) -> ClientApp:
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
-        return Message(to_records(_answer(message, context, participant_of)), reply_to=message)
+        return Message(to_records(_answer(message, context, participant_of, observer_of)), reply_to=message)
 
     return client_app
 
 
-def _answer(message: Message, context: Context, participant_of: ParticipantOf) -> TrainReply | SecureMessage | Refusal:
+def _answer(message: Message, context: Context, participant_of: ParticipantOf, observer_of: ObserverOf) -> Answer:
     request = None
     try:
         request = from_records(message.content)
-        if not isinstance(request, TrainRequest | SecureMessage):
+        if not isinstance(request, TrainRequest | SecureMessage | LogUpdate):
             raise WireError("not a message for a client")
+        observer = None if isinstance(request, SecureMessage) else observer_of(context)
+        if isinstance(request, LogUpdate) and observer is not None:
+            return observer.answer(request)
+        if isinstance(request, TrainRequest) and observer is not None and (refusal := observer.refusal_of(request)):
+            return refusal
         return participant_of(context).answer(request)
     except Exception as error:
         _LOG.error("a request was refused: %s", _safe(error))
-        if isinstance(request, TrainRequest | SecureMessage):
+        if isinstance(request, TrainRequest | SecureMessage | LogUpdate):
             return Refusal(request.plan_digest, request.round, request.attempt, reason_of(error))
         return Refusal(_NO_PLAN, 0, 0, RefusalReason.INTERNAL)
 
@@ -71,6 +90,17 @@ def _answer(message: Message, context: Context, participant_of: ParticipantOf) -
 def _safe(error: Exception) -> str:
     """What may be written to the owner's own log: our sentences; of anything else, only its kind."""
     return str(error) if isinstance(error, TestudoError) else type(error).__name__
+
+
+@lru_cache(maxsize=64)
+def _observer(owner: str, plan: str) -> Observer:
+    """Whoever watches the log for an owner: without its data, its policy's consent or its approval."""
+    home, loaded = OwnerHome(Path(owner)), load_plan(Path(plan))
+    witness = None
+    if loaded.audited:
+        membership = read_membership(home.folder)
+        witness = Witness(membership.client_id, loaded, membership, LedgerVoice(home, loaded), home.folder)
+    return Observer(loaded.digest, witness, ClientStore(home.state), home.log)
 
 
 @lru_cache(maxsize=64)
@@ -82,10 +112,12 @@ def _participant(owner: str, plan: str, data: str) -> Participant:
     consent = OwnerConsent(home, loaded, policy.client, ledger=ledger)
     consent.check()  # before the data is read
     membership = read_membership(home.folder) if loaded.secure else None
+    witness = _observer(owner, plan).witness
     examples = load_owner_examples(loaded, Path(data))
     fingerprint = fingerprint_of(examples, fingerprint_key(home.folder / FINGERPRINT_KEY_FILE))
     gate = Gate(loaded, ledger, consent, fingerprint, log=home.log)
-    return Participant(policy.client, loaded, examples, ClientStore(home.state), gate, membership=membership)
+    store = ClientStore(home.state)
+    return Participant(policy.client, loaded, examples, store, gate, membership=membership, witness=witness)
 
 
 def participant_from_context(context: Context) -> Participant:
@@ -101,6 +133,26 @@ def participant_from_context(context: Context) -> Participant:
     """
     if "partition-id" in context.node_config:
         return simulated_participant(context)
+    owner, plan, data = _configured(context)
+    with _refusals_logged(owner):
+        return _participant(owner, plan, data)
+
+
+def observer_from_context(context: Context) -> Observer | None:
+    """Who watches the log for that owner; None under Flower's simulation, where its participant does.
+
+    Raises:
+        UsageError: The configuration names no folder, plan or data.
+        KeyFileError, RosterError, AuditError: It is not known who the owner or the federation is.
+    """
+    if "partition-id" in context.node_config:
+        return None
+    owner, plan, _ = _configured(context)
+    with _refusals_logged(owner):
+        return _observer(owner, plan)
+
+
+def _configured(context: Context) -> tuple[str, str, str]:
     keys = ("owner", "plan", "data")
     missing = [key for key in keys if not context.node_config.get(key)]
     if missing:
@@ -109,8 +161,13 @@ def participant_from_context(context: Context) -> Participant:
             remedy='start it with --node-config \'owner="my-folder" plan="plan.toml" data="mine.csv"\'',
         )
     owner, plan, data = (str(context.node_config[key]) for key in keys)
+    return owner, plan, data
+
+
+@contextmanager
+def _refusals_logged(owner: str) -> Iterator[None]:
     try:
-        return _participant(owner, plan, data)
+        yield
     except TestudoError as error:
         if Path(owner).is_dir():
             OwnerHome(Path(owner)).log.refused(error, reason="cannot_start")
@@ -129,4 +186,4 @@ def simulated_participant(context: Context) -> Participant:
     raise UsageError("a simulated partition needs the simulator", remedy="install testudo-fl whole")
 
 
-app = build_client_app(participant_from_context)
+app = build_client_app(participant_from_context, observer_from_context)

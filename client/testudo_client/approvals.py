@@ -91,6 +91,27 @@ def check_approved(
         raise ApprovalError("your policy has changed since you approved this plan", where=plan.name, remedy=_LOOK)
 
 
+def last_decision(
+    entries: Sequence[Entry], public_key: Ed25519PublicKey, plan: FederationPlan, policy: OwnerPolicy | None
+) -> tuple[bool, int] | None:
+    """What the owner decided last on ``plan``: whether it approves, and how many decisions on it stand before.
+
+    None if it decided nothing, if what stands there is not its own, or if its approval does not hold under the policy
+    as it is now.
+    """
+    decisions = _decisions(entries, plan.digest)
+    try:
+        if decisions and isinstance(decisions[-1], Withdrawn):
+            _verify(public_key, entries, decisions[-1], len(decisions) - 1)
+            return False, len(decisions) - 1
+        if policy is None:
+            return None
+        check_approved(entries, public_key, plan, policy)
+    except ApprovalError:
+        return None
+    return True, len(decisions) - 1
+
+
 def is_digest(text: str) -> bool:
     """Whether ``text`` names a plan by its digest."""
     return _DIGEST.fullmatch(text) is not None

@@ -48,7 +48,7 @@ def approve_plan(plan: FederationPlan, home: OwnerHome, bundle: Path | None = No
     """
     policy = home.policy()
     digest = None if bundle is None else bundle_digest(bundle)
-    here = home.circumstances(policy.client, utc_now(), bundle_digest=digest)
+    here = home.circumstances(policy.client, utc_now(), plan=plan, bundle_digest=digest)
     refuse(policy, plan, here, source=str(home.policy_file))
     key = home.key()
     keep_copy(home.approved, plan)  # before it counts: an approved plan can always be compared with the next one

@@ -68,7 +68,9 @@ class OwnerConsent:
 
     def _check(self) -> OwnerPolicy:
         policy = self._home.policy()
-        here = self._home.circumstances(self._client_id, self._now(), bundle_digest=self._bundle_digest)
+        here = self._home.circumstances(
+            self._client_id, self._now(), plan=self._plan, bundle_digest=self._bundle_digest
+        )
         refuse(policy, self._plan, here, source=str(self._home.policy_file))
         entries = self._ledger_under(policy).entries()
         check_approved(entries, self._home.key().public_key(), self._plan, policy)

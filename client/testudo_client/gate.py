@@ -12,12 +12,20 @@ from testudo_client.consent import Consent
 from testudo_client.ledger import Ledger
 from testudo_client.ledger.entries import Occasion, Purpose
 from testudo_client.owner_log import OwnerLog
-from testudo_common.errors import ApprovalError, BudgetError, LedgerError, PolicyError, TestudoError
+from testudo_common.errors import (
+    ApprovalError,
+    AuditError,
+    AuditFault,
+    BudgetError,
+    LedgerError,
+    PolicyError,
+    TestudoError,
+)
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Spending
 from testudo_common.privacy.planned import scores_spending, sum_spending, training_spending
 from testudo_common.vectors import Vector, vector_digest
-from testudo_common.wire import RefusalReason, SecureMessage, TrainRequest
+from testudo_common.wire import LogUpdate, RefusalReason, SecureMessage, TrainRequest
 
 _LOG = logging.getLogger("testudo.client")
 
@@ -26,12 +34,22 @@ REASONS: dict[type[TestudoError], RefusalReason] = {
     ApprovalError: RefusalReason.NOT_APPROVED,
     BudgetError: RefusalReason.PRIVACY_SPENT,
     LedgerError: RefusalReason.LEDGER_UNUSABLE,
+    AuditError: RefusalReason.LOG_NOT_TRUSTED,
 }
 """What the server is told; never more."""
+REFUSED = tuple(REASONS)
+"""What an owner answers with a refusal; anything else is a fault of this program."""
+_OF_THE_LOG = {
+    AuditFault.QUORUM: RefusalReason.NO_QUORUM,
+    AuditFault.NOT_LOGGED: RefusalReason.NOT_LOGGED,
+    AuditFault.STORAGE: RefusalReason.INTERNAL,
+}
 
 
 def reason_of(error: Exception) -> RefusalReason:
     """The fixed word for what kept a request from being answered."""
+    if isinstance(error, AuditError) and error.fault in _OF_THE_LOG:
+        return _OF_THE_LOG[error.fault]
     return next((word for kind, word in REASONS.items() if isinstance(error, kind)), RefusalReason.INTERNAL)
 
 
@@ -44,6 +62,22 @@ SENTENCES = {
     RefusalReason.UPDATE_USED: "the update left masked before and cannot be put into another sum",
 }
 """For the owner's own log, where no error says it better."""
+
+
+def write_refusal(
+    log: OwnerLog | None, message: TrainRequest | SecureMessage | LogUpdate, reason: RefusalReason, sentence: str
+) -> None:
+    """Keep a refusal in the owner's own log, where there is one, and in the process's."""
+    _LOG.warning("round %d refused: %s", message.round, sentence)
+    if log is not None:
+        log.write(
+            "refused",
+            plan=message.plan_digest,
+            round_number=message.round,
+            attempt=message.attempt,
+            reason=reason.value,
+            sentence=sentence,
+        )
 
 
 class Gate:
@@ -115,18 +149,9 @@ class Gate:
         """Everything spent under this plan."""
         return self._ledger.spent(self._fingerprint, self._plan_digest)
 
-    def refused(self, message: TrainRequest | SecureMessage, reason: RefusalReason, sentence: str) -> None:
+    def refused(self, message: TrainRequest | SecureMessage | LogUpdate, reason: RefusalReason, sentence: str) -> None:
         """Keep a refusal in the owner's own log."""
-        _LOG.warning("round %d refused: %s", message.round, sentence)
-        if self._log is not None:
-            self._log.write(
-                "refused",
-                plan=message.plan_digest,
-                round_number=message.round,
-                attempt=message.attempt,
-                reason=reason.value,
-                sentence=sentence,
-            )
+        write_refusal(self._log, message, reason, sentence)
 
     def _charge(
         self,

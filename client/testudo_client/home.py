@@ -1,7 +1,8 @@
 """A data owner's folder: where everything of its own lies. Reads policy and keys; decides nothing.
 
 ``policy.toml`` what it allows; ``identity.pem`` its private key; ``federation.pub`` and ``roster.json`` who the
-federation is; ``state/`` the ledger and what it remembers of a run; ``approved/`` plans it approved; ``owner.log``.
+federation is; ``state/`` the ledger, the mirror of the federation's log, and what it remembers of a run; ``approved/``
+plans it approved; ``receipts/`` what it has of that log; ``owner.log``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from testudo_client.code_digest import code_digest
 from testudo_client.ledger import ANCHOR_FILE, LEDGER_FILE, Ledger, open_ledger
 from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE
+from testudo_client.own_record import AuditFiles
 from testudo_client.owner_log import OwnerLog
 from testudo_client.policy.findings import Circumstances
 from testudo_client.policy.load import load_policy
 from testudo_client.policy.sections import OwnerPolicy
 from testudo_common.key_files import read_key, read_public
+from testudo_common.plan import FederationPlan
+from testudo_common.roster import read_roster
 
 POLICY_FILE = "policy.toml"
 LOG_FILE = "owner.log"
@@ -67,6 +71,10 @@ class OwnerHome:
         """Copies of the plans that were approved."""
         return self.folder / APPROVED_FOLDER
 
+    def audit(self, plan_digest: str) -> AuditFiles:
+        """What belongs to one plan's log: mirror, receipts, and what was signed."""
+        return AuditFiles(self.folder, plan_digest)
+
     @property
     def log(self) -> OwnerLog:
         """The owner's own log."""
@@ -101,11 +109,20 @@ class OwnerHome:
         places = (self.folder / LEDGER_FILE, self.folder / ANCHOR_FILE, *self.anchors(policy))
         return any(place.exists() for place in places)
 
-    def circumstances(self, client_id: str, now: datetime, *, bundle_digest: str | None = None) -> Circumstances:
+    def circumstances(
+        self, client_id: str, now: datetime, *, plan: FederationPlan, bundle_digest: str | None = None
+    ) -> Circumstances:
         """What can be known here and now; a ClientApp is told neither its bundle nor the server's certificate.
+
+        Args:
+            client_id: Under which name this owner takes part.
+            now: By this computer's clock.
+            plan: That is asked about: who watches its log is known where it has one.
+            bundle_digest: SHA-256 of the Flower app bundle, hex, where it is known.
 
         Raises:
             KeyFileError: ``federation.pub`` is there, and is not a key.
+            RosterError: ``roster.json`` is there and needed, and is not signed with it.
         """
         there = self.federation_key_file.exists()
         return Circumstances(
@@ -114,4 +131,13 @@ class OwnerHome:
             federation_key=read_public(self.federation_key_file).public_bytes_raw().hex() if there else None,
             code_digest=code_digest(),
             bundle_digest=bundle_digest,
+            witnesses=self._witnesses() if plan.audited and there else None,
         )
+
+    def _witnesses(self) -> tuple[str, ...] | None:
+        """Keys of everybody on the roster, hex; None where there is none."""
+        if not self.roster_file.exists():
+            return None
+        pinned = read_public(self.federation_key_file)
+        roster = read_roster(self.roster_file.read_bytes(), pinned, source=str(self.roster_file))
+        return tuple(key.hex() for key in roster.members.values())

@@ -45,6 +45,11 @@ statistics = []             # scores on my examples that may leave, in secure su
 min_noise_multiplier = 1.0
 min_cell = 10
 
+[audit]
+required = true             # only plans whose server keeps a log that the clients mirror, check and cosign
+max_window = 1              # rounds for which an earlier cosignature may count; above 1, two views of the log can last
+lower_quorum = false        # more than two thirds of the members have to have seen what I train on
+
 [pins]
 federation_key = {federation_key}   # of federation.pub; compare it with the federation by another way
 code = {code}

@@ -28,10 +28,28 @@ class Membership:
     Attributes:
         key: This owner's private key.
         roster: Everybody's public ones.
+        federation_key: Which signs rosters, 32 bytes; empty where no log is checked.
     """
 
     key: Ed25519PrivateKey = field(repr=False, compare=False)
     roster: Roster
+    federation_key: bytes = b""
+
+    @property
+    def client_id(self) -> str:
+        """The name under which the roster holds this key.
+
+        Raises:
+            RosterError: It does not.
+        """
+        own = self.key.public_key().public_bytes_raw()
+        for client, key in self.roster.members.items():
+            if key == own:
+                return client
+        raise RosterError(
+            f"the roster of {self.roster.federation!r} does not hold your key",
+            remedy="give the federation the public key of identity.pem, and get its new roster.json",
+        )
 
     def identity_of(self, client_id: str) -> Identity:
         """This owner in the protocol's terms.
@@ -63,4 +81,4 @@ def read_membership(folder: Path) -> Membership:
         raise RosterError(
             f"cannot be read: {error.strerror}", where=str(path), remedy="get roster.json from the federation"
         ) from error
-    return Membership(key, read_roster(data, pinned, source=str(path)))
+    return Membership(key, read_roster(data, pinned, source=str(path)), pinned.public_bytes_raw())

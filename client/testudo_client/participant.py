@@ -11,20 +11,24 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from testudo_client.evaluate import federated_sums
-from testudo_client.gate import REASONS, SENTENCES, Gate, reason_of
+from testudo_client.gate import REFUSED, SENTENCES, Gate, reason_of
 from testudo_client.membership import Membership
 from testudo_client.meta_update import MechanismFactory, meta_update, os_mechanism
+from testudo_client.observer import observed
 from testudo_client.owner_log import sentence_of
 from testudo_client.secure_side import SecureSide
 from testudo_client.store import ClientMemory, ClientStore
+from testudo_client.witness import Witness
 from testudo_common.errors import Breach, BudgetError, DataError, ProtocolError, UsageError
 from testudo_common.learning.inner_loop import LocalCentre
-from testudo_common.learning.learner import Learner
+from testudo_common.learning.learner import Learner, initial_vector
 from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Events
@@ -35,9 +39,17 @@ from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
-from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
+from testudo_common.wire import (
+    LogUpdate,
+    Refusal,
+    RefusalReason,
+    SecureMessage,
+    TrainReply,
+    TrainRequest,
+    Witnessed,
+)
 
-_REFUSED = tuple(REASONS)
+Answer = TrainReply | SecureMessage | Witnessed | Refusal
 _BAD_LUCK = frozenset({Breach.TOO_FEW, Breach.CONFIRMATION})
 """What dropouts alone bring about too; the server must not take it for a member's fault."""
 
@@ -45,6 +57,12 @@ _BAD_LUCK = frozenset({Breach.TOO_FEW, Breach.CONFIRMATION})
 def _is_unclipped(update: Vector, max_norm: float) -> bool:
     """Whether clipping to ``max_norm`` leaves it; one that was clipped to the plan's own norm counts as clipped."""
     return float(np.linalg.norm(update.astype(np.float64))) < max_norm * (1 - 1e-6)
+
+
+@lru_cache(maxsize=8)
+def _initial_digest(plan: FederationPlan) -> str:
+    """Of the model that the plan begins with, hex."""
+    return vector_digest(initial_vector(plan))
 
 
 class Participant:
@@ -59,6 +77,7 @@ class Participant:
         learner: The plan's model; may be shared between participants of one thread.
         mechanism: Makes the DP mechanism of a round; anything but the default is for tests with zero noise.
         membership: Its key and the roster; needed under a plan with secure aggregation.
+        witness: Its witness of the log; needed under a plan with one.
         split_key: Says which examples are queries when the model is scored; None: derived from the membership's key.
             Anything but that is for simulations, which are to repeat themselves.
 
@@ -66,7 +85,7 @@ class Participant:
         secure_cpu_seconds: Spent on secure aggregation so far, in this process.
 
     Raises:
-        UsageError: The plan has secure aggregation, and no membership is given.
+        UsageError: The plan has secure aggregation, and no membership is given; or a log, and no witness.
         RosterError: The roster does not hold this client with this key.
     """
 
@@ -81,6 +100,7 @@ class Participant:
         mechanism: MechanismFactory = os_mechanism,
         membership: Membership | None = None,
         split_key: bytes | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.client_id = client_id
         self.plan = plan
@@ -92,6 +112,7 @@ class Participant:
         self._mechanism = mechanism
         self._membership = membership
         self._given_split_key = split_key
+        self._witness = self._witness_of_the_log(witness)
         self._secure = self._secure_side(membership)
         self.secure_cpu_seconds = 0.0
 
@@ -105,16 +126,40 @@ class Participant:
                 remedy="make your folder with testudo-client init, and get roster.json from the federation",
             )
         identity = membership.identity_of(self.client_id)
-        return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size)
+        groups_are_logged = None if self._witness is None else self._witness.check_groups
+        return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size, groups_are_logged)
 
-    def answer(self, message: TrainRequest | SecureMessage) -> TrainReply | SecureMessage | Refusal:
+    def _witness_of_the_log(self, witness: Witness | None) -> Witness | None:
+        if not self.plan.audited:
+            return None
+        if witness is None:
+            raise UsageError(
+                "the plan has an audit log, and this client does not watch it",
+                where=self.client_id,
+                remedy="make your folder with testudo-client init, and get roster.json from the federation",
+            )
+        return witness
+
+    def answer(self, message: TrainRequest | SecureMessage | LogUpdate) -> Answer:
         """Answer one message of the server. What goes wrong without an answer stands in the owner's log as well."""
         with self._store.exclusive():
             try:
-                return self.step(message) if isinstance(message, SecureMessage) else self.train(message)
+                match message:
+                    case LogUpdate():
+                        return self.observe(message)
+                    case SecureMessage():
+                        return self.step(message)
+                    case _:
+                        return self.train(message)
             except Exception as error:
                 self._gate.refused(message, RefusalReason.INTERNAL, sentence_of(error))
                 raise
+
+    def observe(self, update: LogUpdate) -> Witnessed | Refusal:
+        """Answer what is new in the log: reads no data, and needs nobody's consent."""
+        if self._witness is None or update.plan_digest != self.plan_digest:
+            return self._refuse(update, RefusalReason.OTHER_PLAN)
+        return observed(self._witness, update, self._gate.refused)
 
     def train(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
         """Answer one request: with an update (the same one again for the same request), or a refusal.
@@ -124,9 +169,11 @@ class Participant:
         if reason := self._fault_of(request):
             return self._refuse(request, reason)
         try:
+            if self._witness is not None:
+                self._witness.check(request, lambda: _initial_digest(self.plan))
             self._gate.check()
             return self._trained(request)
-        except _REFUSED as error:
+        except REFUSED as error:
             return self._refuse(request, reason_of(error), str(error))
 
     def _trained(self, request: TrainRequest) -> TrainReply | SecureMessage | Refusal:
@@ -136,7 +183,8 @@ class Participant:
         if isinstance(update, RefusalReason):
             return self._refuse(request, update)
         if not self.plan.secure:
-            return TrainReply(self.plan_digest, request.round, request.attempt, request.model_digest, update)
+            statement = self._statement(request.round, request.attempt, request.model_digest, update)
+            return TrainReply(self.plan_digest, request.round, request.attempt, request.model_digest, update, statement)
         assert self._secure is not None
         counts = self._counts_for(request)
         with self._timed():
@@ -153,16 +201,33 @@ class Participant:
             return self._encoded(terms, members, counts)
 
         try:
+            if self._witness is not None:
+                self._witness.refuse_if_halted()
             self._gate.check()
             with self._timed():
-                return self._secure.step(message, charged)
-        except _REFUSED as error:
+                return self._with_statement(self._secure.step(message, charged))
+        except REFUSED as error:
             return self._refuse(message, reason_of(error), str(error))
         except ProtocolError as error:
             bad_luck = error.breach in _BAD_LUCK
             return self._refuse(
                 message, RefusalReason.TOO_FEW if bad_luck else RefusalReason.PROTOCOL_BROKEN, str(error)
             )
+
+    def _with_statement(self, reply: SecureMessage) -> SecureMessage:
+        """The reply; beside a vector, with what the owner says of it for the log."""
+        if reply.masked is None or self._witness is None:
+            return reply
+        memory = self._store.load(self.plan_digest)
+        assert memory.last_update is not None  # it is in the vector
+        statement = self._statement(reply.round, reply.attempt, memory.last_model_digest, memory.last_update)
+        return replace(reply, statement=statement)
+
+    def _statement(self, round_number: int, attempt: int, model_digest: str, update: Vector) -> str | None:
+        """The owner's signed contribution; None under a plan without a log."""
+        if self._witness is None:
+            return None
+        return self._witness.statement(round_number, attempt, model_digest, vector_digest(update))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -286,6 +351,8 @@ class Participant:
         label = "|".join([str(self.plan.seed), self.client_id, str(round_number), *more]).encode()
         return np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
 
-    def _refuse(self, message: TrainRequest | SecureMessage, reason: RefusalReason, sentence: str = "") -> Refusal:
+    def _refuse(
+        self, message: TrainRequest | SecureMessage | LogUpdate, reason: RefusalReason, sentence: str = ""
+    ) -> Refusal:
         self._gate.refused(message, reason, sentence or SENTENCES[reason])
         return Refusal(self.plan_digest, message.round, message.attempt, reason)

@@ -52,7 +52,8 @@ def preview(
     """
     policy = home.policy()
     digest = None if bundle is None else bundle_digest(bundle)
-    findings = tuple(examine(policy, plan, home.circumstances(policy.client, utc_now(), bundle_digest=digest)))
+    here = home.circumstances(policy.client, utc_now(), plan=plan, bundle_digest=digest)
+    findings = tuple(examine(policy, plan, here))
     allowed = all(finding.allowed for finding in findings)
     entries = home.ledger(policy).entries() if home.has_ledger(policy) else ()
     fingerprint = ""  # of data that may share a record with any

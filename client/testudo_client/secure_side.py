@@ -19,10 +19,12 @@ from testudo_client.store import ClientStore
 from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
-from testudo_common.secagg.client import CLIENT_STATES, Identity, Shared, commit, step
+from testudo_common.secagg.bindings import commitments_digest
+from testudo_common.secagg.client import CLIENT_STATES, Advertised, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
+from testudo_common.secagg.groups import draw_coin
 from testudo_common.secagg.masking import Words
-from testudo_common.secagg.messages import MESSAGES, Deliveries, Reply
+from testudo_common.secagg.messages import MESSAGES, Deliveries, Directory, Reply
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.vectors import Vector, vector_digest
@@ -32,6 +34,8 @@ _MAX_STATE_BYTES = 1 << 30
 Counts = npt.NDArray[np.int64]
 Encoded = Callable[[Terms, int, Counts], tuple[Vector, Words]]
 """The update of this attempt, and what goes into the sum for it; given terms, members of the group, and counts."""
+
+GroupsAreLogged = Callable[[int, int, bytes, tuple[str, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +77,29 @@ class SecureSide:
         roster: As pinned here.
         store: Where sessions are kept.
         size: d, shared parameters.
+        groups_are_logged: Given round, attempt, coin and the members of this client's group, in order: raises unless
+            the audit log holds them. None: the plan has no log.
 
     Raises:
         ProtocolError: The plan's numbers do not fit together.
     """
 
-    def __init__(self, plan: FederationPlan, identity: Identity, roster: Roster, store: ClientStore, size: int) -> None:
+    def __init__(
+        self,
+        plan: FederationPlan,
+        identity: Identity,
+        roster: Roster,
+        store: ClientStore,
+        size: int,
+        groups_are_logged: GroupsAreLogged | None = None,
+    ) -> None:
         self._plan = plan
         self._plan_digest = plan.digest
         self._identity = identity
         self._roster = roster
         self._store = store
         self._size = size
+        self._groups_are_logged = groups_are_logged
         self._last_terms: tuple[Attempt, Terms] | None = None
         self._terms(1, 0, "0" * 64, None)
 
@@ -133,6 +148,7 @@ class SecureSide:
 
         Raises:
             ProtocolError: It is for another attempt, out of turn, or breaks a rule. The session is as it was.
+            AuditError: The groups are not in the log. The session is as it was.
         """
         session = self._load()
         if session is None or (message.round, message.attempt) != (session.round, session.attempt):
@@ -148,9 +164,22 @@ class SecureSide:
                 raise ProtocolError(Breach.REUSED, "this update left masked before")
             used = (*used, _named(update))
         following, reply = step(terms, self._identity, state, received, vector)
+        if isinstance(state, Advertised) and isinstance(received, Directory) and isinstance(following, Shared):
+            self._compare_groups(terms, session, state, received, following)
         session = replace(session, used=used, state=CLIENT_STATES.encode(following))
         self._save(session)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
+
+    def _compare_groups(
+        self, terms: Terms, session: Session, before: Advertised, directory: Directory, after: Shared
+    ) -> None:
+        """The coin and the group that this client computed, with those in the log: before a share leaves."""
+        if self._groups_are_logged is None:
+            return
+        revealed = ((entry.client_id, entry.advertisement.nonce) for entry in directory.entries)
+        coin = draw_coin(terms.round_context, commitments_digest(before.commitments), revealed)
+        members = tuple(member.client_id for member in after.members)
+        self._groups_are_logged(session.round, session.attempt, coin, members)
 
     def _terms(self, round_number: int, attempt: int, model_digest: str, clip: float | None) -> Terms:
         named = Attempt(self._plan_digest, round_number, attempt, model_digest, clip)

@@ -259,6 +259,8 @@ class AuditFault(StrEnum):
     EPSILON = "epsilon"
     RECEIPT = "receipt"
     HALTED = "halted"
+    STORAGE = "storage"
+    """The file that a log is kept in cannot be used: says nothing of what anybody else did."""
 
 
 class AuditError(TestudoError):

@@ -1,12 +1,17 @@
-"""Ed25519 keys in files: private ones as PEM with mode 0600, public ones as hexadecimal. Never overwritten."""
+"""Keys in files: private ones as PEM with mode 0600, public ones as hexadecimal. Never overwritten.
+
+All are Ed25519 but for the key of an audit log, which may be ML-DSA-44.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from testudo_common.errors import KeyFileError
 
+LogKeyKind = Literal["ed25519", "ml-dsa-44"]
+
 
 def create_key(path: Path) -> Ed25519PrivateKey:
     """A new private key, kept in ``path`` with mode 0600; missing folders are made with mode 0700.
@@ -24,6 +31,22 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         KeyFileError: There is a file already, or it cannot be written.
     """
     key = Ed25519PrivateKey.generate()
+    _keep(path, key)
+    return key
+
+
+def create_log_key(path: Path, kind: LogKeyKind) -> Ed25519PrivateKey | MLDSA44PrivateKey:
+    """A new private key of an audit log, kept as :func:`create_key` keeps one.
+
+    Raises:
+        KeyFileError: See :func:`create_key`.
+    """
+    key = Ed25519PrivateKey.generate() if kind == "ed25519" else MLDSA44PrivateKey.generate()
+    _keep(path, key)
+    return key
+
+
+def _keep(path: Path, key: Ed25519PrivateKey | MLDSA44PrivateKey) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         _make_private(path.parent)
@@ -40,7 +63,6 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         raise KeyFileError(
             f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
         ) from error
-    return key
 
 
 def _make_private(folder: Path) -> None:
@@ -66,17 +88,33 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         KeyFileError: It is not there, not an Ed25519 key, or others may read it.
     """
+    key = _read(path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError("not an Ed25519 key", where=str(path), remedy="check the path")
+    return key
+
+
+def read_log_key(path: Path) -> Ed25519PrivateKey | MLDSA44PrivateKey:
+    """The private key of an audit log in ``path``.
+
+    Raises:
+        KeyFileError: It is not there, of neither kind, or others may read it.
+    """
+    key = _read(path)
+    if not isinstance(key, Ed25519PrivateKey | MLDSA44PrivateKey):
+        raise KeyFileError("neither an Ed25519 nor an ML-DSA-44 key", where=str(path), remedy="check the path")
+    return key
+
+
+def _read(path: Path) -> object:
     try:
         if path.stat().st_mode & 0o077:
             raise KeyFileError("others may read this key", where=str(path), remedy="chmod 600 it, and ask who could")
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        return load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the path") from error
     except (ValueError, TypeError) as error:
         raise KeyFileError("not a private key", where=str(path), remedy="check the path") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError("not an Ed25519 key", where=str(path), remedy="check the path")
-    return key
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

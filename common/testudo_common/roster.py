@@ -25,7 +25,7 @@ from testudo_common.errors import RosterError
 _DOMAIN = b"testudo-roster-2"
 MAX_ROSTER_BYTES = 1 << 26
 _KEY_CHARACTERS = 64
-_LOG_KEY_BYTES = (0, 1 + 32, 1 + 1312)  # none, Ed25519, ML-DSA-44
+_LOG_KEYS = {b"": 0, b"\x01": 32, b"\x06": 1312}  # kind -> bytes of its key: none, Ed25519, ML-DSA-44
 MAX_CLIENT_ID_CHARACTERS = 128
 
 
@@ -56,7 +56,7 @@ class Roster:
             if key in owners:
                 raise RosterError(f"it has the same key as {owners[key]!r}", where=client)
             owners[key] = client
-        if len(self.log) not in _LOG_KEY_BYTES:
+        if _LOG_KEYS.get(self.log[:1]) != len(self.log[1:]):
             raise RosterError("the log's key is not one")
         if not self.federation.isprintable():
             raise RosterError("a federation's name must be printable characters")

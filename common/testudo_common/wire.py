@@ -235,6 +235,8 @@ def decode(parts: Parts) -> Message:
         raise WireError(f"a {kind.__name__} {'needs a' if vector_name else 'has no'} vector")
     if parts.vector is not None and (parts.vector.dtype != dtype or parts.vector.ndim != 1):
         raise WireError(f"the vector is not a list of {np.dtype(dtype).name}")
+    if kind is SecureMessage and parts.vector is None and content["statement"] is not None:
+        raise WireError("a statement beside something else than a masked input")
     checked: dict[str, Any] = {name: _checked(name, value) for name, value in content.items()}
     if vector_name is not None:
         checked[vector_name] = parts.vector

@@ -5,8 +5,10 @@ Own loop on ``push_messages`` and ``pull_messages``, because ``send_and_receive`
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -18,11 +20,13 @@ from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_re
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
-from testudo_common.roster import Roster
 from testudo_common.wire import Message
-from testudo_server.coordinator import Coordinator, OnRound
-from testudo_server.exchange import Exchange, PlainExchange
-from testudo_server.roster import roster_in
+from testudo_server.audit_file import held_log
+from testudo_server.coordinator import Coordinator, OnRound, no_report
+from testudo_server.exchange import FAILED_ON_THE_WAY, Exchange, PlainExchange
+from testudo_server.journal import NO_JOURNAL, Journal
+from testudo_server.log_journal import LogJournal
+from testudo_server.roster import ServerKeys, keys_in
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
 
@@ -35,7 +39,11 @@ _CONNECT_PAUSE_SECONDS = 0.05
 
 
 def exchange_messages(
-    grid: Grid, contents: Mapping[int, tuple[str, RecordDict]], *, deadline_seconds: float
+    grid: Grid,
+    contents: Mapping[int, tuple[str, RecordDict]],
+    *,
+    deadline_seconds: float,
+    enough: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, FlowerMessage]]:
     """Send every node its message, and wait for the replies.
 
@@ -43,6 +51,7 @@ def exchange_messages(
         grid: Any of Flower's, or ours.
         contents: Node id -> (message type, records).
         deadline_seconds: Replies after this are not waited for.
+        enough: Once it says so, what has arrived is given back and nothing waited for.
 
     Yields:
         Node id and reply, as they arrive. A reply is matched by the id of the message that it answers, since its
@@ -63,7 +72,8 @@ def exchange_messages(
             node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node_of_reply is not None:
                 yield node_of_reply, reply
-        if not waiting or time.monotonic() >= ends:
+        over = time.monotonic() >= ends or (enough is not None and not arrived and enough())
+        if not waiting or over:
             break
         pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
         time.sleep(pause)
@@ -82,19 +92,19 @@ class GridTransport:
         self._nodes = nodes
 
     def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
+        self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
         """See :class:`testudo_server.exchange.Transport`."""
         clients = {self._nodes[client]: client for client in requests if client in self._nodes}
         contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
-        for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds):
+        for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
             yield clients[node], _message_in(reply)
 
 
 def _message_in(reply: FlowerMessage) -> Message | str:
     if reply.has_error():
         # The reason is the peer's text, or a trace of its code: neither goes into a record.
-        return f"Flower error {reply.error.code}"
+        return f"{FAILED_ON_THE_WAY} {reply.error.code}"
     try:
         return from_records(reply.content)
     except WireError as error:
@@ -147,7 +157,7 @@ def run_federation(
     store: RunStore,
     *,
     clients: int | None = None,
-    roster: Callable[[], Roster] | None = None,
+    keys: Callable[[], ServerKeys] | None = None,
     exchange_of: ExchangeOf | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
@@ -159,41 +169,69 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
-        roster: Gives the federation's roster, once the clients are there; needed for secure aggregation.
+        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log.
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
 
     Raises:
-        RoundError: Too few clients, or too few usable replies; every finished round is kept.
-        UsageError: The plan has secure aggregation, and there is no roster.
-        CheckpointError: See :meth:`RunStore.load`.
+        RoundError: Too few clients, too few usable replies, or too few owners that cosigned the log; every finished
+            round is kept.
+        UsageError: The plan needs keys, and there are none; or another process runs in the same folder.
+        CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
+        AuditError: The audit log cannot be used.
     """
     nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
-    exchange = _exchange_for(plan, GridTransport(grid, nodes), roster, exchange_of)
-    coordinator = Coordinator(plan, exchange, store, *([on_round] if on_round else []))
-    state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
-    return coordinator.run(state)
+    transport, its_keys = GridTransport(grid, nodes), _keys_for(plan, keys)
+    exchange = _exchange_for(plan, transport, its_keys) if exchange_of is None else exchange_of(transport)
+    with _journal_for(plan, its_keys, store, transport, nodes, _bundle_of(grid)) as journal:
+        coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal)
+        state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
+        return coordinator.run(state)
 
 
-def _exchange_for(
-    plan: FederationPlan,
-    transport: GridTransport,
-    roster: Callable[[], Roster] | None,
-    exchange_of: ExchangeOf | None,
-) -> Exchange:
-    if exchange_of is not None:
-        return exchange_of(transport)
+def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:
+    if not plan.secure and not plan.audited:
+        return None
+    if keys is None:
+        what = "secure aggregation" if plan.secure else "an audit log"
+        raise UsageError(
+            f"the plan has {what}, and the server has no roster",
+            remedy="name roster.json and the federation's key; testudo-server roster makes one",
+        )
+    return keys()
+
+
+def _exchange_for(plan: FederationPlan, transport: GridTransport, keys: ServerKeys | None) -> Exchange:
     if not plan.secure:
         return PlainExchange(
             transport, deadline_seconds=plan.rounds.deadline_seconds, max_norm=plan.outer.max_update_norm
         )
-    if roster is None:
-        raise UsageError(
-            "the plan has secure aggregation, and the server has no roster",
-            remedy="name roster.json and the federation's key; testudo-server roster makes one",
-        )
-    return SecureExchange(transport, plan, roster())
+    assert keys is not None
+    return SecureExchange(transport, plan, keys.roster)
+
+
+@contextmanager
+def _journal_for(
+    plan: FederationPlan,
+    keys: ServerKeys | None,
+    store: RunStore,
+    transport: GridTransport,
+    clients: Iterable[str],
+    bundle: str | None,
+) -> Iterator[Journal]:
+    if not plan.audited:
+        yield NO_JOURNAL
+        return
+    assert keys is not None
+    with held_log(store.folder, durable=store.durable) as log:
+        yield LogJournal(plan, keys, log, transport, clients, bundle=bundle)
+
+
+def _bundle_of(grid: Grid) -> str | None:
+    """SHA-256 of the app bundle that Flower runs, hex; None where it runs none, as in a simulation."""
+    found = str(grid.run.fab_hash or "")
+    return found if re.fullmatch("[0-9a-f]{64}", found) else None
 
 
 def build_server_app(run: Callable[[Grid, Context], object]) -> ServerApp:
@@ -213,8 +251,8 @@ def _run_from_config(grid: Grid, context: Context) -> None:
     if not plan_path or not out:
         raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
     store = RunStore(Path(out))
-    keys = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
-    run_federation(grid, load_plan(Path(plan_path)), store, roster=lambda: roster_in(keys), resume=store.exists)
+    folder = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
+    run_federation(grid, load_plan(Path(plan_path)), store, keys=lambda: keys_in(folder), resume=store.exists)
 
 
 app = build_server_app(_run_from_config)

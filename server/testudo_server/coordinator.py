@@ -20,6 +20,7 @@ from testudo_common.wire import TrainRequest
 from testudo_server.clipping import first_clip, next_clip
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
+from testudo_server.journal import NO_JOURNAL, Journal
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.robust import Reckoning, aggregate
 from testudo_server.scores import scores_of
@@ -31,7 +32,7 @@ _DRAWS_A_ROUND = 1000  # more than a plan may have attempts
 OnRound = Callable[[RunState, RoundRecord], None]
 
 
-def _no_report(_state: RunState, _record: RoundRecord) -> None:
+def no_report(_state: RunState, _record: RoundRecord) -> None:
     """Report nothing."""
 
 
@@ -52,20 +53,33 @@ class Coordinator:
         exchange: Where group means come from.
         store: Where every round is kept.
         on_round: Told of every finished round, after it was kept.
+        journal: Of the audit log; without one, nothing is logged.
     """
 
     def __init__(
-        self, plan: FederationPlan, exchange: Exchange, store: RunStore, on_round: OnRound = _no_report
+        self,
+        plan: FederationPlan,
+        exchange: Exchange,
+        store: RunStore,
+        on_round: OnRound = no_report,
+        journal: Journal = NO_JOURNAL,
     ) -> None:
         self._plan = plan
         self._plan_digest = plan.digest
         self._exchange = exchange
         self._store = store
         self._on_round = on_round
+        self._journal = journal
         self._outcomes: list[GroupOutcome] = []
 
     def begin(self, initial_model: Vector, clients: Iterable[str]) -> RunState:
-        """The state before the first round, kept."""
+        """The state before the first round, kept.
+
+        Raises:
+            CheckpointError: There is an audit log already.
+            RoundError: Too few owners cosigned the log.
+        """
+        self._journal.prepare()
         state = RunState(
             self._plan_digest,
             0,
@@ -75,16 +89,20 @@ class Coordinator:
             first_clip(self._plan),
         )
         self._store.save(state, None)
+        self._journal.begin()
         return state
 
     def resume(self, clients: Iterable[str]) -> RunState:
         """The state kept last; clients that came since are added.
 
         Raises:
-            CheckpointError: See :meth:`RunStore.load`.
+            CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
+            RoundError: Too few owners cosigned the log.
         """
         state = self._store.load(self._plan_digest)
-        self._outcomes = [outcome for record in self._store.records() for outcome in outcomes_of(record)]
+        records = self._store.records()
+        self._journal.resume(state, records)
+        self._outcomes = [outcome for record in records for outcome in outcomes_of(record)]
         counts = {client: state.participations.get(client, 0) for client in clients}
         return replace(state, participations={**state.participations, **counts})
 
@@ -93,11 +111,14 @@ class Coordinator:
 
         Raises:
             PlannerError: So many clients cannot outvote those that the plan takes for poisoned.
-            RoundError: Too few clients may still take part, or too few replies were usable. What was finished is kept.
+            RoundError: Too few clients may still take part, too few owners cosigned the log, or too few replies were
+                usable. What was finished is kept.
+            AuditError: The log cannot be written.
         """
         self._plan.check_withstood(len(state.participations))
         while state.round < self._plan.rounds.count:
             state = self.run_round(state)
+        self._journal.end()
         return state
 
     def run_round(self, state: RunState) -> RunState:
@@ -105,26 +126,15 @@ class Coordinator:
 
         Raises:
             RoundError: As in :meth:`run`.
+            AuditError: As in :meth:`run`.
         """
         started = time.perf_counter()
         rounds = self._plan.rounds
         number = state.round + 1
         barred = self._culprits()
-        cohort = draw_cohort(
-            {client: count for client, count in state.participations.items() if client not in barred},
-            rounds.cohort_size,
-            limit=rounds.max_participations,
-            seed=self._plan.seed,
-            round_number=number,
-        )
-        if len(cohort) < rounds.min_replies:
-            raise RoundError(
-                f"round {number} needs {rounds.min_replies} clients, and {len(cohort)} may still take part",
-                where="rounds",
-                remedy="raise rounds.max_participations (it costs epsilon), or lower rounds.count",
-            )
+        cohort = self._cohort(number, state, barred)
         reckoning = Reckoning(self._plan, len(state.participations), len(barred))
-        collected, f = self._collect(number, state, cohort, reckoning)
+        collected, f = self._collect(number, state, cohort, barred, reckoning)
         found = aggregate(self._plan, collected.groups, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
@@ -155,13 +165,49 @@ class Coordinator:
             metric_noise=scores.noise,
             withheld=scores.withheld,
         )
+        record = self._journal.described(record)
         self._outcomes += outcomes_of(record)
         self._store.save(following, record)
+        self._journal.close_round(record)
         self._on_round(following, record)
         return following
 
+    def _cohort(self, number: int, state: RunState, barred: tuple[str, ...]) -> tuple[str, ...]:
+        rounds, least = self._plan.rounds, self._plan.fewest_asked
+        not_asked = self._journal.not_asked(state.participations)
+        apart = not_asked.keys() | barred
+        cohort = draw_cohort(
+            {client: count for client, count in state.participations.items() if client not in apart},
+            rounds.cohort_size,
+            limit=rounds.max_participations,
+            seed=self._plan.seed,
+            round_number=number,
+        )
+        if len(cohort) >= least:
+            return cohort
+        reasons = "; ".join(f"{client}: {reason}" for client, reason in list(not_asked.items())[:5])
+        raise self._failed(
+            number,
+            f"round {number} needs {least} clients, and {len(cohort)} may still take part"
+            + (f" ({reasons})" if reasons else ""),
+            where="rounds",
+            remedy="look at the clients named, then go on with --resume"
+            if reasons
+            else "raise rounds.max_participations (it costs epsilon), or lower rounds.count",
+        )
+
+    def _failed(self, number: int, problem: str, *, where: str, remedy: str) -> RoundError:
+        """The error of a round that cannot go on, once the log has it."""
+        self._journal.failed(number)
+        return RoundError(problem, where=where, remedy=remedy)
+
     def _collect(
-        self, number: int, state: RunState, cohort: tuple[str, ...], reckoning: Reckoning
+        self,
+        number: int,
+        state: RunState,
+        cohort: tuple[str, ...],
+        barred: tuple[str, ...],
+        reckoning: Reckoning,
     ) -> tuple[Collected, int]:
         """What the first attempt that brings in enough brings in, with the records and cost of all attempts; and f.
 
@@ -173,25 +219,30 @@ class Coordinator:
         cost = ExchangeCost()
         most = self._exchange.max_attempts
         while True:
-            attempt = self._store.begin_attempt(number) if most > 1 else 0
-            if attempt >= most:
-                raise RoundError(
+            numbered = most > 1 or self._journal.tells_attempts_apart
+            attempt = self._store.begin_attempt(number) if numbered else 0
+            if attempt >= most and (most > 1 or self._plan.secure):
+                raise self._failed(
+                    number,
                     f"round {number} was begun {most} times and did not close",
                     where="secure_aggregation.max_attempts",
                     remedy="clients refuse more attempts: look at why they drop out, and start a run with a new plan",
                 )
-            request = TrainRequest(self._plan_digest, number, attempt, model_digest, state.model, state.clip)
-            found = self._exchange.group_means(request, cohort)
+            asked = TrainRequest(self._plan_digest, number, attempt, model_digest, state.model, state.clip)
+            request = self._journal.open_round(asked, cohort, barred)
+            found = self._exchange.group_means(request, cohort, self._journal.round_log)
             found = replace(found, excluded=tuple(sorted(gone + found.excluded)))
             records, cost = records + found.records, cost + found.cost
             usable = sum(len(group.members) for group in found.groups)
             f = reckoning.bad_rows(found, len(cohort))
             rows = reckoning.rows_needed(f)
             enough = usable >= self._plan.rounds.min_replies and len(found.groups) >= rows
-            if enough or attempt + 1 >= most:
+            left = tuple(client for client in cohort if client not in found.vanished)
+            if enough or attempt + 1 >= most or len(left) < self._plan.fewest_asked:
                 self._check_enough(number, found, rows)
                 return replace(found, records=records, cost=cost), f
-            cohort = tuple(client for client in cohort if client not in found.vanished)
+            self._journal.give_up_attempt(found)
+            cohort = left
             gone = tuple((client, reason) for client, reason in found.excluded if client not in cohort)
 
     def _culprits(self) -> tuple[str, ...]:
@@ -204,14 +255,16 @@ class Coordinator:
         usable = sum(len(group.members) for group in collected.groups)
         reasons = "; ".join(f"{client}: {reason}" for client, reason in collected.excluded[:5])
         if usable < self._plan.rounds.min_replies:
-            raise RoundError(
+            raise self._failed(
+                number,
                 f"round {number} brought {usable} usable replies and needs {self._plan.rounds.min_replies} ({reasons})",
                 where="rounds.min_replies",
                 remedy="look at the clients named, then go on with --resume",
             )
         if len(collected.groups) < rows:
             what = "groups" if self._plan.secure else "updates"
-            raise RoundError(
+            raise self._failed(
+                number,
                 f"round {number} brought {len(collected.groups)} usable {what}, and the rule needs {rows} to outvote "
                 f"those that may be bad ({reasons})",
                 where="robust_aggregation",

@@ -6,7 +6,7 @@ by the server. The secure one is secure_exchange.py's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -103,9 +103,55 @@ class Transport(Protocol):
     """Carries messages to clients and back; knows nothing of what they mean."""
 
     def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
+        self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
-        """Send each client its request; give back each reply as it arrives, or in words why there is none."""
+        """Send each client its request; give back each reply as it arrives, or in words why there is none.
+
+        Args:
+            requests: Client id -> its request.
+            deadline_seconds: Replies after this are not waited for.
+            enough: Asked after each reply; once it says so, what has arrived is given back and nothing waited for.
+        """
+
+
+class RoundLog(Protocol):
+    """What an exchange tells the audit log while an attempt is under way."""
+
+    def groups_drawn(self, coin: bytes, groups: tuple[tuple[str, ...], ...]) -> None:
+        """Before any member learns its group: log the groups, and show the log to the members.
+
+        Args:
+            coin: 32 bytes.
+            groups: Members of each, in the order that the coin gives them.
+        """
+
+    def received(self, client: str, statement: str | None) -> str | None:
+        """When an update has arrived: take the owner's signed contribution.
+
+        Returns:
+            In words, why the update cannot count; None if it can.
+        """
+
+    def all_received(self) -> None:
+        """Before anything is made of the updates: log the contributions taken. The disk has them on return."""
+
+
+class _NoLog:
+    """Of a plan without a log."""
+
+    def groups_drawn(self, coin: bytes, groups: tuple[tuple[str, ...], ...]) -> None:
+        """Log nothing."""
+
+    def received(self, client: str, statement: str | None) -> str | None:
+        """Ask for nothing."""
+        del client, statement
+        return None
+
+    def all_received(self) -> None:
+        """Log nothing."""
+
+
+NO_LOG: RoundLog = _NoLog()
 
 
 class Exchange(Protocol):
@@ -117,11 +163,20 @@ class Exchange(Protocol):
 
     max_attempts: int
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
-        """Ask every client of ``cohort``; bad or missing replies are set aside one by one, never fatal."""
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
+        """Ask every client of ``cohort``; bad or missing replies are set aside one by one, never fatal.
+
+        Raises:
+            AuditError: The log cannot be written.
+        """
 
 
 NO_REPLY = "no reply before the deadline"
+FAILED_ON_THE_WAY = "Flower error"
+REFUSED = "refused"
+NOT_ENROLLED = "not on the roster"
+NOT_OPENED = "its group was not opened"
+"""How the sentences begin that say why an update is in no group; every other one is about the update itself."""
 
 
 class PlainExchange:
@@ -140,7 +195,7 @@ class PlainExchange:
         self._deadline_seconds = deadline_seconds
         self._max_norm = max_norm
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         """See :class:`Exchange`."""
         replies = dict(self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds))
         groups: list[GroupMean] = []
@@ -148,12 +203,16 @@ class PlainExchange:
         bad = 0
         for client in cohort:
             reply = replies.get(client, NO_REPLY)
+            unsigned = log.received(client, reply.statement) if isinstance(reply, TrainReply) else None
             if fault := fault_of_reply(reply, request, self._max_norm):
                 excluded.append((client, fault))
                 bad += isinstance(reply, TrainReply)
+            elif unsigned is not None:
+                excluded.append((client, unsigned))
             else:
                 assert isinstance(reply, TrainReply)
                 groups.append(GroupMean((client,), reply.update))
+        log.all_received()
         received = sum(encode(reply).size_bytes for reply in replies.values() if not isinstance(reply, str))
         cost = ExchangeCost(len(cohort) * encode(request).size_bytes, received)
         return Collected(tuple(groups), tuple(excluded), cost=cost, bad=bad)
@@ -168,7 +227,7 @@ def fault_of_reply(reply: Message | str, request: TrainRequest, max_norm: float)
         case str():
             return reply
         case Refusal(reason=reason):
-            return f"refused: {reason.value}"
+            return f"{REFUSED}: {reason.value}"
         case TrainReply():
             named = (reply.plan_digest, reply.round, reply.attempt, reply.model_digest)
             if named != (request.plan_digest, request.round, request.attempt, request.model_digest):

@@ -19,7 +19,6 @@ from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg import server as protocol
-from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import (
     MESSAGES,
     Advertisement,
@@ -37,7 +36,19 @@ from testudo_common.secagg.quantize import Opened, decode
 from testudo_common.secagg.terms import Member, Terms
 from testudo_common.secure_terms import attempt_of, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest, encode
-from testudo_server.exchange import NO_REPLY, Collected, ExchangeCost, GroupMean, GroupRecord, Transport
+from testudo_server.exchange import (
+    NO_LOG,
+    NO_REPLY,
+    NOT_ENROLLED,
+    NOT_OPENED,
+    REFUSED,
+    Collected,
+    ExchangeCost,
+    GroupMean,
+    GroupRecord,
+    RoundLog,
+    Transport,
+)
 
 T = TypeVar("T")
 CHEATING = frozenset({Breach.RANGE, Breach.NORM, Breach.SHARE})
@@ -66,6 +77,7 @@ class _Talk:
 
     transport: Transport
     request: TrainRequest
+    log: RoundLog
     deadline_seconds: float
     silent: dict[str, str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
@@ -82,8 +94,8 @@ class _Talk:
         """Send each client its message; the answers that are of the expected kind."""
         return {client: message for client, message, _ in self.stream(messages, expected)}
 
-    def stream(self, messages: Mapping[str, ToClient], expected: type[T]) -> Iterator[tuple[str, T, Words | None]]:
-        """The same, one by one as they arrive, each with the vector beside it."""
+    def stream(self, messages: Mapping[str, ToClient], expected: type[T]) -> Iterator[tuple[str, T, SecureMessage]]:
+        """The same, one by one as they arrive, each with what carried it."""
         carried: dict[int, SecureMessage] = {}
         for message in messages.values():  # the same message to many is encoded once
             if id(message) not in carried:
@@ -98,7 +110,7 @@ class _Talk:
 
     def _ask(
         self, requests: Mapping[str, Message], expected: type[T], deadline_seconds: float
-    ) -> Iterator[tuple[str, T, Words | None]]:
+    ) -> Iterator[tuple[str, T, SecureMessage]]:
         sizes = {id(request): encode(request).size_bytes for request in requests.values()}
         self.bytes_down += sum(sizes[id(request)] for request in requests.values())
         waiting = set(requests)
@@ -117,14 +129,15 @@ class _Talk:
                 if isinstance(reply, Refusal) and reply.reason is RefusalReason.PROTOCOL_BROKEN:
                     self.broken.add(client)
                 continue
-            yield client, message, reply.masked if isinstance(reply, SecureMessage) else None
+            assert isinstance(reply, SecureMessage)
+            yield client, message, reply
         for client in waiting:
             self.silent[client] = NO_REPLY
 
     def _fault_of(self, reply: Message) -> str | None:
         match reply:
             case Refusal(reason=reason):
-                return f"refused: {reason.value}"
+                return f"{REFUSED}: {reason.value}"
             case SecureMessage(plan_digest=plan, round=number, attempt=attempt):
                 if (plan, number, attempt) != (self.request.plan_digest, self.request.round, self.request.attempt):
                     return "answered another request"
@@ -160,10 +173,10 @@ class SecureExchange:
         self._cpu_seconds = 0.0
         self.max_attempts = plan.secure_aggregation.max_attempts
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         """See :class:`testudo_server.exchange.Exchange`."""
         self._cpu_seconds = 0.0
-        talk = _Talk(self._transport, request, self._plan.secure_aggregation.step_deadline_seconds)
+        talk = _Talk(self._transport, request, log, self._plan.secure_aggregation.step_deadline_seconds)
         terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
         groups: list[_Group] = []
         trouble: ProtocolError | None = None
@@ -184,7 +197,7 @@ class SecureExchange:
             ProtocolError: Too few are there, or too many left once the groups could be known.
         """
         known = tuple(client for client in cohort if client in self._roster.members)
-        talk.silent.update({client: "not on the roster" for client in cohort if client not in known})
+        talk.silent.update({client: NOT_ENROLLED for client in cohort if client not in known})
         commitments = talk.train(known, self._plan.rounds.deadline_seconds)
         with self._timed():
             state, listed = protocol.begin(terms, commitments)
@@ -199,6 +212,7 @@ class SecureExchange:
             raise
         talk.set_aside(faults)
         groups = [_Group(sharing.members, sharing) for sharing in drawn]
+        talk.log.groups_drawn(protocol.coin_of(terms, state, directory), tuple(group.names for group in groups))
         return groups, talk.step({name: directory for group in groups for name in group.names}, SharedKeys)
 
     def _mask(
@@ -220,12 +234,16 @@ class SecureExchange:
             survivors.update({group.names[position]: message for position in message.survivors})
 
         self._advance(groups, share)
-        for client, _, vector in talk.stream(deliveries, MaskedInput):
+        for client, _, reply in talk.stream(deliveries, MaskedInput):
+            if unsigned := talk.log.received(client, reply.statement):
+                talk.silent[client] = unsigned
+                continue
             try:
                 with self._timed():
-                    group_of[client].state = protocol.accept(group_of[client].state, client, vector)
+                    group_of[client].state = protocol.accept(group_of[client].state, client, reply.masked)
             except PeerError as fault:
                 talk.set_aside([fault])
+        talk.log.all_received()
         self._advance(groups, close)
         return survivors
 
@@ -283,7 +301,7 @@ class SecureExchange:
                 sorted((_mean_of(group) for group in opened), key=lambda mean: mean.members),
             ),
             excluded=tuple(
-                (client, talk.silent.get(client) or f"its group was not opened: {reasons.get(client, general)}")
+                (client, talk.silent.get(client) or f"{NOT_OPENED}: {reasons.get(client, general)}")
                 for client in cohort
                 if client not in summed
             ),

@@ -26,6 +26,27 @@ _FORMAT = "testudo-server-1"
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedRound:
+    """A round in the audit log.
+
+    Attributes:
+        opened: Index of the entry that opened the attempt that closed.
+        closed: Index of the entry that closed the round.
+        cosigners: Owners that had cosigned the checkpoint when training began.
+        bytes_down: Payload bytes of the log's own messages sent since the round before.
+        bytes_up: Payload bytes of their answers.
+        cpu_seconds: Of the log at the server, since the round before.
+    """
+
+    opened: int
+    closed: int
+    cosigners: int
+    bytes_down: int
+    bytes_up: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One finished round; nothing of a single client beyond its name and why it was set aside.
 
@@ -53,6 +74,7 @@ class RoundRecord:
             their number, which is no metric. Empty where the sums are exact.
         withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported: too few
             examples, or mostly noise.
+        log: Where the round is in the audit log, and what that cost; None where the plan has none.
     """
 
     round: int
@@ -74,6 +96,7 @@ class RoundRecord:
     clip: float | None = None
     metric_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     withheld: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    log: LoggedRound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +126,17 @@ class RunStore:
     Args:
         folder: Made if missing.
         durable: Whether to wait until the disk has each round.
+
+    Attributes:
+        folder: As given.
+        durable: As given.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._checkpoint = folder / "checkpoint.safetensors"
         self._rounds = folder / "rounds.jsonl"
         self._attempts = folder / "attempt.json"
-        self._durable = durable
+        self.folder, self.durable = folder, durable
 
     @property
     def exists(self) -> bool:
@@ -125,7 +152,7 @@ class RunStore:
         else:
             with self._rounds.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
-                if self._durable:
+                if self.durable:
                     file.flush()
                     os.fsync(file.fileno())  # the disk must not have the checkpoint without the line
         metadata = {
@@ -140,7 +167,7 @@ class RunStore:
             "first": state.outer.first,
             "second": state.outer.second,
         }
-        write_atomically(self._checkpoint, save(arrays, metadata), durable=self._durable)
+        write_atomically(self._checkpoint, save(arrays, metadata), durable=self.durable)
 
     def load(self, plan_digest: str) -> RunState:
         """The state to go on from.
@@ -193,7 +220,7 @@ class RunStore:
                 "the number of the last attempt is damaged", where=str(self._attempts), remedy="restore it from a copy"
             ) from error
         content = json.dumps({"round": round_number, "attempt": attempt}).encode()
-        write_atomically(self._attempts, content, durable=self._durable)
+        write_atomically(self._attempts, content, durable=self.durable)
         return attempt
 
     def records(self) -> tuple[RoundRecord, ...]:
@@ -207,7 +234,7 @@ class RunStore:
         if not self._rounds.exists():
             return
         lines = self._rounds.read_text(encoding="utf-8").splitlines()
-        write_atomically(self._rounds, "".join(f"{line}\n" for line in lines[:last]).encode(), durable=self._durable)
+        write_atomically(self._rounds, "".join(f"{line}\n" for line in lines[:last]).encode(), durable=self.durable)
 
 
 def _record(line: str) -> RoundRecord:
@@ -229,4 +256,6 @@ def _record(line: str) -> RoundRecord:
         )
         for group in fields["groups"]
     )
+    logged = fields.get("log")
+    fields["log"] = None if logged is None else LoggedRound(**logged)
     return RoundRecord(**fields)

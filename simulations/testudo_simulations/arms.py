@@ -11,7 +11,7 @@ import numpy as np
 
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.sections import RobustAggregationPlan
+from testudo_common.plan.sections import AuditPlan, RobustAggregationPlan
 from testudo_common.vectors import Vector
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.evaluation import Evaluator, Splits, in_target_unit
@@ -73,8 +73,8 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
     """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
 
     Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here;
-    without secure aggregation, which would change its sums by rounding alone, and without a robust rule. Where sums
-    carry noise for whole clients, they do here too.
+    without secure aggregation, which would change its sums by rounding alone, without a robust rule, and without an
+    audit log, which changes no number. Where sums carry noise for whole clients, they do here too.
     """
     plan = federation.plan
     outer = plan.outer.model_copy(update={"optimizer": "sgd", "step_size": 1.0, "anneal": False})
@@ -86,6 +86,7 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
         "secure_aggregation": in_clear,
         "robust_aggregation": RobustAggregationPlan(),
         "evaluation": quiet,
+        "audit": AuditPlan(mode="none"),
     }
     averaging = FederationPlan.model_validate({**dict(plan), **changed_sections})
     changed = replace(federation, plan=averaging)

@@ -227,6 +227,31 @@ def frontier(
     run_frontier(wish, out, as_json=as_json)
 
 
+@app.command("split-views", epilog="Example: testudo-simulate split-views --witnesses 10 --quorum 7 --colluders 2")
+def split_views(
+    witnesses: Annotated[int, typer.Option(min=1, max=1000, help="Clients that cosign the audit log.")] = 10,
+    quorum: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many have to cosign; default: more than two thirds.", show_default=False),
+    ] = None,
+    colluders: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Witnesses that sign both histories; default: as many as are found out.", show_default=False
+        ),
+    ] = None,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the rounds that a witness is absent in.")
+    ] = 0.1,
+    window: Annotated[int, typer.Option(min=1, max=100, help="Rounds for which a cosignature counts.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Split the clients between two histories of the audit log, and show how many colluders it takes to get away."""
+    from testudo_simulations.split_views_command import SplitRequest, run_split_views
+
+    run_split_views(SplitRequest(witnesses, quorum, colluders, dropout, window), as_json=as_json)
+
+
 def _listed(values: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
 

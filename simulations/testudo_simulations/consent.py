@@ -34,14 +34,18 @@ class SimulatedConsent:
         return self._ceilings
 
 
-def simulated_gate(plan: FederationPlan, client: str, folder: Path | None) -> Gate:
+def simulated_ledger(folder: Path | None) -> Ledger:
+    """The ledger of one simulated client, in its folder, without waiting for the disk; None: in memory."""
+    return Ledger(None if folder is None else folder / Path(LEDGER_FILE).name, durable=False)
+
+
+def simulated_gate(plan: FederationPlan, client: str, ledger: Ledger) -> Gate:
     """The gate of one simulated client.
 
     Args:
         plan: Complete.
         client: Its id, which also names its data: they never change.
-        folder: Holds its ledger, without waiting for the disk; None: in memory.
+        ledger: Its own.
     """
-    ledger = Ledger(None if folder is None else folder / Path(LEDGER_FILE).name, durable=False)
     fingerprint = hashlib.sha256(client.encode()).hexdigest()
     return Gate(plan, ledger, SimulatedConsent(plan), fingerprint)

@@ -1,4 +1,4 @@
-"""The keys of a simulated federation: every client's, and the roster, from one secret. For simulations only.
+"""The keys of a simulated federation: every client's, its log's, and the roster, from one secret. For simulations only.
 
 All clients of a simulation live on one machine and trust it. Real owners make their own keys and keep them.
 """
@@ -10,16 +10,21 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from testudo_client.membership import Membership
 from testudo_common.files import write_atomically
 from testudo_common.key_files import public_hex
 from testudo_common.roster import Roster, sign_roster
 from testudo_common.secagg.primitives import SECRET_BYTES, derive, random_secret
-from testudo_server.roster import FEDERATION_PUBLIC, ROSTER
-from testudo_simulations.federations.base import Federation
+from testudo_server.roster import FEDERATION_PUBLIC, LOG_KEY, ROSTER, ServerKeys, log_key_of
+
+if TYPE_CHECKING:
+    from testudo_common.plan import FederationPlan
+    from testudo_simulations.federations.base import Federation
 
 _KEPT_IN = "simulation.key"
 
@@ -33,13 +38,23 @@ class SimulatedKeys:
         secret: 32 bytes.
 
     Attributes:
-        roster: Of all clients.
+        roster: Of all clients, and the log.
+        log_key: Signs the log's checkpoints.
+        server_keys: What the server has of them.
     """
 
     def __init__(self, federation: str, clients: Iterable[str], secret: bytes) -> None:
         self._secret = secret
         members = {client: self._key_of(client).public_key().public_bytes_raw() for client in sorted(clients)}
-        self.roster = Roster(federation, members)
+        self.log_key = self._key("simulated log")
+        self.roster = Roster(federation, members, log_key_of(self.log_key))
+        federation_key = self._federation_key()
+        self.server_keys = ServerKeys(
+            self.roster,
+            sign_roster(self.roster, federation_key),
+            self.log_key,
+            federation_key.public_key().public_bytes_raw(),
+        )
 
     @classmethod
     def of(cls, federation: Federation, folder: Path | None) -> SimulatedKeys:
@@ -47,27 +62,41 @@ class SimulatedKeys:
 
         Args:
             federation: With a complete plan.
-            folder: Keeps the secret, so that a run can be resumed and other processes find it, and the roster, where
-                a server looks for it; None: a new secret that nobody else has.
+            folder: Keeps the secret, so that a run can be resumed and other processes find it, and roster and log key
+                where a server looks for them; None: a new secret that nobody else has.
         """
         if folder is None:
             return cls(federation.plan.name, federation.training, random_secret())
         keys = cls(federation.plan.name, federation.training, _kept_secret(folder / _KEPT_IN))
-        if not (folder / ROSTER).exists():  # whoever writes it writes the same
-            key = keys._federation_key()
-            write_atomically(folder / FEDERATION_PUBLIC, f"{public_hex(key)}\n".encode(), durable=False)
-            write_atomically(folder / ROSTER, sign_roster(keys.roster, key), durable=False)
+        if not (folder / ROSTER).exists():  # whoever writes them writes the same
+            keys.write(folder)
         return keys
+
+    def write(self, folder: Path) -> None:
+        """What a server looks for in the folder of a federation, but for the federation's private key."""
+        pem = self.log_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_atomically(folder / LOG_KEY, pem, durable=False)
+        public = public_hex(self._federation_key())
+        write_atomically(folder / FEDERATION_PUBLIC, f"{public}\n".encode(), durable=False)
+        write_atomically(folder / ROSTER, self.server_keys.signed_roster, durable=False)
 
     def membership_of(self, client: str) -> Membership:
         """One client's key, with the roster."""
-        return Membership(self._key_of(client), self.roster)
+        return Membership(self._key_of(client), self.roster, self.server_keys.federation_key)
 
     def _key_of(self, client: str) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated client", client.encode()))
+        return self._key("simulated client", client.encode())
 
     def _federation_key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, "simulated federation"))
+        return self._key("simulated federation")
+
+    def _key(self, label: str, *context: bytes) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(derive(self._secret, label, *context))
+
+
+def needs_keys(plan: FederationPlan) -> bool:
+    """Whether a plan's clients sign anything."""
+    return plan.secure or plan.audited
 
 
 def _kept_secret(path: Path) -> bytes:

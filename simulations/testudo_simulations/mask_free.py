@@ -29,7 +29,18 @@ from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import attempt_of, terms_of
 from testudo_common.wire import Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest
 from testudo_common.wire import encode as encode_message
-from testudo_server.exchange import NO_REPLY, Collected, ExchangeCost, GroupMean, GroupRecord, Transport
+from testudo_server.exchange import (
+    NO_LOG,
+    NO_REPLY,
+    NOT_OPENED,
+    REFUSED,
+    Collected,
+    ExchangeCost,
+    GroupMean,
+    GroupRecord,
+    RoundLog,
+    Transport,
+)
 
 
 class MaskFreeParticipant(Participant):
@@ -48,7 +59,7 @@ class MaskFreeParticipant(Participant):
         self._gate.charge_sum(request.round, request.attempt)
         _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
         body = MESSAGES.encode(MaskedInput())
-        return SecureMessage(self.plan_digest, request.round, request.attempt, body, vector)
+        return self._with_statement(SecureMessage(self.plan_digest, request.round, request.attempt, body, vector))
 
 
 _NO_ROSTER = Roster("simulation", {})
@@ -60,14 +71,16 @@ def _smallest_group(plan: FederationPlan) -> int:
     return cohort // max(1, cohort // plan.secure_aggregation.group_size)
 
 
-def draw_groups(terms: Terms, nonces: Mapping[str, bytes], present: set[str]) -> tuple[tuple[str, ...], ...]:
-    """The groups that the protocol draws when all in ``nonces`` commit and those in ``present`` reveal theirs."""
+def draw_groups(
+    terms: Terms, nonces: Mapping[str, bytes], present: set[str]
+) -> tuple[bytes, tuple[tuple[str, ...], ...]]:
+    """The coin, and the groups that it draws, when all in ``nonces`` commit and those in ``present`` reveal theirs."""
     entries = tuple(
         CommitmentEntry(client, commitment_to(nonces[client], terms.round_context, client)) for client in sorted(nonces)
     )
     revealed = [(client, nonces[client]) for client in sorted(present)]
     coin = draw_coin(terms.round_context, commitments_digest(entries), revealed)
-    return partition(coin, [client for client, _ in revealed], terms.parameters.group_size)
+    return coin, partition(coin, [client for client, _ in revealed], terms.parameters.group_size)
 
 
 class MaskFreeExchange:
@@ -89,10 +102,10 @@ class MaskFreeExchange:
         self._nonce = nonce
         self.max_attempts = plan.secure_aggregation.max_attempts
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         """See :class:`testudo_server.exchange.Exchange`. Who does not answer has dropped out before masking."""
         terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
-        groups = draw_groups(terms, {client: self._nonce() for client in cohort}, set(cohort))
+        coin, groups = draw_groups(terms, {client: self._nonce() for client in cohort}, set(cohort))
         group_of = {client: index for index, group in enumerate(groups) for client in group}
         totals: dict[int, Words] = {}
         survivors: dict[int, list[str]] = {index: [] for index in range(len(groups))}
@@ -101,9 +114,12 @@ class MaskFreeExchange:
         requests = dict.fromkeys(cohort, request)
         for client, reply in self._transport.deliver(requests, deadline_seconds=self._plan.rounds.deadline_seconds):
             if not isinstance(reply, SecureMessage) or reply.masked is None:
-                silent[client] = f"refused: {reply.reason.value}" if isinstance(reply, Refusal) else str(reply)
+                silent[client] = f"{REFUSED}: {reply.reason.value}" if isinstance(reply, Refusal) else str(reply)
                 continue
             bytes_up += encode_message(reply).size_bytes
+            if unsigned := log.received(client, reply.statement):
+                silent[client] = unsigned
+                continue
             started = time.process_time()
             group = group_of[client]
             if group in totals:
@@ -113,6 +129,8 @@ class MaskFreeExchange:
             survivors[group].append(client)
             del silent[client]
             cpu += time.process_time() - started
+        log.groups_drawn(coin, groups)  # after the replies, since nobody here waits for its group to mask
+        log.all_received()
         started = time.process_time()
         share = terms.parameters.noise_share(_smallest_group(self._plan))
         found = [_open(terms, share, group, totals.get(i), sorted(survivors[i])) for i, group in enumerate(groups)]
@@ -123,9 +141,7 @@ class MaskFreeExchange:
         summed = {client for mean, _ in opened for client in mean.members}
         return Collected(
             groups=tuple(sorted((mean for mean, _ in opened), key=lambda mean: mean.members)),
-            excluded=tuple(
-                (client, silent.get(client, "its group was not opened")) for client in cohort if client not in summed
-            ),
+            excluded=tuple((client, silent.get(client, NOT_OPENED)) for client in cohort if client not in summed),
             records=tuple(record for _, _, record in found),
             counts=sum((counts for _, counts in opened), np.zeros(len(terms.parameters.layout.count_bounds), np.int64)),
             cost=cost,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from flwr.app import Context
 
+from testudo_client.ledger import Ledger
 from testudo_client.meta_update import MechanismFactory, os_mechanism
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
@@ -24,11 +25,12 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
-from testudo_simulations.consent import simulated_gate
+from testudo_simulations.consent import simulated_gate, simulated_ledger
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.mask_free import MaskFreeParticipant
+from testudo_simulations.witnesses import SimulatedWitness, recalled_from
 
 
 def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
@@ -48,9 +50,11 @@ class Owners:
     Args:
         federation: Its training clients, in order of their ids, are the partitions.
         state: Folder of what each client remembers, or None for memory only.
-        keys: The clients' keys and roster; None under a plan without secure aggregation, or for no masks.
+        keys: The clients' keys and roster; None under a plan with neither secure aggregation nor a log.
         masks: False for participants that do not mask: see mask_free.py.
         adversary: Answers for the poisoned clients among them; None: all are honest.
+        mirrors: Whether each client's mirror of the log is a file beside its state; otherwise it is in memory.
+        logged: File of the server's log, from which clients without mirrors recall what they signed before a restart.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class Owners:
         *,
         masks: bool = True,
         adversary: Adversary | None = None,
+        mirrors: bool = False,
+        logged: Path | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self._plan = federation.plan
@@ -69,6 +75,9 @@ class Owners:
         self._state = state
         self._keys = keys
         self._masks = masks
+        self._mirrors = mirrors
+        self._recalled = {} if logged is None or mirrors else recalled_from(logged)
+        self._witnesses: list[SimulatedWitness] = []
         self._learner = Learner(federation.plan)
         self._participants: dict[int, Participant] = {}
         self._mechanism = _mechanism_of(federation.plan)
@@ -102,17 +111,28 @@ class Owners:
     def _make(self, partition: int) -> Participant:
         client = self._clients[partition]
         folder = None if self._state is None else self._state / f"{partition:05d}"
+        ledger = simulated_ledger(folder)
         return self._kind_of(client)(
             client,
             self._plan,
             self._federation.training[client],
             ClientStore(folder, durable=False),
-            simulated_gate(self._plan, client, folder),
+            simulated_gate(self._plan, client, ledger),
             self._learner,
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,
             split_key=derive(client.encode(), "simulated split"),
+            witness=self._witness_of(client, ledger, folder if self._mirrors else None),
         )
+
+    def _witness_of(self, client: str, ledger: Ledger, folder: Path | None) -> SimulatedWitness | None:
+        if not self._plan.audited:
+            return None
+        assert self._keys is not None, "a log is of a federation with keys"
+        membership, recalled = self._keys.membership_of(client), self._recalled.get(client)
+        witness = SimulatedWitness(client, self._plan, membership, ledger, folder, recalled)
+        self._witnesses.append(witness)
+        return witness
 
     def _kind_of(self, client: str) -> Callable[..., Participant]:
         if self._adversary is None or client not in self._adversary.poisoned:
@@ -123,6 +143,11 @@ class Owners:
     def secure_cpu_seconds(self) -> float:
         """CPU seconds that all participants of this process spent on secure aggregation so far."""
         return sum(participant.secure_cpu_seconds for participant in self._participants.values())
+
+    @property
+    def audit_cpu_seconds(self) -> float:
+        """CPU seconds that all participants of this process spent on the audit log so far."""
+        return sum(witness.cpu_seconds for witness in self._witnesses)
 
 
 def _mechanism_of(plan: FederationPlan) -> MechanismFactory:
@@ -153,8 +178,8 @@ class OwnersByFile:
 @lru_cache(maxsize=2)
 def _owners_of(files: OwnersByFile) -> Owners:
     federation = load_federation(load_plan(Path(files.plan)), Path(files.data) if files.data else None)
-    keys = SimulatedKeys.of(federation, Path(files.keys)) if federation.plan.secure else None
-    return Owners(federation, Path(files.state), keys)
+    keys = SimulatedKeys.of(federation, Path(files.keys)) if needs_keys(federation.plan) else None
+    return Owners(federation, Path(files.state), keys, mirrors=True)
 
 
 def participant_of_partition(context: Context) -> Participant:

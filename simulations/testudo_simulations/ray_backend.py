@@ -17,7 +17,7 @@ from testudo_server.app import build_server_app, run_federation
 from testudo_server.coordinator import OnRound
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.owners import OwnersByFile
 
 
@@ -52,7 +52,7 @@ def federate_on_ray(
         str((out / "clients").resolve()),
         str((out / "keys").resolve()),
     )
-    keys = SimulatedKeys.of(federation, out / "keys") if federation.plan.secure else None
+    keys = SimulatedKeys.of(federation, out / "keys") if needs_keys(federation.plan) else None
     final: list[RunState] = []
 
     def serve(grid: Grid, _context: Context) -> None:
@@ -63,7 +63,7 @@ def federate_on_ray(
                 federation.plan,
                 store,
                 clients=clients,
-                roster=None if keys is None else lambda: keys.roster,
+                keys=None if keys is None else lambda: keys.server_keys,
                 resume=resume,
                 on_round=on_round,
             )

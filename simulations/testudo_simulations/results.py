@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 
 
 class Result(BaseModel):
@@ -165,6 +165,74 @@ class RobustSummary(Result):
     outvoted: list[str]
 
 
+class KeptReceipt(Result):
+    """What one client keeps of one of its updates.
+
+    Attributes:
+        round: The round it was for.
+        index: Of its entry in the log, from 0.
+        cosigners: Witnesses under the checkpoint that covers it.
+        verified: Whether the receipt holds: signatures, quorum and inclusion.
+        file: Where it lies in the run's folder.
+    """
+
+    round: int
+    index: int
+    cosigners: int
+    verified: bool
+    file: str
+
+
+class AuditSummary(Result):
+    """What the audit log of a run holds, read from the log itself.
+
+    Attributes:
+        origin: Which log.
+        entries: How many it has.
+        rounds: Closed ones.
+        root: Of the Merkle tree over all entries, base64 as in a checkpoint.
+        federation_key: Whose signature makes the roster, hex.
+        witnesses: Clients that may cosign.
+        quorum: k, how many have to.
+        window: Rounds for which a cosignature counts.
+        cosigners: One a closed round: witnesses under the checkpoint that its clients trained on.
+        epsilon: At the unit of an example, by RDP as the log states it; None: no such account, or no bound.
+        client_epsilon: The same at the unit of a client.
+        incidents: Index, kind and words of each.
+        client: Who was asked most often; the receipts are its own.
+        receipts: Of each of its updates.
+        verified: Whether a replay of the whole log found nothing wrong.
+        checks: What the replay looked at, or the first thing that it found wrong; a line each.
+        log_bytes: Of the exported log.
+        bytes_down: Of log updates to clients, over all rounds.
+        bytes_up: Of what they answered.
+        client_cpu_seconds: A client and round, mean; None where it was not measured.
+        server_cpu_seconds: A round, mean.
+    """
+
+    origin: str
+    entries: int
+    rounds: int
+    root: str
+    federation_key: str
+    witnesses: int
+    quorum: int
+    window: int
+    cosigners: list[int]
+    epsilon: float | None
+    client_epsilon: float | None
+    incidents: list[tuple[int, str, str]]
+    client: str
+    receipts: list[KeptReceipt]
+    verified: bool
+    checks: list[str]
+    log_bytes: int
+    bytes_down: int
+    bytes_up: int
+    client_cpu_seconds: float | None
+    server_cpu_seconds: float | None
+
+
 class Cost(Result):
     """What a run took.
 
@@ -196,6 +264,7 @@ class RunResult(Result):
         federation: Where the data comes from, one line.
         excluded_clients: (client, reason) of clients left out of the federation.
         statement: The privacy statement: see testudo_common.privacy.statement.
+        audit: Of the audit log; None where the plan has none.
     """
 
     name: str
@@ -216,6 +285,7 @@ class RunResult(Result):
     statement: dict[str, object]
     secure: SecureSummary
     robust: RobustSummary
+    audit: AuditSummary | None
     rounds: list[RoundRecord]
     curve: list[CurvePoint]
     arms: list[Arm]
@@ -225,7 +295,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[4] = FORMAT_VERSION
+    version: Literal[5] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]

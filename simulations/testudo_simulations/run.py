@@ -25,6 +25,7 @@ from testudo_server.robust import outvoted
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.accounts import Busiest, privacy_summary, run_statement
 from testudo_simulations.arms import OnProgress, comparison_arms, our_arms
+from testudo_simulations.audit_summary import audit_summary
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -98,7 +99,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         on_progress("federated rounds", state.round, plan.rounds.count)
 
     before_training = time.process_time()
-    state, client_cpu_seconds = _federate(request, federation, store, on_round)
+    state, client_cpu = _federate(request, federation, store, on_round)
     training_cpu_seconds = time.process_time() - before_training
     arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
@@ -122,10 +123,9 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
         privacy=privacy_summary(plan, busiest),
         statement=run_statement(plan, busiest),
-        secure=secure_summary(
-            plan, records, len(state.model), client_cpu_seconds, masks=request.backend != "mask-free"
-        ),
+        secure=secure_summary(plan, records, len(state.model), client_cpu.secure, masks=request.backend != "mask-free"),
         robust=_robust_summary(plan, records),
+        audit=audit_summary(plan, request.out, records, client_cpu.audit) if plan.audited else None,
         rounds=[_round_result(record) for record in records],
         curve=curve,
         arms=arms,
@@ -142,10 +142,17 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _ClientCpu:
+    """CPU seconds of all clients together, where they were in this process from the first round on."""
+
+    secure: float | None = None
+    audit: float | None = None
+
+
 def _federate(
     request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound
-) -> tuple[RunState, float | None]:
-    """The final state, and CPU seconds of secure aggregation at all clients where they were in this process."""
+) -> tuple[RunState, _ClientCpu]:
     resume = request.resume and store.exists
     if request.backend != "ray":
         run = federate_in_process(
@@ -156,10 +163,12 @@ def _federate(
             on_round=on_round,
             masks=request.backend == "inline",
         )
-        return run.state, None if resume else run.secure_client_cpu_seconds
+        measured = _ClientCpu(run.secure_client_cpu_seconds, run.audit_client_cpu_seconds)
+        return run.state, _ClientCpu() if resume else measured
     from testudo_simulations.ray_backend import federate_on_ray
 
-    return federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round), None
+    state = federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
+    return state, _ClientCpu()
 
 
 def _open(request: RunRequest, plan: FederationPlan) -> RunStore:

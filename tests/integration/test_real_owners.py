@@ -19,7 +19,7 @@ from testudo_client.participant import Participant
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
 from testudo_server.app import run_federation
-from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit, roster_in
+from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit, keys_in
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.grid import InProcessGrid
 
@@ -84,9 +84,7 @@ def test_from_init_to_statement(tmp_path: Path, plan: FederationPlan, owners: di
 
     grid = InProcessGrid(build_client_app(participant_of), len(SHOPS))
     store = RunStore(tmp_path / "run", durable=False)
-    run_federation(
-        grid, plan, store, clients=len(SHOPS), roster=lambda: roster_in(tmp_path / "server"), on_round=on_round
-    )
+    run_federation(grid, plan, store, clients=len(SHOPS), keys=lambda: keys_in(tmp_path / "server"), on_round=on_round)
 
     records = store.records()
     assert [dict(record.excluded) for record in records] == [

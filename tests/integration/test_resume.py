@@ -154,7 +154,7 @@ def _federate(federation: Federation, folder: Path, *, messages: int | None = No
     app = build_client_app(Owners(federation, folder / "clients", keys))
     grid = DyingGrid(app, clients, None if messages is None else clients + messages)  # the first ask for names
     store = RunStore(folder, durable=False)
-    return run_federation(grid, federation.plan, store, clients=clients, roster=lambda: keys.roster, resume=resume)
+    return run_federation(grid, federation.plan, store, clients=clients, keys=lambda: keys.server_keys, resume=resume)
 
 
 def _killed_and_resumed(federation: Federation, folder: Path, *, finished: int, step: int, clients: int) -> RunState:

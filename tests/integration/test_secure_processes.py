@@ -20,7 +20,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan, parse_plan
 from testudo_common.vectors import Vector
 from testudo_server.app import run_federation
-from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit, roster_in
+from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit, keys_in
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.scenarios import find_plan
@@ -114,7 +114,7 @@ def test_every_round_closes_though_a_client_is_killed_in_each(
         grid.revive()
 
     store = RunStore(tmp_path / "run", durable=False)
-    run_federation(grid, plan, store, roster=lambda: roster_in(server), on_round=on_round)
+    run_federation(grid, plan, store, keys=lambda: keys_in(server), on_round=on_round)
 
     assert [kill for kill, _ in grid.killed] == list(KILLS)
     assert len({pid for _, pid in grid.killed}) == len(KILLS)

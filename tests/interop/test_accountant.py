@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import dp_accounting
 import numpy as np
@@ -16,6 +19,7 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import testudo_common
 from helpers import make_plan
 from testudo_common.errors import PrivacyError
 from testudo_common.privacy.accountant import (
@@ -310,3 +314,37 @@ def test_target_needs_the_number_of_participations() -> None:
 def test_participations(rounds: int, cohort: int, clients: int, expected: int) -> None:
     plan = make_plan(f"rounds.count={rounds}", f"rounds.cohort_size={cohort}")
     assert participations_for(plan, clients) == expected
+
+
+WITHOUT_TORCH = """
+import sys
+sys.path[:0] = {paths}
+from testudo_common.privacy.accountant import epsilon_of
+from testudo_common.privacy.events import SampledGaussian
+for events in {histories}:
+    print(repr(epsilon_of([SampledGaussian(*event) for event in events], {delta}, "rdp")))
+print("loaded:", *sorted({{"torch", "opacus", "flwr"}} & set(sys.modules)))
+"""
+
+
+def test_rdp_needs_no_torch_and_is_still_opacus(tmp_path: Path) -> None:
+    """In a new interpreter: the figures are to the last bit those of the package that is imported here, and the
+    oracle's to its accuracy."""
+    from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
+
+    histories = [[(e.noise_multiplier, e.sample_rate, e.steps) for e in events] for events in HISTORIES.values()]
+    paths = [str(Path(testudo_common.__file__).resolve().parents[1])]
+    probe = WITHOUT_TORCH.format(paths=paths, histories=histories, delta=DELTA)
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stderr
+    *printed, loaded = ran.stdout.splitlines()
+    assert loaded == "loaded:"
+    assert len(printed) == len(HISTORIES)
+    for text, events in zip(printed, HISTORIES.values(), strict=True):
+        total = sum(
+            e.steps
+            * np.asarray(compute_rdp(q=e.sample_rate, noise_multiplier=e.noise_multiplier, steps=1, orders=_ORDERS))
+            for e in events
+        )
+        assert float(text) == float(get_privacy_spent(orders=_ORDERS, rdp=total, delta=DELTA)[0])
+        assert float(text) == pytest.approx(oracle(events, "rdp"), rel=0.01)

@@ -39,6 +39,9 @@ WITHIN_AND_NOT: dict[str, tuple[Any, ...]] = {
     "secure_aggregation.corruption": (0.1, 0.2, 0.05),
     "secure_aggregation.max_attempts": (5, 4, 6),
     "secure_aggregation.max_left_out": (0.0, 0.1),
+    "audit.mode": ('"log"', '"none"'),
+    "audit.window": (1, 2),
+    "audit.quorum": ("none", 3, 2),
     "model.name": ("linear", "mlp"),
     "model.hidden": ("[2]", "[3]"),
 }
@@ -82,6 +85,9 @@ def owners_policies(draw: st.DrawFn) -> OwnerPolicy:
         f"model.max_bytes={draw(chosen(4000, 64, 32))}",
         f"metrics.statistics={statistics}",
         f"pins.bundle={bundle}",
+        f"audit.required={draw(chosen('true', 'false'))}",
+        f"audit.max_window={draw(chosen(1, 2))}",
+        f"audit.lower_quorum={draw(chosen('false', 'true'))}",
     )
 
 
@@ -151,6 +157,12 @@ def within_every_limit(policy: OwnerPolicy, plan: FederationPlan, here: Circumst
                 and (not private or (score_noise or 0) >= policy.metrics.min_noise_multiplier)
                 and plan.evaluation.min_cell >= policy.metrics.min_cell
             ),
+            plan.audit.mode == "log" or not policy.audit.required,
+            plan.audit.mode == "none"
+            or (
+                plan.audit.window <= policy.audit.max_window
+                and (policy.audit.lower_quorum or plan.audit.quorum != 2)  # of 3 witnesses: more than two thirds are 3
+            ),
             plan.model.name in policy.model.allowed,
             4 * numbers_of(plan) <= policy.model.max_bytes,
         ]
@@ -174,6 +186,13 @@ def test_the_oracle_says_both() -> None:
 @given(st.data())
 def test_a_stricter_policy_never_allows_more(data: st.DataObject) -> None:
     plan, here = data.draw(plans()), circumstances()
-    loose = ("privacy={none = true}", "aggregation.secure=false", "model.max_bytes=100000")
+    loose = (
+        "privacy={none = true}",
+        "aggregation.secure=false",
+        "model.max_bytes=100000",
+        "audit.required=false",
+        "audit.max_window=9",
+        "audit.lower_quorum=true",
+    )
     if check(make_policy(*loose), plan, here):
         assert check(make_policy(), plan, here)

@@ -19,7 +19,9 @@ from testudo_common.errors import WireError
 from testudo_common.wire import (
     MAX_CLIP,
     MAX_HEADER_BYTES,
+    MAX_STATEMENT_CHARACTERS,
     WIRE_VERSION,
+    LogUpdate,
     Message,
     Parts,
     Refusal,
@@ -27,6 +29,7 @@ from testudo_common.wire import (
     SecureMessage,
     TrainReply,
     TrainRequest,
+    Witnessed,
     decode,
     encode,
 )
@@ -37,11 +40,15 @@ vectors = arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32))
 clips = st.none() | st.floats(0, MAX_CLIP, exclude_min=True)
 masked_inputs = arrays(np.uint32, st.integers(0, 20))
 bodies = st.binary(max_size=50)
+statements = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 messages = st.one_of(
-    st.builds(TrainRequest, digests, numbers, numbers, digests, vectors, clips),
-    st.builds(TrainReply, digests, numbers, numbers, digests, vectors),
+    st.builds(TrainRequest, digests, numbers, numbers, digests, vectors, clips, bodies),
+    st.builds(TrainReply, digests, numbers, numbers, digests, vectors, statements),
     st.builds(Refusal, digests, numbers, numbers, st.sampled_from(RefusalReason)),
-    st.builds(SecureMessage, digests, numbers, numbers, bodies, st.none() | masked_inputs),
+    st.builds(SecureMessage, digests, numbers, numbers, bodies),
+    st.builds(SecureMessage, digests, numbers, numbers, bodies, masked_inputs, statements),
+    st.builds(LogUpdate, digests, numbers, numbers, numbers, bodies),
+    st.builds(Witnessed, digests, numbers, numbers, numbers, bodies),
 )
 
 PLAN, MODEL = "c2" * 32, "9f" * 32
@@ -52,6 +59,8 @@ WORDS = np.array([7, 2**32 - 1], dtype=np.uint32)
 BODY = b"a body \xff\x00"
 MASKED = SecureMessage(PLAN, 3, 0, BODY, WORDS)
 STEP = SecureMessage(PLAN, 3, 0, BODY)
+UPDATE = LogUpdate(PLAN, 3, 0, 17, BODY)
+WITNESSED = Witnessed(PLAN, 3, 0, 41, BODY)
 
 
 @given(messages)
@@ -73,20 +82,29 @@ def test_known_bytes() -> None:
     named = (MODEL.encode(), PLAN.encode())
     content = b'{"attempt":0,"clip":null,"model_digest":"%s","plan_digest":"%s","round":3}' % named
     parts = encode(REQUEST)
-    assert parts == Parts(b"\x02\x01" + len(content).to_bytes(4, "big") + content)
+    assert parts == Parts(b"\x03\x01" + len(content).to_bytes(4, "big") + content, b"")
     assert parts.vector is VECTOR
+    assert encode(replace(REQUEST, body=BODY)) == replace(parts, body=BODY)
     content = b'{"attempt":0,"clip":0.5,"model_digest":"%s","plan_digest":"%s","round":3}' % named
-    assert encode(replace(REQUEST, clip=0.5)).header == b"\x02\x01" + len(content).to_bytes(4, "big") + content
+    assert encode(replace(REQUEST, clip=0.5)).header == b"\x03\x01" + len(content).to_bytes(4, "big") + content
+    content = b'{"attempt":0,"model_digest":"%s","plan_digest":"%s","round":3,"statement":"{\\"a\\":1}"}' % named
+    parts = encode(TrainReply(PLAN, 3, 0, MODEL, VECTOR, '{"a":1}'))
+    assert parts == Parts(b"\x03\x02" + len(content).to_bytes(4, "big") + content)
+    assert parts.vector is VECTOR
     content = b'{"attempt":0,"plan_digest":"%s","reason":"privacy_spent","round":3}' % PLAN.encode()
     parts = encode(REFUSAL)
-    assert parts == Parts(b"\x02\x03" + len(content).to_bytes(4, "big") + content)
+    assert parts == Parts(b"\x03\x03" + len(content).to_bytes(4, "big") + content)
     assert parts.vector is None
-    content = b'{"attempt":0,"plan_digest":"%s","round":3}' % PLAN.encode()
+    content = b'{"attempt":0,"plan_digest":"%s","round":3,"statement":null}' % PLAN.encode()
     parts = encode(MASKED)
-    assert parts == Parts(b"\x02\x04" + len(content).to_bytes(4, "big") + content, BODY)
+    assert parts == Parts(b"\x03\x04" + len(content).to_bytes(4, "big") + content, BODY)
     assert parts.vector is WORDS
     assert encode(STEP) == parts
     assert encode(STEP).vector is None
+    content = b'{"attempt":0,"first":17,"plan_digest":"%s","round":3}' % PLAN.encode()
+    assert encode(UPDATE) == Parts(b"\x03\x05" + len(content).to_bytes(4, "big") + content, BODY)
+    content = b'{"attempt":0,"plan_digest":"%s","round":3,"size":41}' % PLAN.encode()
+    assert encode(WITNESSED) == Parts(b"\x03\x06" + len(content).to_bytes(4, "big") + content, BODY)
 
 
 def test_size_is_that_of_all_that_travels() -> None:
@@ -98,18 +116,22 @@ def test_size_is_that_of_all_that_travels() -> None:
 
 def test_kinds_have_numbers_of_their_own() -> None:
     reply = TrainReply(PLAN, 3, 0, MODEL, VECTOR)
-    assert [encode(message).header[1] for message in (REQUEST, reply, REFUSAL, STEP)] == [1, 2, 3, 4]
+    kinds = [REQUEST, reply, REFUSAL, STEP, UPDATE, WITNESSED]
+    assert [encode(message).header[1] for message in kinds] == [1, 2, 3, 4, 5, 6]
 
 
 def test_reasons_are_fixed() -> None:
     """A new reason is a new release of the wire: a receiver of this one would not understand it."""
-    assert WIRE_VERSION == 2
+    assert WIRE_VERSION == 3
     assert sorted(RefusalReason) == [
         "data_unusable",
         "internal",
         "ledger_unusable",
+        "log_not_trusted",
+        "no_quorum",
         "not_allowed",
         "not_approved",
+        "not_logged",
         "other_model",
         "other_plan",
         "privacy_spent",
@@ -130,6 +152,7 @@ def test_fields_are_fixed() -> None:
         "model_digest",
         "model",
         "clip",
+        "body",
     ]
     assert [field.name for field in fields(TrainReply)] == [
         "plan_digest",
@@ -137,9 +160,19 @@ def test_fields_are_fixed() -> None:
         "attempt",
         "model_digest",
         "update",
+        "statement",
     ]
     assert [field.name for field in fields(Refusal)] == ["plan_digest", "round", "attempt", "reason"]
-    assert [field.name for field in fields(SecureMessage)] == ["plan_digest", "round", "attempt", "body", "masked"]
+    assert [field.name for field in fields(SecureMessage)] == [
+        "plan_digest",
+        "round",
+        "attempt",
+        "body",
+        "masked",
+        "statement",
+    ]
+    assert [field.name for field in fields(LogUpdate)] == ["plan_digest", "round", "attempt", "first", "body"]
+    assert [field.name for field in fields(Witnessed)] == ["plan_digest", "round", "attempt", "size", "body"]
 
 
 def test_vectors_are_not_printed() -> None:
@@ -149,6 +182,8 @@ def test_vectors_are_not_printed() -> None:
 
 
 def test_neither_body_nor_masked_input_is_printed() -> None:
+    for message in (MASKED, replace(REQUEST, body=BODY), UPDATE, WITNESSED):
+        assert "a body" not in repr(message) + repr(encode(message))
     for shown in (repr(MASKED), repr(encode(MASKED))):
         assert "a body" not in shown
         assert "4294967295" not in shown
@@ -161,9 +196,11 @@ def header_of(content: Any, kind: int = 1, version: int = WIRE_VERSION) -> bytes
 
 
 CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL, "clip": None}
-REPLY_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL}
+REPLY_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "model_digest": MODEL, "statement": None}
 REFUSAL_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "reason": "privacy_spent"}
-STEP_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0}
+STEP_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "statement": None}
+UPDATE_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "first": 17}
+WITNESSED_CONTENT = {"plan_digest": PLAN, "round": 3, "attempt": 0, "size": 41}
 HEADER = header_of(CONTENT)
 
 
@@ -174,6 +211,8 @@ def test_header_of_makes_what_encode_makes() -> None:
     assert header_of(REPLY_CONTENT, 2) == encode(TrainReply(PLAN, 3, 0, MODEL, VECTOR)).header
     assert header_of(REFUSAL_CONTENT, 3) == encode(REFUSAL).header
     assert header_of(STEP_CONTENT, 4) == encode(STEP).header
+    assert header_of(UPDATE_CONTENT, 5) == encode(UPDATE).header
+    assert header_of(WITNESSED_CONTENT, 6) == encode(WITNESSED).header
 
 
 def with_body(body: bytes, kind: int = 1) -> bytes:
@@ -192,9 +231,10 @@ def without(name: str) -> bytes:
 NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "version 0": (header_of(CONTENT, version=0), VECTOR, "wire version 0"),
     "version 1": (header_of(REPLY_CONTENT, version=1), VECTOR, "wire version 1"),
-    "version 3": (header_of(CONTENT, version=3), VECTOR, "wire version 3"),
+    "version 2": (header_of(CONTENT, version=2), VECTOR, "wire version 2"),
+    "version 4": (header_of(CONTENT, version=4), VECTOR, "wire version 4"),
     "kind 0": (header_of(CONTENT, 0), VECTOR, "kind 0"),
-    "kind 5": (header_of(CONTENT, 5), VECTOR, "kind 5"),
+    "kind 7": (header_of(CONTENT, 7), VECTOR, "kind 7"),
     "no bytes": (b"", VECTOR, "header of 0 bytes"),
     "half a prefix": (HEADER[:5], VECTOR, "header of 5 bytes"),
     "prefix alone": (HEADER[:6], VECTOR, "length"),
@@ -232,7 +272,9 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
     "round negative": (changed(round=-1), VECTOR, "round is not"),
     "round too large": (changed(round=2**31), VECTOR, "round is not"),
     "attempt as bool": (changed(attempt=False), VECTOR, "attempt is not"),
-    "clip missing": (header_of(REPLY_CONTENT), VECTOR, "fields of a TrainRequest"),
+    "clip missing": (without("clip"), VECTOR, "fields of a TrainRequest"),
+    "body as a field": (changed(body=""), VECTOR, "fields of a TrainRequest"),
+    "statement in a request": (changed(statement=None), VECTOR, "fields of a TrainRequest"),
     "clip zero": (changed(clip=0), VECTOR, "clipping norm is not"),
     "clip negative": (changed(clip=-0.5), VECTOR, "clipping norm is not"),
     "clip too large": (changed(clip=10**12 + 1), VECTOR, "clipping norm is not"),
@@ -269,25 +311,35 @@ NEGATIVE: dict[str, tuple[bytes, Any, str]] = {
 
 @pytest.mark.parametrize(("header", "vector", "words"), NEGATIVE.values(), ids=NEGATIVE.keys())
 def test_bad_message(header: bytes, vector: Any, words: str) -> None:
+    body = b"" if header[1:2] == b"\x01" else None  # every fault but its own is left out
     with pytest.raises(WireError, match=words) as caught:
-        decode(Parts(header, None, vector))
+        decode(Parts(header, body, vector))
     assert "ill" not in str(caught.value).split(), "the peer's text is not repeated"
 
 
 STEP_HEADER = header_of(STEP_CONTENT, 4)
+WITHOUT_STATEMENT = {"plan_digest": PLAN, "round": 3, "attempt": 0}
 
 # name of the fault -> (parts, words of the error)
 NEGATIVE_STEPS: dict[str, tuple[Parts, str]] = {
     "no body": (Parts(STEP_HEADER), "SecureMessage needs a body"),
     "no body beside a vector": (Parts(STEP_HEADER, None, WORDS), "SecureMessage needs a body"),
-    "body where none belongs": (Parts(HEADER, BODY, VECTOR), "TrainRequest has no body"),
-    "empty body where none belongs": (Parts(HEADER, b"", VECTOR), "TrainRequest has no body"),
+    "no body of a request": (Parts(HEADER, None, VECTOR), "TrainRequest needs a body"),
+    "empty body where none belongs": (Parts(header_of(REFUSAL_CONTENT, 3), b""), "Refusal has no body"),
     "body of an update": (Parts(header_of(REPLY_CONTENT, 2), BODY, VECTOR), "TrainReply has no body"),
     "body of a refusal": (Parts(header_of(REFUSAL_CONTENT, 3), BODY), "Refusal has no body"),
     "body in the header": (Parts(header_of({**STEP_CONTENT, "body": "x"}, 4), BODY), "fields of a SecureMessage"),
     "vector in the header": (Parts(header_of({**STEP_CONTENT, "masked": []}, 4), BODY), "fields of a SecureMessage"),
     "fields of a request": (Parts(header_of(CONTENT, 4), BODY), "fields of a SecureMessage"),
-    "no attempt": (Parts(header_of({"plan_digest": PLAN, "round": 3}, 4), BODY), "fields of a SecureMessage"),
+    "no attempt": (
+        Parts(header_of({"plan_digest": PLAN, "round": 3, "statement": None}, 4), BODY),
+        "fields of a SecureMessage",
+    ),
+    "no statement": (Parts(header_of(WITHOUT_STATEMENT, 4), BODY), "fields of a SecureMessage"),
+    "statement beside no masked input": (
+        Parts(header_of({**STEP_CONTENT, "statement": "{}"}, 4), BODY),
+        "beside something else than a masked input",
+    ),
     "attempt as bool": (Parts(header_of({**STEP_CONTENT, "attempt": False}, 4), BODY), "attempt is not"),
     "round too large": (Parts(header_of({**STEP_CONTENT, "round": 2**31}, 4), BODY), "round is not"),
     "digest in capitals": (Parts(header_of({**STEP_CONTENT, "plan_digest": PLAN.upper()}, 4), BODY), "plan_digest is"),
@@ -306,6 +358,52 @@ NEGATIVE_STEPS: dict[str, tuple[Parts, str]] = {
 def test_bad_message_of_secure_aggregation(parts: Parts, words: str) -> None:
     with pytest.raises(WireError, match=words):
         decode(parts)
+
+
+# name of the fault -> (parts, words of the error)
+NEGATIVE_LOGS: dict[str, tuple[Parts, str]] = {
+    "no body of an update": (Parts(header_of(UPDATE_CONTENT, 5)), "LogUpdate needs a body"),
+    "no body of a witness": (Parts(header_of(WITNESSED_CONTENT, 6)), "Witnessed needs a body"),
+    "vector of an update": (Parts(header_of(UPDATE_CONTENT, 5), BODY, VECTOR), "LogUpdate has no vector"),
+    "vector of a witness": (Parts(header_of(WITNESSED_CONTENT, 6), BODY, WORDS), "Witnessed has no vector"),
+    "no first": (Parts(header_of(WITHOUT_STATEMENT, 5), BODY), "fields of a LogUpdate"),
+    "no size": (Parts(header_of(WITHOUT_STATEMENT, 6), BODY), "fields of a Witnessed"),
+    "fields of each other": (Parts(header_of(UPDATE_CONTENT, 6), BODY), "fields of a Witnessed"),
+    "first negative": (Parts(header_of({**UPDATE_CONTENT, "first": -1}, 5), BODY), "first is not"),
+    "first as bool": (Parts(header_of({**UPDATE_CONTENT, "first": True}, 5), BODY), "first is not"),
+    "size too large": (Parts(header_of({**WITNESSED_CONTENT, "size": 2**31}, 6), BODY), "size is not"),
+    "size as text": (Parts(header_of({**WITNESSED_CONTENT, "size": "41"}, 6), BODY), "size is not"),
+}
+
+
+@pytest.mark.parametrize(("parts", "words"), NEGATIVE_LOGS.values(), ids=NEGATIVE_LOGS.keys())
+def test_bad_message_of_the_log(parts: Parts, words: str) -> None:
+    with pytest.raises(WireError, match=words):
+        decode(parts)
+
+
+BAD_STATEMENTS = {
+    "empty": "",
+    "too long": "x" * (MAX_STATEMENT_CHARACTERS + 1),
+    "number": 1,
+    "object": {"round": 3},
+    "bool": True,
+}
+
+
+@pytest.mark.parametrize("statement", BAD_STATEMENTS.values(), ids=BAD_STATEMENTS.keys())
+def test_bad_statement(statement: object) -> None:
+    for parts in (
+        Parts(header_of({**REPLY_CONTENT, "statement": statement}, 2), None, VECTOR),
+        Parts(header_of({**STEP_CONTENT, "statement": statement}, 4), BODY, WORDS),
+    ):
+        with pytest.raises(WireError, match="the statement is not a short text"):
+            decode(parts)
+
+
+def test_longest_statement() -> None:
+    reply = TrainReply(PLAN, 3, 0, MODEL, VECTOR, "é" * MAX_STATEMENT_CHARACTERS)
+    assert decode(encode(reply)) == reply
 
 
 @given(
@@ -340,5 +438,5 @@ def test_a_changed_byte_is_refused_or_seen(message: Message, data: st.DataObject
 
 
 def test_version_fault_says_what_to_install() -> None:
-    with pytest.raises(WireError, match=re.escape("install a release that speaks version 2")):
+    with pytest.raises(WireError, match=re.escape("install a release that speaks version 3")):
         decode(Parts(header_of(CONTENT, version=9), None, VECTOR))

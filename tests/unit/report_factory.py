@@ -14,9 +14,11 @@ from testudo_simulations.report.html import to_html
 from testudo_simulations.report.terminal import print_summary
 from testudo_simulations.results import (
     Arm,
+    AuditSummary,
     ClientScore,
     Cost,
     CurvePoint,
+    KeptReceipt,
     PrivacySummary,
     Report,
     RobustSummary,
@@ -111,6 +113,7 @@ def run(
             plain_bytes_down=1_600_000,
         ),
         robust=RobustSummary(rule=["nnm", "trimmed_mean"], corruption=0.2, withstood=1, rows=4, outvoted=[client]),
+        audit=audited(client),
         rounds=[
             RoundRecord(
                 round=1,
@@ -132,6 +135,44 @@ def run(
             peak_memory_bytes=500_000_000,
         ),
     )
+
+
+def audited(client: str = "c7", *, rounds: int = 2, **changes: object) -> AuditSummary:
+    """A log of so many rounds, in which ``client`` has sent an update in each."""
+    receipts = [
+        KeptReceipt(
+            round=number,
+            index=10 * number,
+            cosigners=8,
+            verified=True,
+            file=f"receipts/{client}/round-{number:04d}.tlog-proof",
+        )
+        for number in range(1, rounds + 1)
+    ]
+    found = AuditSummary(
+        origin=f"testudo/{client}/abababababababab",
+        entries=42,
+        rounds=rounds,
+        root="qvRH1vjsrdBSCmJ7R3s1mUfH6nqoT1zPvqPpQJ5jXrw=",
+        federation_key="ab" * 32,
+        witnesses=10,
+        quorum=7,
+        window=1,
+        cosigners=[10] + [8] * (rounds - 1),
+        epsilon=7.9812,
+        client_epsilon=None,
+        incidents=[(12, "resumed", client)],
+        client=client,
+        receipts=receipts,
+        verified=True,
+        checks=["ok: 42 entries", f"ok: the receipts of {client}"],
+        log_bytes=24_000,
+        bytes_down=2_000_000,
+        bytes_up=40_000,
+        client_cpu_seconds=0.0031,
+        server_cpu_seconds=0.042,
+    )
+    return found.model_copy(update=changes)
 
 
 def with_scores(found: RunResult) -> RunResult:

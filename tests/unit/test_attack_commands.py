@@ -261,3 +261,36 @@ def test_server_check_refuses_what_so_many_clients_cannot_outvote(run: Run, tmp_
     settings = ("robust_aggregation.corruption=0.3",)
     assert check(run, tmp_path, 20, *settings)[0] == 0
     is_one_line(check(run, tmp_path, 1000, *settings), "300 of 1000 clients", "raise the cohort from 20 to")
+
+
+# --- split views
+
+SPLIT = ("split-views", "--witnesses", "10", "--quorum", "7", "--colluders", "2")
+
+
+def test_split_views_say_who_finds_out(run: Run) -> None:
+    code, out, _ = run(simulations.main, *SPLIT, "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert (data["found"], data["colluders_found"], data["absent_allowed"]) == (True, 3, 3)
+    assert [one["colluders"] for one in data["splits"] if not one["found"]] == [4, 5, 6, 7, 8, 9, 10]
+    assert data["splits"][2]["cosignatures"] == [6, 6]
+    _, out, _ = run(simulations.main, *SPLIT[:3], "--quorum", "6", "--colluders", "2", "--json")
+    assert not json.loads(out)["found"]
+
+
+def test_split_views_in_words(run: Run) -> None:
+    _, out, _ = run(simulations.main, *SPLIT)
+    said = " ".join(out.split())
+    assert "Up to 3 colluders (2 x 7 - 10 - 1) are found out, 4 are not. 3 witnesses may be absent" in said
+    _, out, _ = run(simulations.main, "split-views", "--witnesses", "4", "--quorum", "2")
+    assert "2 of 4 is no quorum: two halves reach it without a single colluder" in " ".join(out.split())
+    _, out, _ = run(simulations.main, "split-views", "--witnesses", "60", "--json")
+    data = json.loads(out)
+    assert (data["quorum"], data["colluders"], data["found"]) == (41, 21, True)
+    assert [one["colluders"] for one in data["splits"]] == [0, 20, 21, 22, 23]
+
+
+@pytest.mark.parametrize("wrong", [("--quorum", "11"), ("--colluders", "11")])
+def test_split_of_more_than_there_are_is_refused(run: Run, wrong: tuple[str, str]) -> None:
+    is_one_line(run(simulations.main, "split-views", "--witnesses", "10", *wrong), wrong[0], "10 witnesses")

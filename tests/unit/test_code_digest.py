@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+from importlib import metadata
 from pathlib import Path
 
 import testudo_client
 import testudo_common
-from testudo_client.code_digest import code_digest, digest_of_sources
+from testudo_client.code_digest import code_digest
+from testudo_common.code_digest import digest_of_environment, digest_of_sources
 
 
 def package(folder: Path) -> Path:
@@ -56,3 +58,9 @@ def test_is_quick() -> None:
     started = time.process_time()
     digest_of_sources(folders)
     assert time.process_time() - started < 0.2
+
+
+def test_environment_is_every_distribution_in_order() -> None:
+    lines = sorted({f"{one.metadata['Name']}=={one.version}\n" for one in metadata.distributions()})
+    assert any(line.startswith("pydantic==") for line in lines)
+    assert digest_of_environment() == hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -70,6 +70,9 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the owner's ledger": (["testudo_client.ledger", "testudo_client.ledger_command"], SLOW),
     "the owner's policy": (["testudo_client.policy.check", "testudo_client.policy.load"], SLOW),
     "the owner's consent": (["testudo_client.consent", "testudo_client.preview", "testudo_client.init_command"], SLOW),
+    "the audit log": (["testudo_common.audit.verify", "testudo_common.audit.receipts"], (*SLOW, "scipy")),
+    "the audit of a log": (["testudo_client.audit_command"], (*SLOW, "scipy")),
+    "the owner's witness": (["testudo_client.witness", "testudo_client.observer"], SLOW),
     "the member's scores": (["testudo_client.evaluate"], ("flwr", "matplotlib", "sklearn", "ray")),
 }
 

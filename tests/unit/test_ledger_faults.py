@@ -129,6 +129,11 @@ def another_database(home: Path) -> None:
         connection.execute("CREATE TABLE entries (x)")
 
 
+def schema_not_text(home: Path) -> None:
+    data = (home / LEDGER_FILE).read_bytes()
+    (home / LEDGER_FILE).write_bytes(data.replace(b"CREATE TABLE", b"CREATE\xb9TABLE", 1))
+
+
 def missing(home: Path) -> None:
     (home / LEDGER_FILE).unlink()
 
@@ -189,6 +194,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     emptied_file: "was emptied",
     not_a_database: "damaged, or not a ledger",
     another_database: "damaged, or not a ledger",
+    schema_not_text: "damaged, or not a ledger",
     missing: "the ledger is missing",
     missing_with_its_folder: "the ledger is missing",
     copied: "is a copy, or was restored from one",

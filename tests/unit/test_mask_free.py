@@ -218,11 +218,11 @@ def test_groups_are_drawn_from_whoever_is_present() -> None:
     request = request_of(members)
     terms = terms_of(plan, members.keys.roster, Attempt(plan.digest, 1, 0, request.model_digest), 8)
     nonces = {name: drawn(name, "nonce") for name in TWELVE}
-    groups = draw_groups(terms, nonces, set(TWELVE))
+    _, groups = draw_groups(terms, nonces, set(TWELVE))
     assert sorted(name for group in groups for name in group) == list(TWELVE)
-    fewer = draw_groups(terms, nonces, set(TWELVE[1:]))
+    _, fewer = draw_groups(terms, nonces, set(TWELVE[1:]))
     assert sorted(name for group in fewer for name in group) == list(TWELVE[1:])
-    assert draw_groups(terms, {**nonces, TWELVE[0]: bytes(32)}, set(TWELVE)) != groups
+    assert draw_groups(terms, {**nonces, TWELVE[0]: bytes(32)}, set(TWELVE))[1] != groups
 
 
 # --- silence, refusals and attempts

@@ -151,7 +151,8 @@ class Watch:
             assert set(json.loads(parts.header[6:])) == {"plan_digest", "round", "attempt", "reason"}
             assert (parts.body, parts.vector) == (None, None)
             return
-        assert set(json.loads(parts.header[6:])) == {"plan_digest", "round", "attempt"}
+        assert set(json.loads(parts.header[6:])) == {"plan_digest", "round", "attempt", "statement"}
+        assert reply.statement is None, "under a plan without a log there is nothing to state"
         assert kind_of(reply) in REPLIES
         assert (reply.masked is None) is (kind_of(reply) != "MaskedInput")
         if isinstance(message, TrainRequest):

@@ -119,6 +119,9 @@ LIMITS: list[tuple[str, tuple[str, ...], tuple[str, ...], dict[str, Any], tuple[
     ("metrics.statistics", (ALL_SCORES,), SCORES, {}, (), {}),
     ("metrics.min_noise_multiplier", (ALL_SCORES, "metrics.min_noise_multiplier=30.0"), SCORES, {}, (), {}),
     ("metrics.min_cell", (ALL_SCORES, "metrics.min_cell=10"), SCORES, {}, (*SCORES, "evaluation.min_cell=9"), {}),
+    ("audit.required", (), (), {}, ('audit.mode="none"',), {}),
+    ("audit.max_window", ("audit.max_window=3",), ("audit.window=3",), {}, ("audit.window=4",), {}),
+    ("audit.lower_quorum", (), ("audit.quorum=3",), {}, ("audit.quorum=2",), {}),
     ("model.allowed", (), ('model.name="mlp"',), {}, ('model.name="conv"', "model.inputs=[1, 4, 4]"), {}),
     ("model.max_bytes", ("model.max_bytes=32",), (), {}, ("model.outputs=3",), {}),
     ("model.tensors", (TENSORS,), (), {}, ("model.outputs=3",), {}),
@@ -235,7 +238,8 @@ def test_a_delta_that_prv_cannot_reach_is_refused() -> None:
     ],
 )
 def test_a_pin_that_cannot_be_checked_here(setting: str, key: str) -> None:
-    unknown = {"federation_key": None, "code_digest": None} if setting == "client=ada" else {}
+    unknown: dict[str, Any] = {"federation_key": None, "code_digest": None} if setting == "client=ada" else {}
+    unknown["witnesses"] = None
     assert f"pins.{key}" in refused((setting,), **unknown)
     found = check(make_policy(setting), private_plan(), circumstances(**unknown))
     assert all("cannot be checked" in fault.problem for fault in found)
@@ -257,6 +261,25 @@ def test_weights_need_leave(weighted: str) -> None:
 def test_plain_aggregation_needs_leave() -> None:
     assert refused(("aggregation.secure=false",), PLAIN) == set()
     assert refused(("aggregation.secure=false",)) == set(), "a secure plan too"
+
+
+def test_a_plan_without_a_log_needs_leave() -> None:
+    assert refused(("audit.required=false",), ('audit.mode="none"',)) == set()
+    assert refused(("audit.required=false",)) == set(), "a plan with one too"
+
+
+@pytest.mark.parametrize(("members", "least"), [(1, 1), (3, 3), (4, 3), (5, 4), (9, 7), (10, 7)])
+def test_more_than_two_thirds_of_the_witnesses_unless_leave_is_given(members: int, least: int) -> None:
+    here = {"witnesses": tuple(f"{number:064x}" for number in range(members))}
+    for quorum in range(1, members + 1):
+        plan = (f"audit.quorum={quorum}",)
+        assert refused((), plan, **here) == (set() if quorum >= least else {"audit.lower_quorum"})
+        assert refused(("audit.lower_quorum=true",), plan, **here) == set()
+
+
+def test_a_stated_quorum_of_who_knows_how_many() -> None:
+    assert refused((), ("audit.quorum=100",), witnesses=None) == {"audit.lower_quorum"}
+    assert refused((), (), witnesses=None) == set()
 
 
 def test_no_scores_unless_each_statistic_is_named() -> None:

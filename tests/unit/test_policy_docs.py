@@ -19,6 +19,7 @@ SECTIONS: dict[str, type[Rules]] = {
     "[model]": sections.ModelRules,
     "[[model.tensors]]": sections.TensorRule,
     "[metrics]": sections.MetricRules,
+    "[audit]": sections.AuditRules,
     "[pins]": sections.PinRules,
     "[dates]": sections.DateRules,
     "[log]": sections.LogRules,

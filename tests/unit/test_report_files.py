@@ -58,7 +58,7 @@ def _text_for_a_number(text: str) -> str:
 
 
 def _newer(text: str) -> str:
-    return text.replace('"version": 4', '"version": 5', 1)
+    return text.replace('"version": 5', '"version": 6', 1)
 
 
 def _older(text: str) -> str:
@@ -96,8 +96,8 @@ def _a_list(text: str) -> str:
         (_text_for_a_number, "damaged at runs.0.parameters"),
         (_null_for_a_count, "damaged at runs.0.parameters"),
         (_null_and_no_seed, "damaged at runs.0.seed"),
-        (_newer, "of version 5, and this program reads version 4"),
-        (_older, "of version 1, and this program reads version 4"),
+        (_newer, "of version 6, and this program reads version 5"),
+        (_older, "of version 1, and this program reads version 5"),
         (_no_secure, "damaged at runs.0.secure"),
         (_a_list, "damaged at (whole file)"),
     ],

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testudo_common.audit.notes import KeyKind, Signer
 from testudo_common.errors import KeyFileError, RosterError
-from testudo_common.key_files import public_hex
+from testudo_common.key_files import public_hex, read_key
 from testudo_common.roster import MAX_CLIENT_ID_CHARACTERS, MAX_ROSTER_BYTES, Roster, read_roster, sign_roster
-from testudo_server.roster import FEDERATION_KEY, FEDERATION_PUBLIC, ROSTER, admit, roster_in
+from testudo_server.roster import FEDERATION_KEY, FEDERATION_PUBLIC, LOG_KEY, ROSTER, admit, keys_in, roster_in
 
 FEDERATION = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"federation").digest())
 STRANGER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"stranger").digest())
@@ -32,7 +33,8 @@ def public_of(name: str) -> bytes:
 
 
 MEMBERS = {name: public_of(name) for name in ("shop-1", "shop-2", "zoë")}
-SHOPS = Roster("shops", MEMBERS)
+LOG = b"\x01" + public_of("log")
+SHOPS = Roster("shops", MEMBERS, LOG)
 SIGNED = sign_roster(SHOPS, FEDERATION)
 
 
@@ -52,15 +54,19 @@ def test_there_and_back() -> None:
 
 def test_file_is_as_described() -> None:
     """The module's own description, followed by hand."""
-    content = {"federation": "shops", "members": {name: key.hex() for name, key in MEMBERS.items()}}
-    signature = FEDERATION.sign(b"testudo-roster-1" + rfc8785.dumps(content))
+    members = {name: key.hex() for name, key in MEMBERS.items()}
+    content = {"federation": "shops", "log": "01" + public_of("log").hex(), "members": members}
+    signature = FEDERATION.sign(b"testudo-roster-2" + rfc8785.dumps(content))
     assert rfc8785.dumps({**content, "signature": signature.hex()}) == SIGNED
-    assert hashlib.sha256(b"testudo-roster-1" + rfc8785.dumps(content)).digest() == SHOPS.digest
+    assert hashlib.sha256(b"testudo-roster-2" + rfc8785.dumps(content)).digest() == SHOPS.digest
+    content["log"] = ""
+    signature = FEDERATION.sign(b"testudo-roster-2" + rfc8785.dumps(content))
+    assert sign_roster(Roster("shops", MEMBERS), FEDERATION) == rfc8785.dumps({**content, "signature": signature.hex()})
 
 
 @given(st.permutations(sorted(MEMBERS)))
 def test_order_of_members_means_nothing(order: list[str]) -> None:
-    again = Roster("shops", {name: MEMBERS[name] for name in order})
+    again = Roster("shops", {name: MEMBERS[name] for name in order}, LOG)
     assert again.digest == SHOPS.digest
     assert sign_roster(again, FEDERATION) == SIGNED
 
@@ -68,11 +74,13 @@ def test_order_of_members_means_nothing(order: list[str]) -> None:
 def test_digest_names_everything() -> None:
     others = [
         SHOPS,
-        Roster("shop", MEMBERS),
-        Roster("shops", {name: MEMBERS[name] for name in ("shop-1", "shop-2")}),
-        Roster("shops", {**MEMBERS, "zoë": public_of("shop-9")}),
-        Roster("shops", {"shop-1": MEMBERS["shop-2"], "shop-2": MEMBERS["shop-1"], "zoë": MEMBERS["zoë"]}),
-        Roster("shops", {}),
+        Roster("shop", MEMBERS, LOG),
+        Roster("shops", {name: MEMBERS[name] for name in ("shop-1", "shop-2")}, LOG),
+        Roster("shops", {**MEMBERS, "zoë": public_of("shop-9")}, LOG),
+        Roster("shops", {"shop-1": MEMBERS["shop-2"], "shop-2": MEMBERS["shop-1"], "zoë": MEMBERS["zoë"]}, LOG),
+        Roster("shops", {}, LOG),
+        Roster("shops", MEMBERS, b"\x01" + public_of("another log")),
+        Roster("shops", MEMBERS),
     ]
     assert len({roster.digest for roster in others}) == len(others)
 
@@ -80,6 +88,8 @@ def test_digest_names_everything() -> None:
 def test_keys_are_not_printed() -> None:
     assert MEMBERS["shop-1"].hex() not in repr(SHOPS)
     assert repr(MEMBERS["shop-1"]) not in repr(SHOPS)
+    assert public_of("log").hex() not in repr(SHOPS)
+    assert "log" not in repr(SHOPS)
 
 
 # --- signatures that do not hold
@@ -105,17 +115,31 @@ NOT_SIGNED = {
     "keys swapped": with_members(
         lambda members: members.update({"shop-1": members["shop-2"], "shop-2": members["shop-1"]})
     ),
+    "another log's key": changed(log=(bytes([KeyKind.ED25519]) + public_of("eve")).hex()),
+    "no log": changed(log=""),
     "one bit of the signature": changed(signature=f"{int(SIGNATURE, 16) ^ 1:0128x}"),
     "empty signature": changed(signature=""),
     "signature of another roster": changed(
-        signature=json.loads(sign_roster(Roster("shops", {}), FEDERATION))["signature"]
+        signature=json.loads(sign_roster(Roster("shops", {}, LOG), FEDERATION))["signature"]
     ),
     "signed by another federation": sign_roster(SHOPS, STRANGER),
     "signed without the domain": changed(
         signature=FEDERATION.sign(
-            rfc8785.dumps({"federation": "shops", "members": {name: key.hex() for name, key in MEMBERS.items()}})
+            rfc8785.dumps({key: value for key, value in json.loads(SIGNED).items() if key != "signature"})
         ).hex()
     ),
+    "signed for an earlier format": changed(
+        signature=FEDERATION.sign(
+            b"testudo-roster-1"
+            + rfc8785.dumps(
+                {key: value for key, value in json.loads(SIGNED).items() if key in {"federation", "members"}}
+            )
+        ).hex()
+    ),
+    "log's key substituted": changed(log="01" + public_of("eve").hex()),
+    "log's key left out": changed(log=""),
+    "log's key a member's": changed(log="01" + MEMBERS["shop-1"].hex()),
+    "log's key of another kind": changed(log="06" + "00" * 1312),
 }
 
 
@@ -140,12 +164,16 @@ MALFORMED = {
     "not UTF-8": b"\xff\xfe\x00",
     "a list": b"[]",
     "a number": b"7",
-    "no signature": json.dumps({"federation": "shops", "members": {}}).encode(),
-    "no members": json.dumps({"federation": "shops", "signature": SIGNATURE}).encode(),
+    "no signature": json.dumps({"federation": "shops", "log": "", "members": {}}).encode(),
+    "no members": json.dumps({"federation": "shops", "log": "", "signature": SIGNATURE}).encode(),
+    "no log": json.dumps({"federation": "shops", "members": {}, "signature": SIGNATURE}).encode(),
     "a field more": changed(version=2),
     "signature not hexadecimal": changed(signature="zz"),
     "signature a number": changed(signature=7),
     "federation a number": changed(federation=7),
+    "log a number": changed(log=7),
+    "log nothing": changed(log=None),
+    "log not hexadecimal": changed(log="01zz"),
     "members a list": changed(members=["shop-1"]),
     "key not hexadecimal": with_members(lambda members: members.update({"shop-1": "zz"})),
     "key a number": changed(members={"shop-1": 7}),
@@ -201,6 +229,31 @@ def test_key_of_another_length(length: int) -> None:
     assert caught.value.where == "shop-1"
 
 
+BAD_LOGS = {
+    "one byte short": LOG[:-1],
+    "one byte more": LOG + b"\0",
+    "kind alone": LOG[:1],
+    "key without its kind": LOG[1:],
+    "kind of a witness": b"\x04" + LOG[1:],
+    "unknown kind": b"\x02" + LOG[1:],
+    "ML-DSA-44 with a key of Ed25519": b"\x06" + LOG[1:],
+    "Ed25519 with a key of ML-DSA-44": b"\x01" + bytes(1312),
+}
+
+
+@pytest.mark.parametrize("log", BAD_LOGS.values(), ids=BAD_LOGS)
+def test_key_that_cannot_be_a_logs(log: bytes) -> None:
+    with pytest.raises(RosterError, match="the log's key is not one"):
+        Roster("shops", MEMBERS, log)
+    with pytest.raises(RosterError, match="the log's key is not one"):
+        read(changed(log=log.hex()))
+
+
+@pytest.mark.parametrize("log", [b"", LOG, b"\x06" + bytes(1312)], ids=["none", "Ed25519", "ML-DSA-44"])
+def test_log_there_and_back(log: bytes) -> None:
+    assert read(sign_roster(Roster("shops", MEMBERS, log), FEDERATION)).log == log
+
+
 # --- on disk, at the federation's
 
 
@@ -213,8 +266,9 @@ def test_first_members_make_the_federations_key(tmp_path: Path) -> None:
     roster = admit(folder, "shops", hex_of("b", "a"))
     assert roster_in(folder) == roster
     assert list(roster.members) == ["a", "b"]
-    assert {path.name for path in folder.iterdir()} == {FEDERATION_KEY, FEDERATION_PUBLIC, ROSTER}
-    assert (folder / FEDERATION_KEY).stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in folder.iterdir()} == {FEDERATION_KEY, FEDERATION_PUBLIC, LOG_KEY, ROSTER}
+    for key in (FEDERATION_KEY, LOG_KEY):
+        assert (folder / key).stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -296,3 +350,68 @@ def test_missing_file_is_named(
         roster_in(tmp_path)
     assert caught.value.where == str(tmp_path / missing)
     assert remedy in caught.value.remedy
+
+
+# --- the log's key
+
+
+@pytest.mark.parametrize(("wanted", "kind", "size"), [(None, 1, 32), ("ed25519", 1, 32), ("ml-dsa-44", 6, 1312)])
+def test_logs_key_is_on_the_roster(tmp_path: Path, wanted: Any, kind: int, size: int) -> None:
+    roster = admit(tmp_path, "shops", hex_of("a"), log_key=wanted)
+    keys = keys_in(tmp_path)
+    assert keys.roster == roster == roster_in(tmp_path)
+    assert keys.signed_roster == (tmp_path / ROSTER).read_bytes()
+    assert (roster.log[0], len(roster.log)) == (kind, 1 + size)
+    assert roster.log[1:] == keys.log_key.public_key().public_bytes_raw()
+    text = f"shops\n0\n{'A' * 43}=\n"
+    Signer("shops", keys.log_key).sign(text, 7).verify(Signer("shops", keys.log_key).key, text)
+    assert admit(tmp_path, "shops", hex_of("b")).log == roster.log, "it stays"
+    assert admit(tmp_path, "shops", {}, log_key=wanted).log == roster.log
+
+
+def test_logs_key_of_another_kind_is_not_made_in_its_place(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    before = files_in(tmp_path)
+    with pytest.raises(KeyFileError, match="a key of kind ed25519 already"):
+        admit(tmp_path, "shops", hex_of("b"), log_key="ml-dsa-44")
+    assert files_in(tmp_path) == before
+
+
+def test_roster_without_a_log_gets_one_when_it_is_signed_again(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    signed = sign_roster(Roster("shops", {"a": public_of("a")}), read_key(tmp_path / FEDERATION_KEY))
+    (tmp_path / ROSTER).write_bytes(signed)
+    with pytest.raises(KeyFileError, match="names another key for the audit log") as caught:
+        keys_in(tmp_path)
+    assert "testudo-server roster" in caught.value.remedy
+    (tmp_path / LOG_KEY).unlink()
+    assert admit(tmp_path, "shops", {}).log
+    assert keys_in(tmp_path).roster == roster_in(tmp_path)
+
+
+def test_lost_key_of_a_log_is_not_replaced(tmp_path: Path) -> None:
+    """Owners would take everything under a new one for forged."""
+    admit(tmp_path, "shops", hex_of("a"))
+    (tmp_path / LOG_KEY).unlink()
+    before = files_in(tmp_path)
+    with pytest.raises(KeyFileError, match="audit log's private key is not here"):
+        admit(tmp_path, "shops", hex_of("b"))
+    assert files_in(tmp_path) == before
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        keys_in(tmp_path)
+
+
+def test_key_of_another_log_signs_nothing(tmp_path: Path) -> None:
+    admit(tmp_path / "shops", "shops", hex_of("a"))
+    admit(tmp_path / "banks", "banks", hex_of("a"))
+    (tmp_path / "shops" / LOG_KEY).write_bytes((tmp_path / "banks" / LOG_KEY).read_bytes())
+    for call in (lambda: keys_in(tmp_path / "shops"), lambda: admit(tmp_path / "shops", "shops", hex_of("b"))):
+        with pytest.raises(KeyFileError, match="the roster names another key for the audit log"):
+            call()
+
+
+def test_logs_key_that_others_may_read_signs_nothing(tmp_path: Path) -> None:
+    admit(tmp_path, "shops", hex_of("a"))
+    (tmp_path / LOG_KEY).chmod(0o644)
+    with pytest.raises(KeyFileError, match="others may read this key"):
+        keys_in(tmp_path)

@@ -41,7 +41,7 @@ from testudo_common.roster import Roster
 from testudo_common.secagg import client as secagg_client
 from testudo_common.wire import Message, Refusal, SecureMessage, TrainRequest
 from testudo_server.coordinator import Coordinator, outcomes_of
-from testudo_server.exchange import Collected, ExchangeCost, GroupMean, GroupRecord
+from testudo_server.exchange import NO_LOG, Collected, ExchangeCost, GroupMean, GroupRecord, RoundLog
 from testudo_server.store import RoundRecord, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -69,7 +69,7 @@ class Exchange:
         self.max_attempts = max_attempts
         self.asked: list[tuple[int, int, tuple[str, ...]]] = []
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         assert len(self.asked) < 50, "attempts without end"
         place = request.round, request.attempt
         self.asked.append((*place, cohort))
@@ -160,8 +160,8 @@ class Killed(Exchange):
 
     at = (2, 1)
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
-        found = super().group_means(request, cohort)
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
+        found = super().group_means(request, cohort, log)
         if (request.round, request.attempt) == self.at:
             raise KeyboardInterrupt
         return found

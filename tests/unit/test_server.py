@@ -20,7 +20,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
 from testudo_server.coordinator import Coordinator
-from testudo_server.exchange import Collected, ExchangeCost, GroupMean, GroupRecord, PlainExchange
+from testudo_server.exchange import NO_LOG, Collected, ExchangeCost, GroupMean, GroupRecord, PlainExchange, RoundLog
 from testudo_server.outer_step import OuterState
 from testudo_server.preview import preview
 from testudo_server.store import RoundRecord, RunState, RunStore
@@ -114,7 +114,8 @@ def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
     )
     with_vector = HEADER_BYTES + 8 * 4
     asked = with_vector + len('"clip":null,')  # a reply has none
-    assert collected.cost == ExchangeCost(5 * asked, 2 * with_vector + REFUSAL_BYTES)
+    answered = with_vector + len(',"statement":null')  # a request has none
+    assert collected.cost == ExchangeCost(5 * asked, 2 * answered + REFUSAL_BYTES)
 
 
 def test_costs_add_up() -> None:
@@ -137,7 +138,7 @@ class Clients:
         self._absent = absent
         self.asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         self.asked.append((request.round, cohort))
         assert request.attempt == 0
         assert vector_digest(request.model) == request.model_digest
@@ -306,7 +307,7 @@ class Attempts:
         self._vanished = vanished or {}
         self.asked: list[tuple[int, int, tuple[str, ...]]] = []
 
-    def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+    def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         self.asked.append((request.round, request.attempt, cohort))
         drawn = [cohort[start : start + 2] for start in range(0, len(cohort), 2)]
         opened = drawn[: self._opened(request.round, request.attempt)]
@@ -391,7 +392,7 @@ def test_attempts_are_counted_across_a_restart(tmp_path: Path) -> None:
 
 def test_a_groups_mean_weighs_as_its_votes(tmp_path: Path) -> None:
     class Uneven(Attempts):
-        def group_means(self, request: TrainRequest, cohort: tuple[str, ...]) -> Collected:
+        def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
             one, rest = np.full(8, 4.0, dtype=np.float32), np.zeros(8, dtype=np.float32)
             return Collected((GroupMean(cohort[:1], one, votes=1), GroupMean(cohort[1:], rest, votes=3)), ())
 

@@ -31,7 +31,6 @@ from testudo_server.app import (
     identify_clients,
     run_federation,
 )
-from testudo_server.roster import admit
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.keys import SimulatedKeys
@@ -399,7 +398,7 @@ def test_federation_with_secure_aggregation_ends_where_the_plain_one_does(tmp_pa
     """But for rounding: a step of 1.2e-6 of a coordinate a client at most, in each of two rounds, and what follows."""
     keys = SimulatedKeys("small", FOUR, b"k" * 32)
     grid = InProcessGrid(clients_of(SECURE, keys=keys), 4)
-    found = run_federation(grid, SECURE, RunStore(tmp_path / "secure"), roster=lambda: keys.roster)
+    found = run_federation(grid, SECURE, RunStore(tmp_path / "secure"), keys=lambda: keys.server_keys)
     plain = make_plan("rounds.cohort_size=4", "rounds.count=2")
     expected = run_federation(InProcessGrid(clients_of(plain), 4), plain, RunStore(tmp_path / "plain"))
     np.testing.assert_allclose(found.model, expected.model, rtol=0, atol=1e-5)
@@ -439,7 +438,7 @@ def test_server_app_finds_its_roster(tmp_path: Path, named: bool) -> None:
     keys = SimulatedKeys("small", FOUR, b"k" * 32)
     (tmp_path / "plan.toml").write_text(dump_plan(SECURE))
     folder = tmp_path / "elsewhere" if named else tmp_path / "out" / "keys"
-    admit(folder, "small", {client: key.hex() for client, key in keys.roster.members.items()})
+    keys.write(folder)
     more = {"keys": str(folder)} if named else {}
     config = context_of(plan=str(tmp_path / "plan.toml"), out=str(tmp_path / "out"), **more)
     server_app.app(InProcessGrid(clients_of(SECURE, keys=keys), 4), config)

@@ -23,6 +23,7 @@ from typing import Final
 
 from testudo_client.ledger.entries import Entry
 from testudo_common.errors import LedgerError
+from testudo_common.files import make_private, sync_folder
 
 _FORMAT: Final = "testudo-anchor-1"
 _SLOT_BYTES: Final = 512
@@ -222,22 +223,6 @@ def _parsed(data: bytes) -> tuple[int, Mark | None] | None:
         return (int(sequence), mark) if name == _FORMAT and int(sequence) >= 1 and mark.count >= 1 else None
     except ValueError:
         return None
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in ``folder``."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_private(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, for this user alone."""
-    if not folder.exists():
-        make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _unusable(path: Path, how: str, error: OSError) -> LedgerError:

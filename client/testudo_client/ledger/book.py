@@ -8,16 +8,16 @@ block only, so that a file that was exchanged under a running process is noticed
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from testudo_client.ledger.anchor import make_private, sync_folder
 from testudo_client.ledger.chain import Row
 from testudo_common.errors import LedgerError
+from testudo_common.files import create_private
+from testudo_common.sqlite_faults import in_words
 
 _WAIT_SECONDS: Final = 30.0
 _APPLICATION_ID: Final = (
@@ -29,14 +29,6 @@ _SCHEMA: Final = {
     "BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END",
     "never_removed": "CREATE TRIGGER never_removed BEFORE DELETE ON entries "
     "BEGIN SELECT RAISE(ABORT, 'entries are never removed'); END",
-}
-# SQLite's name of a fault begins with this -> what was wrong, what to do.
-_FAULTS: Final = {
-    "SQLITE_FULL": ("the disk is full, and nothing was written", "make room, and try again"),
-    "SQLITE_READONLY": ("it may not be written to", "let this user write to the file and its folder"),
-    "SQLITE_CANTOPEN": ("it cannot be opened", "let this user read and write the file and its folder"),
-    "SQLITE_BUSY": ("another process holds it", "try again; if that does not help, look for a process that hangs"),
-    "SQLITE_IOERR": ("the disk failed", "make sure that there is room and that the disk is healthy"),
 }
 _DAMAGED: Final = (
     "it is damaged, or not a ledger",
@@ -107,11 +99,7 @@ class Book:
         if self._path is None:
             return
         with _faults(self.place):
-            make_private(self._path.parent)
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                if self._durable:
-                    sync_folder(self._path.parent)
+            create_private(self._path, durable=self._durable)
 
     def inode(self) -> int:
         """The number of the file; 0 in memory.
@@ -178,9 +166,8 @@ def _faults(place: str) -> Iterator[None]:
     """SQLite's and the system's faults as ours."""
     try:
         yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        problem, remedy = next((said for start, said in _FAULTS.items() if name.startswith(start)), _DAMAGED)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        problem, remedy = in_words(error, _DAMAGED)
         raise LedgerError(problem, where=place, remedy=remedy) from error
     except OSError as error:
         raise LedgerError(

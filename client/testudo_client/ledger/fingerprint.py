@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from testudo_client.ledger.anchor import make_private, sync_folder
 from testudo_common.errors import DataError, LedgerError
+from testudo_common.files import make_private, sync_folder
 from testudo_common.learning.tasks import Examples
 
 _DOMAIN: Final = b"testudo-fingerprint-1"

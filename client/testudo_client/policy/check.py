@@ -12,6 +12,7 @@ from testudo_client.policy.contract import contract_of
 from testudo_client.policy.findings import Circumstances, Finding
 from testudo_client.policy.rules import ContractOf, plan_findings
 from testudo_client.policy.sections import OwnerPolicy, Pins
+from testudo_common.audit.checkpoints import default_quorum
 from testudo_common.errors import Fault, PolicyError
 from testudo_common.plan import FederationPlan
 
@@ -47,6 +48,7 @@ def examine(
     yield _same_client(policy, here)
     yield from _dates(policy, here)
     yield from _pins(policy, here)
+    yield from _quorum(policy, plan, here)
     yield from plan_findings(policy, plan, contract_of)
 
 
@@ -80,8 +82,26 @@ def _pins(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
         asked = "not known here, and cannot be checked" if known is None else asked
         limit = f"all {len(pins.witnesses)} witnesses pinned"
         yield Finding(
-            "pins.witnesses", limit, asked, known is not None and not missing, "Ask the federation for its log"
+            "pins.witnesses", limit, asked, known is not None and not missing, "Ask the federation who watches its log"
         )
+
+
+def _quorum(policy: OwnerPolicy, plan: FederationPlan, here: Circumstances) -> Iterator[Finding]:
+    """How many witnesses have to have seen the log; what a plan says of it depends on how many there are."""
+    if not plan.audited:
+        return
+    stated, witnesses = plan.audit.quorum, here.witnesses
+    limit = "any number of witnesses" if policy.audit.lower_quorum else "more than two thirds of the witnesses"
+    remedy = "Ask for a plan without audit.quorum"
+    if stated is None:
+        yield Finding("audit.lower_quorum", limit, "more than two thirds have to cosign", True, remedy)
+    elif witnesses is None:
+        asked = f"{stated} have to cosign, and how many witnesses there are is not known here"
+        yield Finding("audit.lower_quorum", limit, asked, policy.audit.lower_quorum, "Put roster.json into your folder")
+    else:
+        asked = f"{stated} of {len(witnesses)} have to cosign"
+        allowed = policy.audit.lower_quorum or stated >= default_quorum(len(witnesses))
+        yield Finding("audit.lower_quorum", limit, asked, allowed, remedy)
 
 
 def _pin(name: str, pins: Pins, found: str | None, learn: str) -> Finding:

@@ -19,7 +19,7 @@ class Circumstances:
         code_digest: Of the installed code, hex.
         bundle_digest: SHA-256 of the Flower app bundle, hex; a ClientApp is not told which one started it.
         server_certificate: SHA-256, hex.
-        witnesses: Keys of those that watch the federation's log, hex.
+        witnesses: Keys of those that watch the plan's log, hex: of everybody on the roster.
     """
 
     today: date

@@ -1,4 +1,4 @@
-"""The rules of a policy on a plan by itself: privacy, aggregation, scores, model. One finding a rule."""
+"""The rules of a policy on a plan by itself: privacy, aggregation, scores, log, model. One finding a rule."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def plan_findings(policy: OwnerPolicy, plan: FederationPlan, contract_of: Contra
     yield from _privacy(policy, plan)
     yield from _aggregation(policy, plan)
     yield from _metrics(policy, plan)
+    yield from _audit(policy, plan)
     yield from _model(policy, plan, contract_of)
 
 
@@ -144,6 +145,21 @@ def _metrics(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:
 def statistics_of(plan: FederationPlan) -> tuple[str, ...]:
     """Which statistics the scores of a plan hold, where it asks for scores."""
     return ("errors",) if plan.task.kind == "regression" else ("confusion", "calibration", "brier")
+
+
+def _audit(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:
+    rules, audited = policy.audit, plan.audited
+    if rules.required or audited:
+        limit = "with a log that the clients cosign" if rules.required else "any"
+        asked = "what the server does is in such a log" if audited else "nobody could check what the server does"
+        yield Finding("audit.required", limit, asked, audited, 'Ask for a plan with audit.mode = "log"')
+    else:
+        yield Finding("audit.required", "any", "nobody can check what the server does", True, "")
+    if audited:
+        window, most = plan.audit.window, rules.max_window
+        remedy = f"Ask for a plan with audit.window = {most}"
+        asked = f"a cosignature counts for {window} round{'' if window == 1 else 's'}"
+        yield Finding("audit.max_window", f"up to {most}", asked, window <= most, remedy)
 
 
 def _listed(names: tuple[str, ...]) -> str:

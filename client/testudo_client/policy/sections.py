@@ -127,6 +127,18 @@ class MetricRules(Rules):
     min_cell: int = Field(10, ge=1, le=1_000_000, description="a class or bin with fewer examples must not be reported")
 
 
+class AuditRules(Rules):
+    """Whether the server must show everybody the same log of what it does, before I train."""
+
+    required: bool = Field(True, description="true: only plans whose server keeps a log that the clients cosign")
+    max_window: int = Field(
+        1, ge=1, le=100, description="rounds for which an earlier cosignature may count; above 1, two views can last"
+    )
+    lower_quorum: bool = Field(
+        False, description="true: a plan may be content with two thirds of the witnesses, or with fewer"
+    )
+
+
 class PinRules(Rules):
     """What must be exactly what I looked at. A pin that cannot be checked here and now is a refusal."""
 
@@ -135,7 +147,7 @@ class PinRules(Rules):
     bundle: Pins = Field(description="SHA-256 of the Flower app bundle")
     server_certificate: Pins = Field("any", description="SHA-256 of the server's certificate")
     witnesses: tuple[Hex, ...] = Field(
-        (), description="keys of witnesses, all of which must watch the federation's log"
+        (), description="keys of members that must be among those who watch the federation's log"
     )
 
 
@@ -175,6 +187,7 @@ class OwnerPolicy(Rules):
     aggregation: AggregationRules
     model: ModelRules
     metrics: MetricRules = MetricRules()
+    audit: AuditRules = AuditRules()
     pins: PinRules
     dates: DateRules
     log: LogRules = LogRules()

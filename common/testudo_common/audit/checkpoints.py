@@ -24,7 +24,7 @@ from typing import Final
 from urllib.parse import quote
 
 from testudo_common.audit.merkle import HASH_BYTES
-from testudo_common.audit.notes import KeyKind, Note, NoteKey, parse_note
+from testudo_common.audit.notes import KeyKind, Note, NoteKey, NoteSignature, parse_note
 from testudo_common.errors import AuditError, AuditFault
 from testudo_common.roster import Roster
 
@@ -119,7 +119,8 @@ def open_checkpoint(data: bytes, watch: Watch) -> tuple[Checkpoint, Note]:
     note = parse_note(data)
     checkpoint = parse_checkpoint(note.text)
     if checkpoint.origin != watch.origin:
-        raise AuditError(AuditFault.SIGNATURE, f"a checkpoint of another log, {checkpoint.origin}", where=watch.origin)
+        other = repr(checkpoint.origin[:80])  # anybody may have written it
+        raise AuditError(AuditFault.SIGNATURE, f"a checkpoint of another log, {other}", where=watch.origin)
     if not note.signed_by(watch.log):
         raise AuditError(AuditFault.SIGNATURE, "a checkpoint that the log did not sign", where=watch.origin)
     return checkpoint, note
@@ -131,8 +132,14 @@ def cosigners_of(note: Note, watch: Watch) -> frozenset[str]:
     Raises:
         AuditError: A line claims to be a witness's and is not.
     """
-    names = {signature.name for signature in note.signatures}
-    return frozenset(client for client, key in watch.witnesses.items() if key.name in names and note.signed_by(key))
+    lines: dict[str, list[NoteSignature]] = {}
+    for signature in note.signatures:
+        lines.setdefault(signature.name, []).append(signature)
+    return frozenset(
+        client
+        for client, key in watch.witnesses.items()
+        if key.name in lines and Note(note.text, tuple(lines[key.name])).signed_by(key)
+    )
 
 
 def default_quorum(witnesses: int) -> int:

@@ -6,25 +6,46 @@ An entry in bytes, broken here into lines::
      "barred":[],"time":"2026-03-01T12:00:00Z","type":"round_opened","version":1}
 
 Nothing of a single client's data has a place to stand in: no norm, no loss, no number of examples, and of its update
-only a salted commitment. What must follow what is replay.py's.
+only a salted commitment. What must follow what is history.py's.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import rfc8785
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
-from testudo_common.audit.statements import Approval, Attempt, Contribution, Hex, Record, Round, Withdrawal
+from testudo_common.audit.statements import (
+    Approval,
+    Attempt,
+    Contribution,
+    Hex,
+    Record,
+    Round,
+    Withdrawal,
+    canonical_words,
+)
 from testudo_common.errors import AuditError, AuditFault
 
 VERSION: Final = 1
 MAX_ENTRY_BYTES: Final = 1 << 24
+_REMEMBERED_BYTES: Final = 1 << 16
 
-Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+def _is_a_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
+    AfterValidator(_is_a_time),
+]
 Names = tuple[str, ...]
 Event = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, le=1)], Annotated[int, Field(ge=0)]]
 """Noise multiplier, sample rate, steps: one mechanism, as testudo_common.privacy.events has it."""
@@ -318,18 +339,23 @@ _ENTRIES: TypeAdapter[AnyEntry] = TypeAdapter(Annotated[AnyEntry, Field(discrimi
 
 def encode_entry(entry: AnyEntry) -> bytes:
     """The entry's bytes, which the tree covers."""
-    return rfc8785.dumps(entry.model_dump(mode="json"))
+    fields = entry.model_dump(mode="json")
+    return canonical_words(fields) if isinstance(entry, UpdateReceived) else rfc8785.dumps(fields)
 
 
-@lru_cache(maxsize=1 << 12)
 def decode_entry(data: bytes) -> AnyEntry:
-    """The entry in ``data``. Remembered, since in a simulation every client reads the same bytes.
+    """The entry in ``data``. A short one is remembered, since in a simulation every client reads the same bytes.
 
     Raises:
         AuditError: It is not one, or not in canonical form.
     """
     if len(data) > MAX_ENTRY_BYTES:
         raise AuditError(AuditFault.FORMAT, "an entry that is too long")
+    return _decoded(data) if len(data) <= _REMEMBERED_BYTES else _decoded.__wrapped__(data)
+
+
+@lru_cache(maxsize=1 << 12)
+def _decoded(data: bytes) -> AnyEntry:
     try:
         entry = _ENTRIES.validate_json(data)
         canonical = encode_entry(entry)

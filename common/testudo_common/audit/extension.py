@@ -29,6 +29,7 @@ from testudo_common.audit.statements import Approval, Record, Withdrawal
 from testudo_common.errors import AuditError, AuditFault
 
 MAX_EXTENSION_BYTES: Final = 1 << 30
+MAX_TESTIMONY_BYTES: Final = 1 << 16
 Decision = Annotated[Approval | Withdrawal, Field(discriminator="type")]
 
 
@@ -93,7 +94,14 @@ def decode_testimony(data: bytes) -> Testimony:
     Raises:
         AuditError: It is not such an answer.
     """
+    wrong = AuditError(AuditFault.FORMAT, "not the answer of a witness")
+    if len(data) > MAX_TESTIMONY_BYTES:
+        raise wrong
     try:
-        return Testimony.model_validate_json(data)
-    except ValidationError as error:
-        raise AuditError(AuditFault.FORMAT, "not the answer of a witness") from error
+        testimony = Testimony.model_validate_json(data)
+        canonical = testimony.encode()
+    except (ValidationError, ValueError) as error:
+        raise wrong from error
+    if canonical != data:
+        raise wrong
+    return testimony

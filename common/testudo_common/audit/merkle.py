@@ -183,11 +183,11 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pro
     """
     if not 0 <= old <= new:
         raise _wrong(f"a proof that {new} leaves extend {old}")
+    if (old == 0 and old_root != EMPTY_ROOT) or (old == new and old_root != new_root):
+        raise _wrong("two roots of one size")
     if old in (0, new):
         if proof:
             raise _wrong("a consistency proof where none belongs")
-        if old_root != (EMPTY_ROOT if old == 0 else new_root):
-            raise _wrong("two roots of one size")
         return
     shift = (old & -old).bit_length() - 1  # the old tree ends in a complete subtree of so many levels
     inner = (old - 1 ^ (new - 1)).bit_length() - shift

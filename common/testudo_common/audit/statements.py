@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, Final, Literal, TypeVar
+import json
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
@@ -25,7 +25,7 @@ _COMMITMENT: Final = b"testudo-contribution-1"
 
 T = TypeVar("T", bound="Signed")
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Base64Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+Base64Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{85}[AQgw]==$")]
 Round = Annotated[int, Field(ge=1, lt=1 << 31)]
 Attempt = Annotated[int, Field(ge=0, lt=1 << 31)]
 
@@ -133,7 +133,7 @@ def verify_statement(statement: Signed, public_key: bytes, plan_digest: str) -> 
 
 def encode_statement(statement: Signed) -> str:
     """As it travels: canonical JSON."""
-    return rfc8785.dumps(statement.model_dump(mode="json")).decode()
+    return canonical_words(statement.model_dump(mode="json")).decode()
 
 
 def parse_statement(text: str | bytes) -> Statement:
@@ -143,11 +143,23 @@ def parse_statement(text: str | bytes) -> Statement:
         AuditError: It is none.
     """
     try:
-        return _STATEMENTS.validate_json(text)
-    except ValidationError as error:
+        statement = _STATEMENTS.validate_json(text)
+    except (ValidationError, ValueError) as error:
         raise AuditError(AuditFault.FORMAT, "not the statement of an owner") from error
+    if encode_statement(statement) != (text if isinstance(text, str) else text.decode()):
+        raise AuditError(AuditFault.FORMAT, "a statement that is not written in canonical form")
+    return statement
 
 
 def _signed_bytes(statement: Signed, plan_digest: str) -> bytes:
     fields = statement.model_dump(mode="json", exclude={"signature"})
-    return _DOMAIN + rfc8785.dumps({**fields, "plan_digest": plan_digest})
+    return _DOMAIN + canonical_words({**fields, "plan_digest": plan_digest})
+
+
+def canonical_words(value: dict[str, Any]) -> bytes:
+    """RFC 8785 of an object without fractions, whose keys are all ASCII; much faster than the general way.
+
+    Args:
+        value: Of objects, lists, strings without lone surrogates, and integers below 2^53.
+    """
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()

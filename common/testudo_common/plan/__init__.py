@@ -82,6 +82,12 @@ class FederationPlan(Section):
         return self.secure_aggregation.mode == "secure"
 
     @property
+    def fewest_asked(self) -> int:
+        """Clients that a round has to ask, at least: fewer could not bring in enough, or would hide nobody."""
+        least = self.rounds.min_replies
+        return max(least, self.secure_aggregation.fewest_grouped(self.rounds.cohort_size)) if self.secure else least
+
+    @property
     def audited(self) -> bool:
         """Whether the server's steps stand in a log that the clients check."""
         return self.audit.mode == "log"

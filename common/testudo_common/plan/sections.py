@@ -244,6 +244,10 @@ class SecureAggregationPlan(Section):
     )
     step_deadline_seconds: PositiveFloat = Field(60.0, description="for each exchange after training")
 
+    def fewest_grouped(self, cohort_size: int) -> int:
+        """The fewest clients that may be grouped, of cohorts of ``rounds.cohort_size``."""
+        return self.min_cohort or max(self.min_group, -(-cohort_size // 2))
+
 
 class RobustAggregationPlan(Section):
     """How one update is made of many, so that poisoned ones are outvoted; of groups, under secure aggregation."""

@@ -51,7 +51,7 @@ def parameters_for(
     bits = secure.value_bits or value_bits_for(members, secure.max_weight)
     parameters = Parameters(
         group_size=secure.group_size,
-        min_cohort=secure.min_cohort or max(secure.min_group, -(-rounds.cohort_size // 2)),
+        min_cohort=secure.fewest_grouped(rounds.cohort_size),
         min_group=secure.min_group,
         corruption=secure.corruption,
         dropout=secure.dropout,

@@ -1,7 +1,8 @@
 """Epsilon of a history of events, and the noise multiplier that a target epsilon needs. The maths is Opacus's.
 
 The neighbouring relation is add or remove one example. No amplification is claimed from drawing the cohort or from
-aggregation. GDP is not offered: its approximation under-reports (5.26 where PRV says 5.98).
+aggregation. GDP is not offered: its approximation under-reports (5.26 where PRV says 5.98). RDP needs no torch: of
+Opacus it reads one file, which is numpy and scipy alone; PRV imports all of it.
 Sources: PRV: Gopi, Lee, Wutschitz 2021; RDP: Mironov 2017, Mironov, Talwar, Zhang 2019.
 """
 
@@ -11,7 +12,10 @@ import math
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +28,7 @@ AccountantName = Literal["prv", "rdp"]
 _ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *range(12, 64), 80, 128, 256, 512, 1024)
 _PRV_RELATIVE_ERROR = 0.004
 _LARGEST_NOISE_MULTIPLIER = 1000.0
+_RDP_FILE: Final = Path("accountants", "analysis", "rdp.py")
 
 
 def epsilon_of(events: Iterable[SampledGaussian], delta: float, accountant: AccountantName) -> float:
@@ -54,25 +59,38 @@ def _epsilon(events: Events, delta: float, accountant: AccountantName) -> float:
 
 
 def _epsilon_rdp(events: Events, delta: float) -> float:
-    from opacus.accountants.analysis.rdp import get_privacy_spent
-
     total = sum(event.steps * _rdp_of_one_step(event.sample_rate, event.noise_multiplier) for event in events)
     with warnings.catch_warnings():
         # The best order at the edge of the range makes the bound looser, never wrong.
         warnings.simplefilter("ignore")
-        epsilon, _ = get_privacy_spent(orders=_ORDERS, rdp=total, delta=delta)
+        epsilon, _ = _rdp().get_privacy_spent(orders=_ORDERS, rdp=total, delta=delta)
     return max(0.0, float(epsilon))
 
 
 @lru_cache(maxsize=1024)
 def _rdp_of_one_step(sample_rate: float, noise_multiplier: float) -> npt.NDArray[np.float64]:
-    from opacus.accountants.analysis.rdp import compute_rdp
-
     rdp: npt.NDArray[np.float64] = np.asarray(
-        compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=_ORDERS)
+        _rdp().compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=_ORDERS)
     )
     rdp.flags.writeable = False  # it is shared by every caller through the cache
     return rdp
+
+
+@lru_cache(maxsize=1)
+def _rdp() -> ModuleType:
+    """Opacus's RDP mathematics, from its file: the package itself would import torch, four seconds, for nothing.
+
+    Raises:
+        PrivacyError: There is no such file.
+    """
+    package = find_spec("opacus")  # which does not import it
+    for folder in (package and package.submodule_search_locations) or ():
+        spec = spec_from_file_location(f"{__name__}_opacus_rdp", Path(folder) / _RDP_FILE)
+        if spec is not None and spec.loader is not None and (Path(folder) / _RDP_FILE).is_file():
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise PrivacyError("Opacus is not installed, or not as expected", remedy="install testudo-fl anew")
 
 
 def _epsilon_prv(events: Events, delta: float, scale: float) -> float:

@@ -195,7 +195,7 @@ def gather(
             peers=tuple(faults),
         )
     directory = Directory(tuple(entries.values()))
-    return _draw_groups(terms, listed, entries), directory, tuple(faults)
+    return _draw_groups(terms, coin_of(terms, state, directory), entries), directory, tuple(faults)
 
 
 def _check_advertisement(
@@ -221,9 +221,13 @@ def _check_advertisement(
     taken |= keys
 
 
-def _draw_groups(terms: Terms, listed: bytes, entries: Mapping[str, DirectoryEntry]) -> tuple[Sharing, ...]:
-    nonces = ((client, entry.advertisement.nonce) for client, entry in entries.items())
-    coin = draw_coin(terms.round_context, listed, nonces)
+def coin_of(terms: Terms, state: Advertising, directory: Directory) -> bytes:
+    """The coin that drew the groups, 32 bytes, as every client computes it from what it was sent."""
+    nonces = ((entry.client_id, entry.advertisement.nonce) for entry in directory.entries)
+    return draw_coin(terms.round_context, commitments_digest(state.commitments), nonces)
+
+
+def _draw_groups(terms: Terms, coin: bytes, entries: Mapping[str, DirectoryEntry]) -> tuple[Sharing, ...]:
     groups = partition(coin, entries, terms.parameters.group_size)
     found = []
     for index, group in enumerate(groups):

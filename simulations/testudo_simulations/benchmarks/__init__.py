@@ -45,6 +45,12 @@ def _ledger(repeats: int) -> list[Measurement]:
     return measure_ledger(repeats)
 
 
+def _audit(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.audit import measure_audit
+
+    return measure_audit(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
@@ -52,6 +58,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "robust": _robust,
     "bucketing": _bucketing,
     "ledger": _ledger,
+    "audit": _audit,
 }
 
 

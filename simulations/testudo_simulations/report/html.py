@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from testudo_common.files import write_atomically
-from testudo_simulations.report import figures, sections
+from testudo_simulations.report import audit, figures, sections
 from testudo_simulations.report.markup import Markup, join, tag
 from testudo_simulations.report.style import CSS
 from testudo_simulations.report.summaries import SettingSummary, summarise
@@ -44,6 +44,7 @@ def to_html(report: Report) -> str:
         *(_results(group, f"m{number}") for number, group in enumerate(by_metric.values())),
         sections.privacy(settings),
         sections.secure(settings),
+        audit.audit(settings),
         sections.left_out(settings),
         sections.cost(settings),
         sections.small_print(report, settings),

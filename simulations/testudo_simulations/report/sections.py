@@ -104,7 +104,7 @@ def arm_table(setting: SettingSummary) -> Markup:
 def shots_tables(settings: Settings) -> Markup:
     """Arms by support size; of several settings, closed until asked for, since the figure says it first."""
     tables = [_shots_table(setting) for setting in settings]
-    return _details("The same in numbers", *tables) if len(tables) > 1 else join(*tables)
+    return details("The same in numbers", *tables) if len(tables) > 1 else join(*tables)
 
 
 def _shots_table(setting: SettingSummary) -> Markup:
@@ -190,7 +190,7 @@ def secure(settings: Settings) -> Markup:
     robust_rows = [[wording.place(one), wording.robust_line(one.robust, one.secure)] for one in settings]
     caption = "How many poisoned clients are outvoted; no rule by itself stops a backdoor"
     parts.append(table(["", "Poisoning"], robust_rows, caption=caption, numbers=range(0)))
-    parts += [federated_scores(run, _run_name(run)) for one in settings for run in one.runs]
+    parts += [federated_scores(run, run_name(run)) for one in settings for run in one.runs]
     return section("What the server saw", *parts)
 
 
@@ -241,21 +241,22 @@ def small_print(report: Report, settings: Settings) -> Markup:
     parts += [_rounds_details(run) for run in report.runs]
     parts += [_plan_details(run) for run in report.runs]
     digests = [
-        [_run_name(run), run.backend, tag("code", run.plan_digest), tag("code", run.model_digest)]
-        for run in report.runs
+        [run_name(run), run.backend, tag("code", run.plan_digest), tag("code", run.model_digest)] for run in report.runs
     ]
     head = ["Run", "Backend", "Plan", "Model"]
-    parts.append(_details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
+    parts.append(details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
     versions = [[name, version] for name, version in report.versions.items()]
-    parts.append(_details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))
+    parts.append(details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))
     return section("In detail", *parts)
 
 
-def _details(title: str, *content: str) -> Markup:
+def details(title: str, *content: str) -> Markup:
+    """A block that is closed until asked for."""
     return tag("details", tag("summary", title), *content)
 
 
-def _run_name(run: RunResult) -> str:
+def run_name(run: RunResult) -> str:
+    """What tells a run from the others of a report."""
     return ", ".join(part for part in (run.name, run.setting, f"seed {run.seed}") if part)
 
 
@@ -273,7 +274,7 @@ def _metrics_details(settings: Settings) -> Markup:
         ]  # fmt: skip
         head = ["Arm (support examples)", *map(wording.metric_title, names)]
         tables.append(table(head, rows, caption=wording.place(setting)))
-    return _details("Every metric of every arm", *tables)
+    return details("Every metric of every arm", *tables)
 
 
 def _rounds_details(run: RunResult) -> Markup:
@@ -288,13 +289,13 @@ def _rounds_details(run: RunResult) -> Markup:
         for record in run.rounds
     ]
     head = ["Round", "Replies used", "Mean update norm", "Time", "Not used"]
-    name = _run_name(run)
-    return _details(f"Rounds: {name}", table(head, rows, caption=f"{len(rows)} rounds of {name}", numbers=range(1, 4)))
+    name = run_name(run)
+    return details(f"Rounds: {name}", table(head, rows, caption=f"{len(rows)} rounds of {name}", numbers=range(1, 4)))
 
 
 def _plan_details(run: RunResult) -> Markup:
     plan = json.dumps(run.plan, indent=2, ensure_ascii=False, sort_keys=True)
-    return _details(f"Plan: {_run_name(run)}", tag("pre", tag("code", block(plan)), tabindex="0"))
+    return details(f"Plan: {run_name(run)}", tag("pre", tag("code", block(plan)), tabindex="0"))
 
 
 def page(title: str, *body: str, css: str) -> str:

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from testudo_simulations.results import Arm, Cost, PrivacySummary, Report, RobustSummary, RunResult, SecureSummary
+from testudo_simulations.results import (
+    Arm,
+    AuditSummary,
+    Cost,
+    PrivacySummary,
+    Report,
+    RobustSummary,
+    RunResult,
+    SecureSummary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class SettingSummary:
         privacy: That of the run that spent most.
         secure: Sums over the runs; CPU seconds are means, the smallest sum the smallest of all.
         robust: Of the first run, with the fewest rows and bad ones of any, and who was outvoted in any.
+        audit: Of the first run whose log did not hold, or else of the first: every run has a log of its own.
         cost: Sums over the runs; memory is the largest.
         left_out: Clients that never were in the federation.
         refused: Clients whose reply was not used in some rounds.
@@ -96,6 +106,7 @@ class SettingSummary:
     privacy: PrivacySummary
     secure: SecureSummary
     robust: RobustSummary
+    audit: AuditSummary | None
     cost: Cost
     left_out: tuple[Exclusion, ...]
     refused: tuple[Exclusion, ...]
@@ -177,6 +188,7 @@ def _setting(runs: list[RunResult]) -> SettingSummary:
         privacy=max((run.privacy for run in runs), key=_spent),
         secure=_together([run.secure for run in runs]),
         robust=_weakest([run.robust for run in runs]),
+        audit=_least_trusted([run.audit for run in runs]),
         cost=_total([run.cost for run in runs]),
         left_out=_count(pair for run in runs for pair in run.excluded_clients),
         refused=_count(pair for run in runs for record in run.rounds for pair in record.excluded),
@@ -252,6 +264,10 @@ def _weakest(found: Sequence[RobustSummary]) -> RobustSummary:
         rows=min(one.rows for one in found),
         outvoted=sorted({client for one in found for client in one.outvoted}),
     )
+
+
+def _least_trusted(found: Sequence[AuditSummary | None]) -> AuditSummary | None:
+    return next((one for one in found if one is not None and not one.verified), found[0])
 
 
 def _total(costs: Sequence[Cost]) -> Cost:

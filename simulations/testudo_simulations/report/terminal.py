@@ -113,6 +113,7 @@ def _print_setting(setting: SettingSummary, screen: Screen) -> None:
     grid.add_row("Privacy", screen.text(wording.privacy_line(setting.privacy)))
     grid.add_row("Secure sums", screen.text(wording.secure_line(setting.secure, setting.cost)))
     grid.add_row("Poisoning", screen.text(wording.robust_line(setting.robust, setting.secure)))
+    grid.add_row("Audit log", screen.text(wording.audit_line(setting.audit)))
     runs = len(setting.runs)
     left_out = wording.exclusions(setting.left_out, "runs", usual=runs, most=MOST_NAMES)
     grid.add_row("Left out", screen.text(left_out or "no client"))

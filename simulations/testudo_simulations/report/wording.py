@@ -14,6 +14,7 @@ from testudo_simulations.report.summaries import (
     without_privacy,
 )
 from testudo_simulations.results import (
+    AuditSummary,
     ClientAccount,
     Cost,
     PrivacySummary,
@@ -224,6 +225,45 @@ def secure_line(secure: SecureSummary, cost: Cost) -> str:
         up, down = cost.bytes_up / secure.plain_bytes_up, cost.bytes_down / secure.plain_bytes_down
         parts.append(f"{up:.2f} times the plain bytes up, {down:.2f} times down")
     return "; ".join(parts)
+
+
+def audit_line(audit: AuditSummary | None) -> str:
+    """What the audit log holds, who stands behind it, and what it took."""
+    if audit is None:
+        return "none; nobody can check afterwards what the server did"
+    parts = [
+        f"{audit.entries} entries, {audit.rounds} round{'s' if audit.rounds != 1 else ''} closed",
+        cosigned(audit),
+        "its replay found nothing wrong" if audit.verified else f"ITS REPLAY {first_failure(audit)}",
+        *([f"{len(audit.incidents)} incident{'s' if len(audit.incidents) != 1 else ''}"] if audit.incidents else []),
+        *audit_cost(audit),
+    ]
+    return "; ".join(parts)
+
+
+def first_failure(audit: AuditSummary) -> str:
+    """The first check that the log failed."""
+    return printable(next((line for line in audit.checks if line.startswith("FAILED")), "FAILED"))
+
+
+def cosigned(audit: AuditSummary) -> str:
+    """How many witnesses cosigned the rounds, and how many have to."""
+    needed = f"{audit.quorum} of {audit.witnesses} have to"
+    if not audit.cosigners:
+        return needed
+    least, most = min(audit.cosigners), max(audit.cosigners)
+    return f"{least if least == most else f'{least} to {most}'} cosigned each round, {needed}"
+
+
+def audit_cost(audit: AuditSummary) -> list[str]:
+    """CPU at both ends, and bytes kept and sent."""
+    parts = []
+    if audit.client_cpu_seconds is not None:
+        parts.append(f"{1000 * audit.client_cpu_seconds:.3g} ms CPU a client and round")
+    if audit.server_cpu_seconds is not None:
+        parts.append(f"{1000 * audit.server_cpu_seconds:.3g} ms a round at the server")
+    parts.append(f"{size(audit.log_bytes)} of log, {size(audit.bytes_down)} down, {size(audit.bytes_up)} up")
+    return parts
 
 
 def _named_number(name: str, value: float | None) -> list[str]:
