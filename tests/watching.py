@@ -44,6 +44,7 @@ class Watching:
         log: The log; None: a new one, with charter, enrolment and approvals.
         ledger: The owner's; None: in the folder, or in memory.
         voice: What the owner decides; None: it approves.
+        me: Which of them; the builder asks the first ones first.
         more: For the witness.
 
     Attributes:
@@ -60,11 +61,12 @@ class Watching:
         log: AuditLogBuilder | None = None,
         ledger: Ledger | None = None,
         voice: OwnVoice | None = None,
+        me: str = ME,
         **more: Any,
     ) -> None:
         self.plan = audited_plan() if plan is None else plan
         self.log = AuditLogBuilder(self.plan, 5) if log is None else log
-        self.folder = folder
+        self.folder, self.me = folder, me
         if ledger is None:
             ledger = Ledger(None if folder is None else folder / "state" / "ledger.db", durable=False)
         self.ledger = ledger
@@ -74,8 +76,8 @@ class Watching:
 
     def begun_anew(self) -> Witness:
         """Another witness of the same owner, as in a process that has just begun."""
-        membership = Membership(self.log.keys[ME], self.log.roster(), self.log.federation_public)
-        self.witness = Witness(ME, self.plan, membership, self.voice, self.folder, **self._more)
+        membership = Membership(self.log.keys[self.me], self.log.roster(), self.log.federation_public)
+        self.witness = Witness(self.me, self.plan, membership, self.voice, self.folder, **self._more)
         return self.witness
 
     @property

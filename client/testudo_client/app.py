@@ -56,7 +56,7 @@ def build_client_app(participant_of: ParticipantOf, observer_of: ObserverOf = no
     @client_app.query("identify")
     def identify(message: Message, context: Context) -> Message:
         try:
-            return Message(identity_records(participant_of(context).client_id), reply_to=message)
+            return Message(identity_records(_client_id(context, participant_of, observer_of)), reply_to=message)
         except Exception as error:
             _LOG.error("cannot start: %s", _safe(error))
             return Message(RecordDict(), reply_to=message)
@@ -66,6 +66,14 @@ def build_client_app(participant_of: ParticipantOf, observer_of: ObserverOf = no
         return Message(to_records(_answer(message, context, participant_of, observer_of)), reply_to=message)
 
     return client_app
+
+
+def _client_id(context: Context, participant_of: ParticipantOf, observer_of: ObserverOf) -> str:
+    """The owner's name: of one that watches, also where it does not consent to training."""
+    observer = observer_of(context)
+    if observer is not None and observer.witness is not None:
+        return observer.witness.client_id
+    return participant_of(context).client_id
 
 
 def _answer(message: Message, context: Context, participant_of: ParticipantOf, observer_of: ObserverOf) -> Answer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from testudo_client.seen_notes import NoteReader, Seen
@@ -46,12 +47,25 @@ class State:
         Raises:
             AuditError: They break a rule of the log.
         """
-        if not entries:
-            return self
-        history = extend(self.history, entries)
-        found = ((self.size + place, decode_entry(entry)) for place, entry in enumerate(entries))
-        opened = tuple((index, entry.round) for index, entry in found if isinstance(entry, RoundOpened))
-        return State(history, self.opened + opened, entries[-1])
+        return _grown(self, entries) if entries else self
+
+
+@lru_cache(maxsize=64)
+def _grown(state: State, entries: tuple[bytes, ...]) -> State:
+    """Remembered, as what the entries add up to is."""
+    history = extend(state.history, entries)
+    found = ((state.size + place, decode_entry(entry)) for place, entry in enumerate(entries))
+    opened = tuple((index, entry.round) for index, entry in found if isinstance(entry, RoundOpened))
+    return State(history, state.opened + opened, entries[-1])
+
+
+@lru_cache(maxsize=64)
+def _root(history: History, entries: tuple[bytes, ...]) -> bytes:
+    """The root of a log with further entries, whatever they are."""
+    frontier = history.frontier.copy()
+    for entry in entries:
+        frontier.append(leaf_hash(entry))
+    return frontier.root()
 
 
 class Mirror:
@@ -122,12 +136,10 @@ class Mirror:
                 f"a checkpoint over {checkpoint.size} entries, and entries up to number {first + len(entries)}",
             )
         if first == self._state.size:
-            frontier = self._state.history.frontier.copy()
+            root = _root(self._state.history, entries)
         else:
-            frontier = Frontier(leaf_hash(entry) for entry in self.log.entries(0, first))
-        for entry in entries:
-            frontier.append(leaf_hash(entry))
-        if frontier.root() != checkpoint.root:
+            root = Frontier(leaf_hash(entry) for entry in (*self.log.entries(0, first), *entries)).root()
+        if root != checkpoint.root:
             if first > 0:
                 return None
             raise AuditError(AuditFault.PROOF, "the entries do not lead to the root that the log signed")

@@ -14,6 +14,7 @@ from testudo_client.own_record import OwnRecord
 from testudo_common.audit.checkpoints import Checkpoint
 from testudo_common.audit.entries import AnyEntry, Charter, GroupsDrawn, RoundOpened, UpdateReceived
 from testudo_common.audit.history import History
+from testudo_common.audit.statements import Contribution
 from testudo_common.errors import AuditError, AuditFault, LedgerError
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Events
@@ -23,7 +24,6 @@ from testudo_common.wire import TrainRequest
 
 _SAME_NOISE = 0.002
 """Two computers find the noise multiplier of a target epsilon to 0.1 % each."""
-_Logged = tuple[int, AnyEntry]
 _ROLLED_BACK = (
     'if you know why, as after a restored backup, run testudo-client ledger with --adopt "reason", and charge what the '
     "missing entries spent with --charge-elsewhere; if you do not, somebody may have put back an old copy of it"
@@ -41,33 +41,33 @@ def roster_is_mine(history: History, roster: Roster) -> None:
         )
 
 
-def charter_states_my_prices(entries: Iterable[_Logged], plan: FederationPlan) -> None:
+def charter_states_my_prices(charter: Charter, plan: FederationPlan) -> None:
     """Attack: a log that counts less than training costs, so that its epsilon looks small."""
-    for index, entry in entries:
-        if isinstance(entry, Charter):
-            stated_and_computed = (
-                (entry.training, training_spending(plan)),
-                (entry.scores, scores_spending(plan)),
-                (entry.sum, sum_spending(plan)),
-            )
-            for stated, computed in stated_and_computed:
-                if plan.private and not _same(stated.example, computed.example):
-                    raise _other_price("an example", index)
-                if plan.client_private and not _same(stated.client, computed.client):
-                    raise _other_price("a client", index)
+    stated_and_computed = (
+        (charter.training, training_spending(plan)),
+        (charter.scores, scores_spending(plan)),
+        (charter.sum, sum_spending(plan)),
+    )
+    for stated, computed in stated_and_computed:
+        if plan.private and not _same(stated.example, computed.example):
+            raise _other_price("an example")
+        if plan.client_private and not _same(stated.client, computed.client):
+            raise _other_price("a client")
 
 
 def contributions_are_mine(
-    entries: Iterable[_Logged], client_id: str, ledger: Sequence[LedgerEntry], record: OwnRecord, last_known: int
+    entries: Iterable[tuple[int, AnyEntry]],
+    before: Iterable[Contribution],
+    ledger: Sequence[LedgerEntry],
+    record: OwnRecord,
 ) -> None:
     """Attack: an old copy of the ledger was put back, to spend again; or somebody else signs with this owner's key.
 
     Args:
-        entries: New in the log, in order.
-        client_id: The owner's.
-        ledger: Its ledger, as it is now.
+        entries: New in the log under this owner's name, in order, with their indices.
+        before: Of this owner, and in the log already.
+        ledger: The owner's, as it is now.
         record: What it remembers having signed.
-        last_known: Index of the furthest entry of the ledger that an earlier contribution in the log names; -1: none.
 
     Raises:
         LedgerError: The log has a contribution of this owner whose ledger is not this one, or not any more.
@@ -75,9 +75,9 @@ def contributions_are_mine(
     """
     places = {entry.hash.hex(): entry.index for entry in ledger}
     adopted = [(entry.index, entry.time) for entry in ledger if isinstance(entry.content, Adopted)]
+    last_known = max((places.get(statement.ledger, -1) for statement in before), default=-1)
     for index, entry in entries:
-        if not isinstance(entry, UpdateReceived) or entry.statement.client != client_id:
-            continue
+        assert isinstance(entry, UpdateReceived)
         statement = entry.statement
         place = places.get(statement.ledger)
         if place is None:
@@ -200,12 +200,9 @@ def _not_logged(problem: str, index: int | None = None) -> AuditError:
     return AuditError(AuditFault.NOT_LOGGED, problem, index=index)
 
 
-def _other_price(unit: str, index: int) -> AuditError:
-    return AuditError(
-        AuditFault.EPSILON,
-        f"the price that the log states for {unit} is not the one that this owner computes",
-        index=index,
-    )
+def _other_price(unit: str) -> AuditError:
+    problem = f"the price that the log states for {unit} is not the one that this owner computes"
+    return AuditError(AuditFault.EPSILON, problem, index=0)
 
 
 def _same(stated: Sequence[tuple[float, float, int]], computed: Events) -> bool:

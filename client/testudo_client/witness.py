@@ -57,6 +57,9 @@ class Witness:
         durable: Whether to wait until the disk has what is kept.
         now: The clock.
 
+    Attributes:
+        client_id: As given.
+
     Raises:
         UsageError: The membership does not say which key is the federation's.
         RosterError: The roster does not hold this owner with this key.
@@ -78,7 +81,7 @@ class Witness:
         if not membership.federation_key:
             raise UsageError("the federation's key is not known, and is needed to check the log", where=client_id)
         files = None if folder is None else AuditFiles(folder, plan.digest)
-        self._client_id, self._plan, self._plan_digest = client_id, plan, plan.digest
+        self.client_id, self._plan, self._plan_digest = client_id, plan, plan.digest
         self._membership, self._voice, self._now = membership, voice, now
         self._reader = reader_of(membership.roster, plan.digest)
         mirror = None if files is None else files.mirror
@@ -145,7 +148,7 @@ class Witness:
             index, opened = checks.attempt_is_open(state.history, request)
             checks.quorum_has_seen(self._cosigners(seen, request.round), state.history.quorum)
             checks.model_is_logged(index, opened, request)
-            checks.cohort_holds_me(index, opened, self._client_id)
+            checks.cohort_holds_me(index, opened, self.client_id)
             if initial_model is not None:
                 first, model_digest = state.opened[0][0], state.history.first_model
                 checks.run_began_from_the_plans_model(first, model_digest, initial_model())
@@ -178,7 +181,7 @@ class Witness:
                 return encode_statement(last)
         salt = secrets.token_bytes(SALT_BYTES)
         unsigned = Contribution(
-            client=self._client_id,
+            client=self.client_id,
             round=round_number,
             attempt=attempt,
             commitment=commitment_to(salt, update_digest),
@@ -201,19 +204,18 @@ class Witness:
 
     def _compare(self, grown: State, fresh: Sequence[bytes]) -> None:
         """What is new with what this owner knows itself."""
-        known = self._mirror.state
-        entries = [(known.size + place, decode_entry(entry)) for place, entry in enumerate(fresh)]
-        checks.charter_states_my_prices(entries, self._plan)
-        mine = grown.history.contributions.get(self._client_id, ())
-        if len(mine) > len(known.history.contributions.get(self._client_id, ())) or (
-            self._client_id in grown.history.withdrawn
-        ):
-            ledger = self._voice.entries()
-            places = {entry.hash.hex(): entry.index for entry in ledger}
-            before = [places.get(statement.ledger, -1) for index, statement in mine if index < known.size]
-            last_known = max(before, default=-1)
-            checks.contributions_are_mine(entries, self._client_id, ledger, self._record, last_known)
-            checks.withdrawal_is_mine(grown.history, self._client_id, ledger, self._plan_digest)
+        known, history = self._mirror.state, grown.history
+        if known.history.charter is None and history.charter is not None:
+            checks.charter_states_my_prices(history.charter, self._plan)
+        mine = history.contributions.get(self.client_id, ())
+        new = [index for index, _ in mine if index >= known.size]
+        if not new and self.client_id not in history.withdrawn:
+            return
+        ledger = self._voice.entries()
+        entries = [(index, decode_entry(fresh[index - known.size])) for index in new]
+        before = [statement for index, statement in mine if index < known.size]
+        checks.contributions_are_mine(entries, before, ledger, self._record)
+        checks.withdrawal_is_mine(history, self.client_id, ledger, self._plan_digest)
 
     def _cosigners(self, seen: Seen, round_number: int) -> frozenset[str]:
         """Whose cosignatures count in a round: those on its own checkpoint, and those of the window before it."""
@@ -225,11 +227,11 @@ class Witness:
     def _statements(self, state: State) -> tuple[Decision, ...]:
         """What the owner decided that the log does not hold yet."""
         decision, history = self._voice.decision(), state.history
-        if decision is None or self._client_id in (history.approved if decision.approves else history.withdrawn):
+        if decision is None or self.client_id in (history.approved if decision.approves else history.withdrawn):
             return ()
-        number = max(decision.number, history.decisions.get(self._client_id, -1) + 1)
+        number = max(decision.number, history.decisions.get(self.client_id, -1) + 1)
         kind: type[Approval] | type[Withdrawal] = Approval if decision.approves else Withdrawal
-        return (signed(kind(client=self._client_id, number=number), self._membership.key, self._plan_digest),)
+        return (signed(kind(client=self.client_id, number=number), self._membership.key, self._plan_digest),)
 
     def _testimony(self, seen: Seen, statements: tuple[Decision, ...]) -> bytes:
         line = self._signer.sign(seen.checkpoint.text(), int(self._now().timestamp())).line()
@@ -244,7 +246,7 @@ class Witness:
                 self._record.keep_receipt(statement.round, statement.attempt, made)
 
     def _own_contributions(self) -> tuple[tuple[int, Contribution], ...]:
-        return self._mirror.state.history.contributions.get(self._client_id, ())
+        return self._mirror.state.history.contributions.get(self.client_id, ())
 
     def _receipt_of(self, index: int) -> bytes | None:
         quorum = self._mirror.state.history.quorum

@@ -27,7 +27,7 @@ from testudo_common.audit.entries import UpdateReceived
 from testudo_common.audit.extension import decode_testimony, encode_extension
 from testudo_common.audit.history import begin_history
 from testudo_common.audit.statements import Approval, Contribution, Withdrawal, parse_statement
-from testudo_common.flower_records import TRAIN, from_records, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
 from testudo_common.key_files import create_key, public_hex, read_key, read_log_key
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
@@ -95,8 +95,8 @@ class Ada:
         self.log = LogOfOwners(PLAN, server, {"ada": mine, **{name: folder / name for name in OTHERS}})
         self.known = 0
 
-    def asked(self, message: Message) -> Message:
-        """What her ClientApp answers."""
+    def grid(self) -> InProcessGrid:
+        """A federation of her ClientApp alone."""
         config = {"owner": str(self.home.folder), "plan": str(self.plan_file), "data": str(self.data)}
 
         def context(_: Context) -> Context:
@@ -105,10 +105,21 @@ class Ada:
         app = build_client_app(
             lambda given: participant_from_context(context(given)), lambda given: observer_from_context(context(given))
         )
-        grid = InProcessGrid(app, 1)
+        return InProcessGrid(app, 1)
+
+    def asked(self, message: Message) -> Message:
+        """What her ClientApp answers."""
+        grid = self.grid()
         (node,) = grid.get_node_ids()
         (reply,) = grid.send_and_receive([FlowerMessage(to_records(message), node, TRAIN)])
         return from_records(reply.content)
+
+    def name(self) -> str:
+        """Who her ClientApp says that she is."""
+        grid = self.grid()
+        (node,) = grid.get_node_ids()
+        (reply,) = grid.send_and_receive([FlowerMessage(RecordDict(), node, IDENTIFY)])
+        return client_id_in(reply.content)
 
     def told(self, cosigned: bytes = b"") -> Message:
         """What she answers to what is new in the log; to what she lacks, where she says that she does."""
@@ -199,6 +210,7 @@ def put_back(copy: Path, folder: Path) -> None:
 
 def test_owner_that_has_not_approved_watches_and_its_data_is_not_read(ada: Ada) -> None:
     ada.data.unlink()
+    assert ada.name() == "ada"
     assert ada.statements() == ()
     for owner in OTHERS:
         ada.log.approve(owner)
@@ -208,7 +220,7 @@ def test_owner_that_has_not_approved_watches_and_its_data_is_not_read(ada: Ada) 
     assert "not in the cohort" in ada.last_line[1]
 
 
-@pytest.mark.parametrize("what", ["none", "another client", "dates", "no log allowed"])
+@pytest.mark.parametrize("what", ["none", "another client", "dates", "size"])
 def test_owner_whose_policy_says_no_watches(ada: Ada, what: str) -> None:
     ada.data.unlink()
     text = ada.home.policy_file.read_text()
@@ -221,6 +233,7 @@ def test_owner_whose_policy_says_no_watches(ada: Ada, what: str) -> None:
             ada.home.policy_file.write_text(text.replace("not_after = 20", "not_after = 19"))
         case _:
             ada.home.policy_file.write_text(text.replace("max_bytes = ", "max_bytes = 4 #"))
+    assert ada.name() == "ada"
     assert ada.statements() == ()
 
 
