@@ -253,6 +253,18 @@ def test_batches_do_not_matter(name: str, data: st.DataObject) -> None:
 
 
 @LOGS
+def test_same_history_is_computed_once(name: str) -> None:
+    """However it came about: in a simulation a thousand owners follow one log."""
+    log, found = states(name)
+    one = extend(begin_history(log.federation_public, log.plan.digest), tuple(log.entries[:15]))
+    other = extend(found[10], tuple(log.entries[10:15]))
+    assert one == other == found[15] and one is not other
+    assert one != found[14] and one != begin_history(log.federation_public, log.plan.digest)
+    more = tuple(log.entries[15:])
+    assert extend(one, more) is extend(other, more)
+
+
+@LOGS
 def test_history_stays_as_it_was(name: str) -> None:
     """Whether the entries that follow are good or bad: it is shared by many."""
     log, found = states(name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from testudo_common.audit import price_rules, round_rules, rules
+from testudo_common.audit import closing_rules, price_rules, round_rules, rules
 from testudo_common.audit.checkpoints import watch_of
 from testudo_common.audit.entries import (
     AnyEntry,
@@ -56,11 +56,11 @@ _OF_OPENING: Final[tuple[Rule, ...]] = (
 )
 _OF_GROUPS: Final[tuple[Rule, ...]] = (round_rules.groups_are_the_coins, round_rules.enough_are_grouped)
 _OF_CLOSING: Final[tuple[Rule, ...]] = (
-    round_rules.survivors_are_those_grouped,
-    round_rules.survivors_sent_updates,
-    round_rules.enough_replied,
-    round_rules.rule_is_the_plans,
-    round_rules.accounts_are_as_recomputed,
+    closing_rules.survivors_are_those_grouped,
+    closing_rules.survivors_sent_updates,
+    closing_rules.enough_replied,
+    closing_rules.rule_is_the_plans,
+    closing_rules.accounts_are_as_recomputed,
 )
 
 
@@ -198,10 +198,10 @@ def _take(state: History, entry: AnyEntry, judge: Judge) -> None:
         case RoundClosed():
             _closed(state, index, entry, judge)
         case Evaluation():
-            round_rules.scores_are_of_the_last_round(state, entry)
+            closing_rules.scores_are_of_the_last_round(state, entry)
             state.evaluated = entry.round
         case ModelReleased():
-            round_rules.released_is_the_last_model(state, entry)
+            closing_rules.released_is_the_last_model(state, entry)
             state.released += (index,)
         case _:
             pass  # drills and incidents may stand anywhere

@@ -1,4 +1,6 @@
-"""What may stand in a log about a round. One function a rule; each names what it stops. Knows no fold and no index.
+"""What may stand in a log about a round that goes on. One function a rule; each names what it stops. Knows no index.
+
+That it is closed, and what follows, is closing_rules.py's.
 
 Sources: the attacks on secure aggregation by a server that shows clients different models, cohorts or groups: Pasquini,
 Francati, Ateniese 2022 (eprint 2021/1637, model inconsistency).
@@ -10,20 +12,14 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
-from testudo_common.audit.accounts import same_account
 from testudo_common.audit.entries import (
-    Account,
-    Evaluation,
     GroupsDrawn,
-    ModelReleased,
-    RoundClosed,
     RoundOpened,
     UpdateReceived,
     UpdatesRejected,
 )
 from testudo_common.audit.state import History, plan_of
 from testudo_common.errors import AuditError, AuditFault
-from testudo_common.plan import FederationPlan
 
 
 def _fail(fault: AuditFault, problem: str, where: str = "") -> NoReturn:
@@ -89,9 +85,7 @@ def cohort_is_of_the_plans_size(state: History, entry: RoundOpened) -> None:
         AuditError: COHORT.
     """
     plan, size = plan_of(state), len(entry.cohort)
-    least, most = plan.rounds.min_replies, plan.rounds.cohort_size
-    if plan.secure:
-        least = max(least, _fewest_grouped(plan))
+    least, most = plan.fewest_asked, plan.rounds.cohort_size
     if not least <= size <= most:
         _fail(AuditFault.COHORT, f"a cohort of {size}, where the plan has {least} to {most}")
 
@@ -186,7 +180,8 @@ def enough_are_grouped(state: History, entry: GroupsDrawn) -> None:
     Raises:
         AuditError: COHORT.
     """
-    members, least = len(_flat(entry.groups)), _fewest_grouped(plan_of(state))
+    plan, members = plan_of(state), len(_flat(entry.groups))
+    least = plan.secure_aggregation.fewest_grouped(plan.rounds.cohort_size)
     if members < least:
         _fail(AuditFault.COHORT, f"{members} clients are grouped, where {least} are the fewest")
 
@@ -231,115 +226,6 @@ def rejected_groups_were_drawn(state: History, entry: UpdatesRejected) -> None:
         _fail(AuditFault.GROUPS, "a group is rejected that was not drawn, or twice")
 
 
-# Of round_closed.
-
-
-def survivors_are_those_grouped(state: History, entry: RoundClosed) -> None:
-    """Stops a sum over so few that it hides nobody, and sums whose difference is one client's update.
-
-    Raises:
-        AuditError: GROUPS.
-    """
-    plan = plan_of(state)
-    least = plan.secure_aggregation.min_group if plan.secure else 1
-    summed: set[int] = set()
-    for survivors in entry.survivors:
-        places = {state.places.get(client, -1) for client in survivors}
-        if len(places) != 1 or -1 in places or len(set(survivors)) != len(survivors):
-            _fail(AuditFault.GROUPS, "survivors that are not of one group" if plan.secure else "not one client a row")
-        if places & summed:
-            _fail(AuditFault.GROUPS, "one group is summed twice" if plan.secure else "one client counts twice")
-        summed |= places
-        if len(survivors) < least:
-            _fail(AuditFault.GROUPS, f"a sum over {len(survivors)}, where {least} are the fewest")
-
-
-def survivors_sent_updates(state: History, entry: RoundClosed) -> None:
-    """Stops a round from being said to hold an owner's update that the owner never signed for, or that was rejected.
-
-    Raises:
-        AuditError: CONTRIBUTION.
-    """
-    for client in _flat(entry.survivors):
-        if client not in state.received:
-            _fail(AuditFault.CONTRIBUTION, "it is said to be in the round, and sent no update", client)
-        if client in (state.rejected or ()):
-            _fail(AuditFault.CONTRIBUTION, "it is said to be in the round, and was rejected", client)
-
-
-def enough_replied(state: History, entry: RoundClosed) -> None:
-    """Stops a round that so few made that it is theirs alone.
-
-    Raises:
-        AuditError: COHORT.
-    """
-    count, least = len(_flat(entry.survivors)), plan_of(state).rounds.min_replies
-    if count < least:
-        _fail(AuditFault.COHORT, f"round {entry.round} closes with {count} updates and needs {least}")
-
-
-def rule_is_the_plans(state: History, entry: RoundClosed) -> None:
-    """Stops a weaker aggregation rule than the one agreed on.
-
-    Raises:
-        AuditError: ROUND.
-    """
-    plan = plan_of(state)
-    if entry.rule != plan.robust_rule:
-        _fail(AuditFault.ROUND, "another aggregation rule than the plan's")
-    if entry.withstood and plan.robust_aggregation.corruption == 0:
-        _fail(AuditFault.ROUND, "bad updates are reckoned with, where the plan assumes none")
-
-
-def accounts_are_as_recomputed(state: History, entry: RoundClosed) -> None:
-    """Stops an epsilon that is told smaller than what was spent.
-
-    Raises:
-        AuditError: EPSILON.
-    """
-    expected = state.next_accounts()
-    for unit, said, due in zip(("example", "client"), (entry.example, entry.client), expected, strict=True):
-        if not same_account(said, due):
-            _fail(
-                AuditFault.EPSILON,
-                f"the account of {'an example' if unit == 'example' else 'a client'} after round {entry.round} says "
-                f"{_told(said)}, and comes to {_told(due)}",
-            )
-
-
-# Of what follows a round.
-
-
-def scores_are_of_the_last_round(state: History, entry: Evaluation) -> None:
-    """Stops scores of a round that made none, or a second, better set of them.
-
-    Raises:
-        AuditError: ROUND.
-    """
-    if state.closed is None or state.opened is not None or entry.round != state.closed[1].round:
-        _fail(AuditFault.ROUND, f"scores of round {entry.round}, which was not the last to close")
-    if not plan_of(state).evaluates_in(entry.round):
-        _fail(AuditFault.ROUND, f"scores of round {entry.round}, in which the plan asks for none")
-    if state.evaluated == entry.round:
-        _fail(AuditFault.ROUND, f"scores of round {entry.round} a second time")
-
-
-def released_is_the_last_model(state: History, entry: ModelReleased) -> None:
-    """Stops the release of a model that this log did not lead to.
-
-    Raises:
-        AuditError: MODEL.
-    """
-    if state.closed is None or (entry.round, entry.model_digest) != (state.closed[1].round, state.model_digest):
-        _fail(AuditFault.MODEL, f"the model released is not the one after round {entry.round}")
-
-
-def _fewest_grouped(plan: FederationPlan) -> int:
-    """As testudo_common.plan.secure reads the plan."""
-    secure = plan.secure_aggregation
-    return secure.min_cohort or max(secure.min_group, -(-plan.rounds.cohort_size // 2))
-
-
 def _cohort(state: History) -> frozenset[str]:
     """Of the attempt that is open."""
     return frozenset(() if state.opened is None else state.opened[1].cohort)
@@ -347,10 +233,3 @@ def _cohort(state: History) -> frozenset[str]:
 
 def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
     return tuple(client for group in groups for client in group)
-
-
-def _told(account: Account | None) -> str:
-    if account is None:
-        return "nothing"
-    epsilon = "no bound" if account.epsilon is None else f"epsilon {account.epsilon:.6g}"
-    return f"{epsilon} at delta {account.delta:g} after {sum(steps for _, _, steps in account.events)} steps"

@@ -1,7 +1,7 @@
 """What may stand in a log at all, and who may take part: rules of charter, enrolment and owners' decisions.
 
 One function a rule; each names what it stops. A rule raises without an index, which the fold knows (history.py). Those
-of rounds are round_rules.py's.
+of rounds are round_rules.py's and closing_rules.py's.
 """
 
 from __future__ import annotations
