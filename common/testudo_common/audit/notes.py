@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from testudo_common.errors import AuditError, AuditFault
 
-MAX_NOTE_BYTES: Final = 1 << 26
+MAX_NOTE_BYTES: Final = 1 << 22  # some thirty thousand cosignatures
 KEY_ID_BYTES: Final = 4
 TIME_BYTES: Final = 8
 _DASH: Final = "— "
@@ -215,7 +215,8 @@ class Note:
 
     def with_signatures(self, more: Iterable[NoteSignature]) -> Note:
         """The same with further lines; a line that is there already is not repeated."""
-        fresh = [each for each in dict.fromkeys(more) if each not in self.signatures]
+        there = set(self.signatures)
+        fresh = [each for each in dict.fromkeys(more) if each not in there]
         return Note(self.text, (*self.signatures, *fresh))
 
 
