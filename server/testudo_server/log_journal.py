@@ -160,8 +160,7 @@ class LogJournal:
             clip=request.clip,
         )
         self._attempt = _OpenAttempt(self, opened, self._log.append(opened))
-        oldest = request.round - self._plan.audit.window + 1
-        counted = frozenset(client for client, last in self._last_cosigned.items() if last >= oldest)
+        counted = self._cosigned_before(request.round)
         awaited = frozenset(cohort).intersection(self._log.witnesses.clients)
 
         def enough(answered: frozenset[str], cosigners: frozenset[str]) -> bool:
@@ -259,6 +258,14 @@ class LogJournal:
                 where="audit.db",
                 remedy="one of them is an older copy: restore both from the same moment",
             ) from error
+
+    def _cosigned_before(self, round_number: int) -> frozenset[str]:
+        """Whose earlier cosignatures count. A window of one is the attempt's own checkpoint and no other: an earlier
+        attempt's says nothing of what is in the log since, which could be two different things.
+        """
+        window = self._plan.audit.window
+        oldest = round_number - window + 1
+        return frozenset(client for client, last in self._last_cosigned.items() if window > 1 and last >= oldest)
 
     def _incident(self, kind: IncidentKind, round_number: int, note: str = "") -> None:
         self._log.append(Incident(time=self._log.time(), kind=kind, round=round_number, note=note))

@@ -313,6 +313,22 @@ def test_window_lets_a_cosignature_count_for_some_rounds(tmp_path: Path) -> None
             run.coordinator.run_round(second)
 
 
+def test_each_attempt_needs_a_quorum_of_its_own(tmp_path: Path) -> None:
+    """What was cosigned before the second attempt says nothing of how it was opened."""
+    for window, enough in ((2, True), (1, False)):
+        run = WatchedRun(tmp_path / str(window), audited_plan(f"audit.window={window}"))
+        run.begin()
+        request = TrainRequest(run.plan.digest, 1, 0, "ab" * 32, MODEL)
+        run.journal.open_round(request, ("owner-3", "owner-4"), ())
+        run.owners.meddle = absent("owner-0", "owner-1")
+        again = replace(request, attempt=1)
+        if enough:
+            run.journal.open_round(again, ("owner-3", "owner-4"), ())
+        else:
+            with pytest.raises(RoundError, match="3 of 5 owners have cosigned the log for round 1"):
+                run.journal.open_round(again, ("owner-3", "owner-4"), ())
+
+
 @pytest.mark.parametrize("late", FIVE)
 def test_the_cohort_is_waited_for_and_others_are_not(tmp_path: Path, late: str) -> None:
     run = WatchedRun(tmp_path, audited_plan("audit.quorum=2"))
