@@ -143,7 +143,7 @@ class Watching:
         text = self.witness.statement(entry.round, entry.attempt, entry.model_digest, update)
         statement = parse_statement(text)
         assert isinstance(statement, Contribution)
-        self.log.receive(ME, statement)
+        self.log.receive(self.me, statement)
         return statement
 
     def charge(self, round_number: int, attempt: int = 0) -> None:
@@ -158,22 +158,22 @@ class Watching:
     def log_round(self) -> None:
         """A round in the log, and the owner trains in it if it is asked; the witness is told nothing of it yet."""
         self.log.open()
+        self.log_updates()
+        self.log.close()
+
+    def log_updates(self) -> None:
+        """Everybody's update of the open attempt in the log, the owner's own too if it is asked."""
         for owner in self.log.history.opened[1].cohort:  # type: ignore[index]
-            if owner == ME:
+            if owner == self.me:
                 self.contribute()
             else:
                 self.log.receive(owner)
-        self.log.close()
 
     def round(self) -> None:
         """A round that the owner is in: it is told of it, asked, and what it sent is logged."""
         self.log.open()
         self.tell()
         self.witness.check(self.request())
-        for owner in self.log.history.opened[1].cohort:  # type: ignore[index]
-            if owner == ME:
-                self.contribute()
-            else:
-                self.log.receive(owner)
+        self.log_updates()
         self.log.close()
         self.tell()

@@ -49,7 +49,8 @@ _OF_THE_LOG = {
 def reason_of(error: Exception) -> RefusalReason:
     """The fixed word for what kept a request from being answered."""
     if isinstance(error, AuditError) and error.fault in _OF_THE_LOG:
-        return _OF_THE_LOG[error.fault]
+        wrong_entry = error.fault is AuditFault.QUORUM and error.index is not None  # that states another quorum
+        return RefusalReason.LOG_NOT_TRUSTED if wrong_entry else _OF_THE_LOG[error.fault]
     return next((word for kind, word in REASONS.items() if isinstance(error, kind)), RefusalReason.INTERNAL)
 
 

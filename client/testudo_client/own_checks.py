@@ -37,7 +37,8 @@ def roster_is_mine(history: History, roster: Roster) -> None:
             AuditFault.ENROLMENT,
             "the log is under another roster than the one in your folder",
             where=roster.federation,
-            remedy="get roster.json from the federation, compare who is in it, and put it into your folder",
+            remedy="get roster.json from the federation, compare who is in it, put it into your folder, and start your "
+            "node again",
         )
 
 

@@ -23,11 +23,14 @@ from testudo_client.policy.contract import Contract, contract_of, values_of
 from testudo_client.policy.findings import Finding
 from testudo_client.policy.rules import statistics_of
 from testudo_client.policy.sections import OwnerPolicy
+from testudo_common.audit.checkpoints import colluders_found, default_quorum
 from testudo_common.errors import ApprovalError, ModelError, PrivacyError, UsageError
+from testudo_common.log_traffic import roster_of
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Spending, Unit
 from testudo_common.privacy.planned import run_spending, scored_participations, scores_spending
-from testudo_common.traffic import Leg, legs_of
+from testudo_common.roster import Roster
+from testudo_common.traffic import Leg, beginning_of_log, legs_of
 from testudo_common.wire import Refusal, RefusalReason, encode
 
 _LONGEST_REASON = max(RefusalReason, key=len)
@@ -61,7 +64,7 @@ def preview(
         from testudo_client.ledger_command import fingerprint_of_table
 
         fingerprint = fingerprint_of_table(home.folder, plan, data, None)
-    members, contract = _members(home), _contract_if_allowed(findings, plan)
+    roster, contract = _roster(home), _contract_if_allowed(findings, plan)
     return {
         "plan": plan.name,
         "digest": plan.digest,
@@ -70,8 +73,9 @@ def preview(
         "approved": _is_approved(home, entries, plan, policy),
         "rules": [_rule(finding) for finding in findings],
         "bundle": digest,
-        "to": members,
-        "leaves": None if contract is None else _leaves(plan, policy, contract, members["members"] if members else []),
+        "to": None if roster is None else _members(home, roster),
+        "log": _log(plan, roster) if plan.audited else None,
+        "leaves": None if contract is None else _leaves(plan, policy, contract, roster),
         "costs": _costs(plan, policy, entries, fingerprint),
         "changes": _changes(home, entries, plan),
     }
@@ -115,18 +119,35 @@ def _is_approved(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan
     return False
 
 
-def _members(home: OwnerHome) -> dict[str, Any] | None:
-    """The federation, if its roster is here: it counts only with the signature of the pinned key."""
-    if not home.roster_file.exists():
-        return None
-    roster = read_membership(home.folder).roster
+def _roster(home: OwnerHome) -> Roster | None:
+    """The federation's roster, if it is here: it counts only with the signature of the pinned key."""
+    return read_membership(home.folder).roster if home.roster_file.exists() else None
+
+
+def _members(home: OwnerHome, roster: Roster) -> dict[str, Any]:
     key = home.federation_key_file.read_text(encoding="ascii").strip()
     return {"federation": roster.federation, "key": key, "members": sorted(roster.members)}
 
 
-def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, members: Sequence[str]) -> dict[str, Any]:
+def _log(plan: FederationPlan, roster: Roster | None) -> dict[str, Any]:
+    """Who watches the plan's log, and what that withstands; None where it depends on a roster that is not here."""
+    figures = {"witnesses": None, "quorum": plan.audit.quorum, "may_be_absent": None, "colluders_found_out": None}
+    if roster is not None:
+        witnesses = len(roster.members)
+        quorum = plan.audit.quorum or default_quorum(witnesses)
+        figures = {
+            "witnesses": witnesses,
+            "quorum": quorum,
+            "may_be_absent": max(0, witnesses - quorum),
+            "colluders_found_out": colluders_found(witnesses, quorum),
+        }
+    return {"window": plan.audit.window, **figures}
+
+
+def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roster: Roster | None) -> dict[str, Any]:
     """Message by message, for the last round with scores and the last one without; and all rounds, at the most."""
     size, rounds = values_of(contract), plan.rounds
+    members = () if roster is None else tuple(roster.members)
     names = sorted(members, key=lambda name: len(name.encode()))[-rounds.cohort_size :]  # the longest may be asked
     names += [policy.client] * (rounds.cohort_size - len(names))
     attempts = plan.secure_aggregation.max_attempts if plan.secure else 1
@@ -138,7 +159,7 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, membe
         number = next((n for n in range(rounds.count, 0, -1) if plan.evaluates_in(n) == scores), None)
         if number is None or count == 0:
             continue
-        legs = legs_of(plan, size, names, round_number=number, attempt=attempts - 1)
+        legs = legs_of(plan, size, names, round_number=number, attempt=attempts - 1, roster=roster)
         up, down = _sum(legs, up=True), _sum(legs, up=False)
         kinds[kind] = {
             "rounds_at_most": count,
@@ -147,6 +168,10 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, membe
             "bytes_down": down,
         }
         total_up, total_down = total_up + up * count * attempts, total_down + down * count * attempts
+    if plan.audited:
+        only_watched = (rounds.count - often) * attempts
+        total_up += only_watched * _sum(legs[:2], up=True)
+        total_down += only_watched * _sum(legs[:2], up=False) + beginning_of_log(plan, roster or roster_of(names))
     refusal = Refusal(plan.digest, rounds.count, attempts - 1, _LONGEST_REASON)
     return {
         "update_values": size,

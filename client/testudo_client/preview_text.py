@@ -11,6 +11,7 @@ def lines_of(preview: dict[str, Any]) -> Iterator[str]:
     yield f"Plan {preview['plan']!r}, digest {preview['digest']}"
     yield from _rules(preview)
     yield from _to(preview["to"])
+    yield from _log(preview["log"])
     yield from _leaves(preview["leaves"])
     yield from _costs(preview["costs"])
     yield from _changes(preview["changes"])
@@ -42,6 +43,23 @@ def _to(to: dict[str, Any] | None) -> Iterator[str]:
     shown = ", ".join(members[:20]) + (f" and {len(members) - 20} more" if len(members) > 20 else "")
     yield f"To whom: {to['federation']!r}, key {to['key']}"
     yield f"  {len(members)} members: {shown}"
+
+
+def _log(log: dict[str, Any] | None) -> Iterator[str]:
+    yield ""
+    if log is None:
+        yield "Who checks the server: nobody, the plan has no audit log"
+        return
+    if log["witnesses"] is None:
+        yield "Who checks the server: every member, by a log of what it does; how many is not known without roster.json"
+        return
+    yield f"Who checks the server: {log['witnesses']} members mirror a log of what it does, and cosign it"
+    yield f"  You train on nothing that fewer than {log['quorum']} have seen; {log['may_be_absent']} may be absent"
+    found = log["colluders_found_out"]
+    if found < 0:
+        yield "  That is so few that two different logs can both reach it"
+    else:
+        yield f"  Two different logs are found out as long as no more than {found} of them help the server"
 
 
 def _leaves(leaves: dict[str, Any] | None) -> Iterator[str]:

@@ -264,6 +264,7 @@ class Witness:
         try:
             yield
         except AuditError as error:
-            if error.fault not in _PROVES_NOTHING:
+            states_another_quorum = error.fault is AuditFault.QUORUM and error.index is not None
+            if error.fault not in _PROVES_NOTHING or states_another_quorum:
                 self._record.halt(error, note, self._now())
             raise

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from testudo_common.log_traffic import LogShape, roster_of
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg.graph import Graph, graph_of
@@ -65,9 +66,18 @@ class Leg:
 
 
 def legs_of(
-    plan: FederationPlan, size: int, clients: Sequence[str], *, round_number: int, attempt: int = 0
+    plan: FederationPlan,
+    size: int,
+    clients: Sequence[str],
+    *,
+    round_number: int,
+    attempt: int = 0,
+    roster: Roster | None = None,
 ) -> tuple[Leg, ...]:
     """The messages of one attempt in which nobody drops out, in order, as a member of a largest group has them.
+
+    Where the plan has an audit log, the first two are its: they pass in every round, also one that a client does not
+    train in, and are as long as log_traffic.py says. All others are exact, but for shorter names.
 
     Args:
         plan: Complete, where it asks for scores.
@@ -75,12 +85,42 @@ def legs_of(
         clients: Ids of the cohort.
         round_number: 1 and up; rounds with scores are larger.
         attempt: 0 and up.
+        roster: Of the federation, whose members cosign its log; None: the cohort is all there is.
     """
+    if not plan.audited:
+        return _legs_of(plan, size, clients, round_number, attempt, None)
+    known = roster if roster is not None and roster.log else roster_of(clients)
+    log = LogShape(plan, known, clients, round_number, attempt)
+    seen = _leg("Witnessed", True, "that you have seen it: your cosignature", log.witnessed(max(clients, key=len)))
+    opening = _leg("LogUpdate", False, "what the server did since, for you to check", log.opening())
+    legs = list(_legs_of(plan, size, clients, round_number, attempt, log))
+    if plan.secure:
+        drawn = _leg("LogUpdate", False, "the groups, for you to check", log.groups())
+        place = next(place for place, leg in enumerate(legs) if leg.name == "Directory")
+        legs[place:place] = [drawn, seen]
+    return (opening, seen, *legs)
+
+
+def beginning_of_log(plan: FederationPlan, roster: Roster) -> int:
+    """Bytes of what a plan's log begins with, once: plan, roster and everybody's approval.
+
+    Args:
+        plan: With a log.
+        roster: Of the federation.
+    """
+    return encode(LogShape(plan, roster, (), 1, 0).beginning()).size_bytes
+
+
+def _legs_of(
+    plan: FederationPlan, size: int, clients: Sequence[str], round_number: int, attempt: int, log: LogShape | None
+) -> tuple[Leg, ...]:
+    """Those of training, with what they carry of the log."""
+    statement, note = (None, b"") if log is None else (log.statement(), log.note())
     clip = _LONGEST_NUMBER if plan.adapts_clip else None
-    request = TrainRequest(_HEX, round_number, attempt, _HEX, _zeros(size, np.float32), clip)
+    request = TrainRequest(_HEX, round_number, attempt, _HEX, _zeros(size, np.float32), clip, note)
     model = _leg("TrainRequest", False, "the meta-model", request)
     if not plan.secure:
-        reply = TrainReply(_HEX, round_number, attempt, _HEX, _zeros(size, np.float32))
+        reply = TrainReply(_HEX, round_number, attempt, _HEX, _zeros(size, np.float32), statement)
         return model, _leg("TrainReply", True, "your update, which the server sees", reply)
     named = Attempt(_HEX, round_number, attempt, _HEX)
     words = terms_of(plan, Roster("", {}), named, size).parameters.layout.size
@@ -88,8 +128,8 @@ def legs_of(
     members = -(-len(clients) // max(1, len(clients) // secure.group_size))
     legs = [model]
     for up, holds, body in _exchanges(clients, graph_of(members, secure.corruption, secure.dropout)):
-        masked = _zeros(words, np.uint32) if isinstance(body, MaskedInput) else None
-        message = SecureMessage(_HEX, round_number, attempt, MESSAGES.encode(body), masked)
+        masked, said = (_zeros(words, np.uint32), statement) if isinstance(body, MaskedInput) else (None, None)
+        message = SecureMessage(_HEX, round_number, attempt, MESSAGES.encode(body), masked, said)
         legs.append(_leg(type(body).__name__, up, holds, message))
     return tuple(legs)
 

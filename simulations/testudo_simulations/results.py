@@ -240,8 +240,8 @@ class Cost(Result):
         cpu_seconds: Of everything: training, evaluation, comparisons.
         training_cpu_seconds: Of the federated rounds alone, with the points of the curve; of this process only.
         wall_seconds: Of everything.
-        bytes_down: Payloads to clients over all rounds.
-        bytes_up: Payloads from clients over all rounds.
+        bytes_down: Payloads to clients over all rounds, without the audit log's own messages.
+        bytes_up: Payloads from clients over all rounds, the same.
         peak_memory_bytes: Peak resident memory of this process.
     """
 

@@ -24,6 +24,7 @@ from testudo_common.errors import ApprovalError, DataError, KeyFileError, Policy
 from testudo_common.key_files import public_hex
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
+from testudo_server.roster import admit
 
 OPEN = ("dates.not_after=2999-12-31",)
 
@@ -175,8 +176,16 @@ def test_preview_of_an_allowed_plan(tmp_path: Path, home: OwnerHome) -> None:
     leaves = found["leaves"]
     assert (leaves["update_values"], leaves["rounds_at_most"], leaves["attempts_a_round_at_most"]) == (8, 5, 5)
     (rounds,) = leaves["rounds"].values()
-    assert leaves["bytes_up_at_most"] == 25 * sum(m["bytes"] for m in rounds["messages"] if m["up"])
-    assert leaves["bytes_down_at_most"] == 25 * sum(m["bytes"] for m in rounds["messages"] if not m["up"])
+    up = [message["bytes"] for message in rounds["messages"] if message["up"]]
+    only_watched = 15 * 5  # attempts at rounds that somebody else takes part in
+    assert leaves["bytes_up_at_most"] == 25 * sum(up) + only_watched * up[0]
+    assert rounds["messages"][1]["message"] == "Witnessed"
+    down = [message["bytes"] for message in rounds["messages"] if not message["up"]]
+    beginning = leaves["bytes_down_at_most"] - 25 * sum(down) - only_watched * down[0]
+    assert 20 * 300 < beginning < 20 * 1000, "once: plan, and roster and approvals of twenty"
+    assert found["log"] == {
+        "window": 1, "witnesses": None, "quorum": None, "may_be_absent": None, "colluders_found_out": None
+    }  # fmt: skip
     (example,) = found["costs"]["units"]
     assert 0 < example["a_round"]["prv"] < example["whole_plan"]["prv"] < example["whole_plan"]["rdp"]
     assert example["spent_after"] == example["whole_plan"]
@@ -200,14 +209,31 @@ def test_preview_counts_what_is_spent(tmp_path: Path, home: OwnerHome) -> None:
 
 def test_preview_names_the_federation(tmp_path: Path, home: OwnerHome) -> None:
     join(tmp_path / "server", tmp_path / "bob", "bob")
-    from testudo_server.roster import admit
-
     admit(tmp_path / "server", "shops", {"ada": public_hex(home.key())})
     collect(tmp_path / "server", home.folder)
     found = answer_of("preview", plan_file(tmp_path), home.folder)["to"]
     assert found["federation"] == "shops"
     assert found["members"] == ["ada", "bob"]
     assert found["key"] == home.federation_key_file.read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), "fewer than 2 have seen; 0 may be absent\n  Two different logs are found out as long as no more than 1"),
+        (("audit.quorum=1",), "fewer than 1 have seen; 1 may be absent\n  That is so few that two different logs can"),
+        (('audit.mode="none"',), "Who checks the server: nobody"),
+    ],
+)
+def test_preview_says_who_checks_the_server(
+    tmp_path: Path, home: OwnerHome, settings: tuple[str, ...], said: str
+) -> None:
+    join(tmp_path / "server", tmp_path / "bob", "bob")
+    admit(tmp_path / "server", "shops", {"ada": public_hex(home.key())})
+    collect(tmp_path / "server", home.folder)
+    result = run("preview", plan_file(tmp_path, *settings), home.folder)
+    assert result.exit_code == (1 if settings else 0)
+    assert said in result.stdout
 
 
 def test_preview_of_a_refused_plan_fails_and_reads_no_data(tmp_path: Path, home: OwnerHome) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from helpers import make_participant, make_plan, request_for
+from audit_logs import audited_plan, key_called
+from helpers import gate_of, ledger_of, make_examples, make_participant, make_plan, request_for
 from secure_federation import NOISY, Link, Members, exchange_of, names_of, request_of, secure_plan
-from testudo_common.learning.learner import Learner
-from testudo_common.traffic import legs_of
+from testudo_client.participant import Participant
+from testudo_client.store import ClientStore
+from testudo_common.audit.statements import Contribution, encode_statement, signed
+from testudo_common.learning.learner import Learner, initial_vector
+from testudo_common.traffic import beginning_of_log, legs_of
+from testudo_common.vectors import vector_digest
 from testudo_common.wire import Message, SecureMessage, TrainReply, encode
+from watching import Watching
 
 
 def kind(message: object) -> str:
@@ -62,3 +70,59 @@ def test_a_huge_model_takes_no_memory() -> None:
     (down, up) = legs_of(make_plan(), 10**12, ["ada"], round_number=1)
     assert min(down.size_bytes, up.size_bytes) > 4 * 10**12
     assert np.prod(Learner(make_plan()).vector().shape) < 10
+
+
+LOG_LEGS = {"LogUpdate", "Witnessed"}
+
+
+def close_to(leg: int, actual: int) -> bool:
+    """At least what travels, and not much more: numbers are taken to be long."""
+    return actual <= leg <= 1.03 * actual + 40
+
+
+def test_a_round_in_the_open_with_an_audit_log() -> None:
+    plan = audited_plan("rounds.cohort_size=5", "rounds.count=20")
+    model = initial_vector(plan)
+    store = ClientStore(None)
+    watching = Watching(plan, ledger=ledger_of(store))
+    witness, gate = watching.witness, gate_of(plan, store)
+    participant = Participant("owner-00", plan, make_examples(), store, gate, witness=witness)
+    watching.log.open(model_digest=vector_digest(model))
+    watching.tell()
+    watching.log_updates()
+    watching.log.close(model_digest=vector_digest(model))
+    watching.log.open(model_digest=vector_digest(model))
+    update = watching.update(7 + 1, cosigned=watching.log.note(cosigners=watching.log.owners[:4]))
+    request = watching.request(watching.log.owners[:4], model=model)
+    sent: list[Message] = [update, participant.answer(update), request]
+    sent.append(participant.answer(request))
+    legs = legs_of(plan, len(model), watching.log.owners, round_number=2, roster=watching.log.roster())
+    assert [(leg.name, leg.up) for leg in legs] == [
+        ("LogUpdate", False), ("Witnessed", True), ("TrainRequest", False), ("TrainReply", True)
+    ]  # fmt: skip
+    assert [leg.name for leg in legs] == [kind(message) for message in sent]
+    for leg, message in zip(legs, sent, strict=True):
+        assert close_to(leg.size_bytes, encode(message).size_bytes), leg
+    beginning = encode(watching.update(0, size=7)).size_bytes
+    assert beginning <= beginning_of_log(plan, watching.log.roster()) <= 1.3 * beginning
+
+
+def test_a_round_under_secure_aggregation_with_an_audit_log() -> None:
+    """The same messages as without, and the log's between them; a masked input carries what its owner signed."""
+    names = names_of(4)
+    with_log, without = (
+        legs_of(secure_plan(f'audit.mode="{mode}"'), 8, names, round_number=1) for mode in ("log", "none")
+    )
+    log = [leg for leg in with_log if leg.name in LOG_LEGS]
+    others = [leg for leg in with_log if leg.name not in LOG_LEGS]
+    assert [leg.name for leg in log] == ["LogUpdate", "Witnessed"] * 2
+    assert [leg.name for leg in with_log][6:9] == ["LogUpdate", "Witnessed", "Directory"]
+    assert [leg.name for leg in others] == [leg.name for leg in without]
+    more = {one.name for one, other in zip(others, without, strict=True) if one.size_bytes != other.size_bytes}
+    assert more == {"TrainRequest", "MaskedInput"}
+    contribution = Contribution(client=names[0], round=1, attempt=0, commitment="0" * 64, ledger="0" * 64)
+    statement = encode_statement(signed(contribution, key_called("x"), "0" * 64))
+    sizes = {leg.name: leg.size_bytes for leg in without}
+    (masked,) = [leg for leg in others if leg.name == "MaskedInput"]
+    quoted = len(json.dumps(statement)) - len("null")
+    assert masked.size_bytes == sizes["MaskedInput"] + quoted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audit_logs import AuditLogBuilder, audited_plan
+from audit_logs import AuditLogBuilder, audited_plan, ml_dsa_key_called
 from testudo_client.ledger import Ledger, Withdrawn
 from testudo_client.membership import Membership
 from testudo_client.own_voice import ConsentingVoice, Decision
@@ -62,6 +62,15 @@ def test_one_that_lacks_earlier_entries_says_from_where(watching: Watching) -> N
     assert (answer.size, answer.body) == (3, b"")
     assert watching.size == 3
     assert watching.tell(3).size == len(watching.log.entries)
+
+
+def test_log_whose_key_is_of_ml_dsa(tmp_path: Path) -> None:
+    log = AuditLogBuilder(ONE_ROUND, 5, log_key=ml_dsa_key_called("log"))
+    watching = Watching(ONE_ROUND, tmp_path, log=log)
+    watching.round()
+    watching.tell(cosigned=log.note())
+    kept = decode_receipt(watching.files.receipt(1, 0).read_bytes())
+    assert verify_receipt(kept, log.watch, quorum=4)[1] == set(log.owners)
 
 
 def test_what_it_has_already_may_be_sent_again(watching: Watching) -> None:

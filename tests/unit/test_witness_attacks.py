@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from audit_logs import SECURE, AuditLogBuilder, audited_plan, digest_of, key_called
+from audit_logs import (
+    SECURE,
+    AuditLogBuilder,
+    audited_plan,
+    digest_of,
+    key_called,
+)
 from testudo_client.gate import reason_of
-from testudo_common.audit.entries import Price
 from testudo_common.audit.notes import Signer, parse_note
 from testudo_common.audit.statements import Withdrawal, signed
 from testudo_common.errors import AuditError, AuditFault, LedgerError
@@ -259,6 +264,24 @@ def test_window_of_one_counts_nothing_but_the_rounds_own_checkpoint(watching: Wa
     assert caught.value.fault is AuditFault.QUORUM
 
 
+@pytest.mark.parametrize(("window", "enough"), [(1, False), (2, True)])
+def test_earlier_attempt_counts_only_in_a_wider_window(tmp_path: Path, window: int, enough: bool) -> None:
+    watching = Watching(audited_plan("rounds.cohort_size=5", f"audit.window={window}"), tmp_path)
+    watching.log.open()
+    watching.tell()
+    watching.witness.check(watching.request())
+    watching.log.open()
+    watching.tell()
+    request = watching.request(watching.log.owners[:3])
+    assert (request.round, request.attempt) == (1, 1)
+    if enough:
+        watching.witness.check(request)
+        return
+    with pytest.raises(AuditError) as caught:
+        watching.witness.check(request)
+    assert caught.value.fault is AuditFault.QUORUM
+
+
 def test_window_of_three_counts_three_rounds_and_no_more(tmp_path: Path) -> None:
     watching = Watching(WIDE, tmp_path)
     watching.log.open()
@@ -426,27 +449,15 @@ def test_roster_that_the_owner_was_never_shown(watching: Watching) -> None:
     assert watching.size == before and not is_stopped(watching)
 
 
-@pytest.mark.parametrize("what", ["training", "scores"])
-def test_charter_with_a_price_that_is_too_low(tmp_path: Path, what: str) -> None:
-    plan = audited_plan(
-        "rounds.cohort_size=5",
-        "rounds.max_participations=4",
-        'privacy.unit="example"',
-        "privacy.epsilon=4.0",
-        'privacy.accountant="rdp"',
-    )
-    log = AuditLogBuilder(plan, 5, enrol=False)
-    log.charter()
-    honest = log.history.charter
-    assert honest is not None
-    price = Price(example=tuple((1.003 * noise, rate, steps) for noise, rate, steps in getattr(honest, what).example))
-    log.entries.clear()
-    log.charter(**{what: price})
-    log.enrol()
-    watching = Watching(plan, tmp_path, log=log)
-    with pytest.raises(AuditError) as caught:
+def test_charter_with_a_quorum_of_its_own(tmp_path: Path) -> None:
+    log = AuditLogBuilder(PLAN, 5, enrol=False)
+    log.charter(quorum=2)
+    index = log.enrol()
+    watching = Watching(PLAN, tmp_path, log=log)
+    with pytest.raises(AuditError, match="a quorum of 2, where it must be 4") as caught:
         watching.tell()
-    assert fault_of(caught) == (AuditFault.EPSILON, 0)
+    assert fault_of(caught) == (AuditFault.QUORUM, index)
+    assert reason_of(caught.value) is RefusalReason.LOG_NOT_TRUSTED, "no dropout brings that about"
     assert is_stopped(watching)
 
 

@@ -6,6 +6,7 @@ Sections are in sections.py, checks across them in checks.py, files in load.py.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Self
 
 import rfc8785
@@ -59,7 +60,7 @@ class FederationPlan(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of the plan as RFC 8785 canonical JSON, in hex; keys left at their defaults count too."""
-        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+        return _digest_of(self)
 
     @property
     def private(self) -> bool:
@@ -112,3 +113,9 @@ class FederationPlan(Section):
 
 
 __all__ = ["FederationPlan"]
+
+
+@lru_cache(maxsize=16)
+def _digest_of(plan: FederationPlan) -> str:
+    """Remembered, since every client of a simulation asks for it at every turn."""
+    return hashlib.sha256(rfc8785.dumps(plan.model_dump(mode="json"))).hexdigest()

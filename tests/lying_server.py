@@ -1,0 +1,558 @@
+"""A server that lies: the real one, with the log's key, its own rules out of the way, and one lie to tell. No tests.
+
+    lie = Rewrites()
+    outcome = run_under(lie, plan_for(lie, secure=True), tmp_path, monkeypatch)
+    outcome.error, outcome.refusals, outcome.trained
+
+Everything that the real server would refuse to write or to send, this one writes and sends: it signs whatever its log
+holds, needs no quorum, and asks whom it likes. Its clients are the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from testudo_client.app import build_client_app
+from testudo_client.gate import Gate
+from testudo_client.ledger import Withdrawn
+from testudo_client.own_voice import ConsentingVoice, Decision
+from testudo_client.participant import Participant
+from testudo_common.audit import history as history_module
+from testudo_common.audit import round_rules
+from testudo_common.audit.entries import (
+    AnyEntry,
+    GroupsDrawn,
+    LeakageDrill,
+    PlanApproved,
+    RoundClosed,
+    RoundOpened,
+    UpdateReceived,
+    decode_entry,
+    encode_entry,
+)
+from testudo_common.audit.history import begin_history, extend
+from testudo_common.audit.log import AuditLog
+from testudo_common.audit.merkle import Frontier
+from testudo_common.errors import RoundError
+from testudo_common.plan import FederationPlan
+from testudo_common.plan.load import parse_plan
+from testudo_common.secagg.groups import partition
+from testudo_common.vectors import vector_digest
+from testudo_common.wire import Message, RefusalReason, TrainReply, TrainRequest
+from testudo_server import app as server_app
+from testudo_server import log_journal
+from testudo_server.app import GridTransport, run_federation
+from testudo_server.log_journal import LogJournal
+from testudo_server.public_log import PublicLog, Shown
+from testudo_server.store import RunState, RunStore
+from testudo_simulations.federations import load_federation
+from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.owners import Owners
+
+OWNERS = 8
+QUORUM = 6
+_WAVES: dict[str, Any] = {
+    "name": "waves",
+    "data": {"federation": "sine", "clients": OWNERS, "unseen_clients": 1},
+    "task": {"kind": "regression"},
+    "model": {"name": "mlp", "hidden": [4]},
+    "inner": {"steps": 2, "learning_rate": 0.05},
+    "rounds": {"count": 3, "cohort_size": OWNERS, "min_replies": OWNERS},
+    "evaluation": {"shots": [5], "steps": 1},
+}
+_SECURE = ("secure_aggregation.group_size=4", "secure_aggregation.min_group=3")
+_PLAIN = ('secure_aggregation.mode="plain"',)
+_PRIVATE = ('privacy.unit="example"', "privacy.noise_multiplier=1.0", "rounds.max_participations=3")
+
+
+def plan_for(lie: Lie, *, secure: bool) -> FederationPlan:
+    """Eight owners, all of whom are asked in each of three rounds."""
+    settings = (*(_SECURE if secure else _PLAIN), *lie.settings)
+    return load_federation(parse_plan(_WAVES, source="a test", settings=settings), None).plan
+
+
+class Lie:
+    """What one server does wrong; by itself, nothing.
+
+    Attributes:
+        first: The round in which it is told: nobody may train in it, or later.
+        settings: Of the plan, beyond the usual.
+        indices: Of the entries that show it, once it was told; of no entry for some lies.
+        alone: Position of the only owner that can find it out; None: all of them can.
+    """
+
+    first = 2
+    settings: tuple[str, ...] = ()
+    alone: int | None = None
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry | None:
+        """The entry that is written instead; None: none is."""
+        del log
+        return entry
+
+    def opens(self, request: TrainRequest) -> TrainRequest:
+        """The request for which an attempt is opened."""
+        return request
+
+    def before_showing(self, log: LyingLog, round_number: int) -> None:
+        """The log is about to be signed and shown."""
+
+    def after_opening(self, log: LyingLog, request: TrainRequest) -> TrainRequest:
+        """An attempt was opened and shown; the request to the cohort."""
+        del log
+        return request
+
+    def to_client(self, client: str, message: Message) -> Message:
+        """What is sent to one client instead."""
+        del client
+        return message
+
+    def from_client(self, client: str, message: Message | str) -> Message | str:
+        """What the server takes a client's answer for."""
+        del client
+        return message
+
+    def on_round(self, owners: Owners, state: RunState) -> None:
+        """A round was finished."""
+
+
+class Rewrites(Lie):
+    """An entry that everybody has seen becomes another one: other code than the charter said."""
+
+    def before_showing(self, log: LyingLog, round_number: int) -> None:
+        if round_number == self.first and not self.indices:
+            self.indices.append(0)
+            charter = decode_entry(log.entries[0])
+            log.tamper([encode_entry(charter.model_copy(update={"code": "0" * 64})), *log.entries[1:]])
+
+
+class Reorders(Lie):
+    """Two entries that everybody has seen change places."""
+
+    first = 3  # updates of the first round are seen when the second is opened
+
+    def before_showing(self, log: LyingLog, round_number: int) -> None:
+        if round_number == self.first and not self.indices:
+            entries = log.entries
+            updates = [i for i, data in enumerate(entries) if isinstance(decode_entry(data), UpdateReceived)]
+            one, other = updates[1:3]
+            self.indices.append(one)
+            entries[one], entries[other] = entries[other], entries[one]
+            log.tamper(entries)
+
+
+class Truncates(Lie):
+    """A leakage drill that failed was in the log, and is taken out again when everybody has seen it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def after_opening(self, log: LyingLog, request: TrainRequest) -> TrainRequest:
+        if request.round != self.first or self.size:
+            return request
+        log.append(LeakageDrill(time=log.time(), report="0" * 64, passed=False))
+        log.publish(request.round, request.attempt)
+        self.size = len(log.entries)
+        log.tamper(log.entries[:-1])
+        return replace(request, body=log.act_on(log.publish(request.round, request.attempt)))
+
+
+class Forks(Lie):
+    """From a round on, half of the owners see another history than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: tuple[str, ...] = ()
+        self.note = b""
+
+    def before_showing(self, log: LyingLog, round_number: int) -> None:
+        if round_number == self.first and not self.others:
+            self.others = tuple(sorted(log.witnesses.clients)[: OWNERS // 2])
+            log.fork(self.others, lambda entry: entry.model_copy(update={"time": "2001-01-01T00:00:00Z"}))
+
+    def after_opening(self, log: LyingLog, request: TrainRequest) -> TrainRequest:
+        if log.twin is not None and log.twin_shown is not None:
+            self.note = log.twin.act_on(log.twin_shown)
+        return request
+
+    def to_client(self, client: str, message: Message) -> Message:
+        if isinstance(message, TrainRequest) and client in self.others:
+            return replace(message, body=self.note)
+        return message
+
+
+class ModelOfItsOwn(Lie):
+    """One owner is sent another model than the others and than the log names."""
+
+    alone = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.victim = ""
+        self.digest = ""
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundOpened):
+            self.victim = entry.cohort[3]
+            if entry.round == self.first:
+                self.digest = entry.model_digest
+                self.indices.append(log.size)
+        return entry
+
+    def to_client(self, client: str, message: Message) -> Message:
+        if isinstance(message, TrainRequest) and message.round == self.first and client == self.victim:
+            return _with_another_model(message)
+        return message
+
+    def from_client(self, client: str, message: Message | str) -> Message | str:
+        if isinstance(message, TrainReply) and message.round == self.first and client == self.victim:
+            return replace(message, model_digest=self.digest)
+        return message
+
+
+class ModelNotLogged(Lie):
+    """The whole cohort is sent another model than the log names; secure aggregation holds a cohort to one model."""
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundOpened) and entry.round == self.first:
+            self.indices.append(log.size)
+        return entry
+
+    def after_opening(self, log: LyingLog, request: TrainRequest) -> TrainRequest:
+        return _with_another_model(request) if request.round == self.first else request
+
+
+def _with_another_model(request: TrainRequest) -> TrainRequest:
+    model = request.model + np.float32(0.5)
+    return replace(request, model=model, model_digest=vector_digest(model))
+
+
+class SkipsAnApproval(Lie):
+    """An owner's approval is left out of the log, and the owner is asked all the same."""
+
+    first = 1
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry | None:
+        if isinstance(entry, PlanApproved) and entry.statement.client == _fourth(log):
+            return None
+        if isinstance(entry, RoundOpened):
+            self.indices.append(log.size)
+        return entry
+
+
+class UnderstatesEpsilon(Lie):
+    """A round closes with half of the epsilon that was spent."""
+
+    settings = _PRIVATE
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundClosed) and entry.round == 1:
+            self.indices.append(log.size)
+            assert entry.example is not None
+            assert entry.example.epsilon is not None
+            half = entry.example.model_copy(update={"epsilon": entry.example.epsilon / 2})
+            return entry.model_copy(update={"example": half})
+        return entry
+
+
+class ReusesARound(Lie):
+    """A round that is closed is opened and made again."""
+
+    def opens(self, request: TrainRequest) -> TrainRequest:
+        return replace(request, round=1, attempt=1) if request.round == self.first else request
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundOpened) and entry.attempt == 1:
+            self.indices.append(log.size)
+        return entry
+
+
+class LeavesAContributionOut(Lie):
+    """An owner's update is in the round, and its signed contribution is not in the log."""
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry | None:
+        if isinstance(entry, UpdateReceived) and entry.statement.round == 1 and entry.statement.client == _fourth(log):
+            return None
+        if isinstance(entry, RoundClosed) and entry.round == 1:
+            self.indices.append(log.size)
+        return entry
+
+
+class LogsOtherGroups(Lie):
+    """The log has other groups than those that the members of secure aggregation are in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: tuple[tuple[str, ...], ...] = ()
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, GroupsDrawn) and entry.round == self.first:
+            self.indices.append(log.size)
+            members = sorted(client for group in entry.groups for client in group)
+            coin = "42" * 32
+            self.groups = partition(bytes.fromhex(coin), members, 4)
+            return entry.model_copy(update={"coin": coin, "groups": self.groups})
+        if isinstance(entry, RoundClosed) and entry.round == self.first:
+            survivors = tuple(sorted(tuple(sorted(group)) for group in self.groups))
+            return entry.model_copy(update={"survivors": survivors})
+        return entry
+
+
+class AsksAWithdrawnOwner(Lie):
+    """An owner has withdrawn, the log says so, and it is asked again."""
+
+    first = 3
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundOpened) and entry.round == self.first:
+            self.indices.append(log.size)
+        return entry
+
+    def on_round(self, owners: Owners, state: RunState) -> None:
+        if state.round == 1:
+            participant = owners._of(3)
+            ledger = participant._gate._ledger
+            ledger.append(Withdrawn(participant.plan_digest, participant.client_id, "00" * 64))
+            assert participant._witness is not None
+            participant._witness._voice = _Withdrawn(ledger)
+
+
+class _Withdrawn(ConsentingVoice):
+    def decision(self) -> Decision:
+        return Decision(approves=False, number=1)
+
+
+class NeedsNoQuorum(Lie):
+    """One cosignature too few is under the checkpoint, and the round goes on."""
+
+    def after_opening(self, log: LyingLog, request: TrainRequest) -> TrainRequest:
+        if request.round != self.first:
+            return request
+        text, end, lines = request.body.partition(b"\n\n")
+        kept = lines.splitlines(keepends=True)[:QUORUM]  # the log's own, and one fewer than a quorum
+        return replace(request, body=text + end + b"".join(kept))
+
+
+def _fourth(log: LyingLog) -> str:
+    return sorted(log.witnesses.clients)[3]
+
+
+# --- the server
+
+
+class LyingLog(PublicLog):
+    """A public log that holds and shows what the lie wants, and believes it.
+
+    Args:
+        lie: To be told.
+        given: As for :class:`PublicLog`.
+    """
+
+    def __init__(self, lie: Lie, keys: Any, log: AuditLog, plan_digest: str, *given: Any, **more: Any) -> None:
+        self.lie, self._given = lie, (keys, plan_digest, given, more)
+        self.twin: LyingLog | None = None
+        self.twin_shown: Shown | None = None
+        super().__init__(keys, log, plan_digest, *given, **more)
+
+    @property
+    def entries(self) -> list[bytes]:
+        return list(self._log.entries())
+
+    def append(self, *entries: AnyEntry) -> int:
+        first = self.size
+        for entry in entries:
+            said = self.lie.says(self, entry)
+            if said is not None:
+                self._log.append([encode_entry(said)])
+                if self.twin is not None:
+                    self.twin._log.append([encode_entry(said)])
+                self._believe()
+        return first
+
+    def publish(self, round_number: int = 0, attempt: int = 0, **more: Any) -> Shown:
+        self.lie.before_showing(self, round_number)
+        shown = super().publish(round_number, attempt, **more)
+        if self.twin is not None:
+            self.twin_shown = self.twin.publish(round_number, attempt, **more)
+        return shown
+
+    def tamper(self, entries: Sequence[bytes]) -> None:
+        """The log holds these entries now, whatever was shown before."""
+        _refill(self._log, entries)
+        self._cosigned = b""
+        for client in self.witnesses.clients:
+            self.witnesses.learn(client, min(self.witnesses.size_of(client), len(entries)))
+        self._believe()
+
+    def fork(self, clients: Sequence[str], change: Callable[[AnyEntry], AnyEntry]) -> None:
+        """From here on some clients are shown another log, whose last entry is changed."""
+        keys, digest, (transport, _), more = self._given
+        other = AuditLog(None)
+        *before, last = self.entries
+        self.twin = LyingLog(Lie(), keys, other, digest, transport, clients, **more)
+        other.append([*before, encode_entry(change(decode_entry(last)))])
+        self.twin._believe()
+        for client in clients:
+            self.twin.witnesses.learn(client, self.witnesses.size_of(client))
+            del self.witnesses._sizes[client]
+
+    def _believe(self) -> None:
+        keys, digest, _, _ = self._given
+        with _no_rules():
+            self.history = extend.__wrapped__(begin_history(keys.federation_key, digest), tuple(self._log.entries()))
+        if self.twin is not None:
+            self.twin._believe()
+
+
+def _refill(log: AuditLog, entries: Sequence[bytes]) -> None:
+    rows: Any = log._rows
+    rows._entries[:] = entries
+    rows._notes.clear()
+    rows._sizes.clear()
+    log._frontier, log._tree = Frontier(), None
+
+
+@contextmanager
+def _no_rules() -> Iterator[None]:
+    def passes(*_args: object) -> None:
+        """Finds no fault."""
+
+    rules = ("opens_the_next_round", "opens_a_new_attempt")
+    with (
+        mock.patch.object(history_module, "_apply", passes),
+        mock.patch.multiple(round_rules, **dict.fromkeys(rules, passes)),
+    ):
+        yield
+
+
+class LyingJournal(LogJournal):
+    """The journal of a server that asks whom it likes, with or without a quorum."""
+
+    def __init__(self, lie: Lie, *given: Any, **more: Any) -> None:
+        self._lie = lie
+        super().__init__(*given, **more)
+
+    def not_asked(self, clients: object) -> Mapping[str, str]:
+        return {}
+
+    def open_round(self, request: TrainRequest, cohort: tuple[str, ...], barred: tuple[str, ...]) -> TrainRequest:
+        opened = super().open_round(self._lie.opens(request), cohort, barred)
+        assert isinstance(self._log, LyingLog)
+        return self._lie.after_opening(self._log, opened)
+
+    def _need_a_quorum(self, round_number: int, seen: frozenset[str]) -> None:
+        """Nobody is needed."""
+
+
+class LyingTransport(GridTransport):
+    """Carries what the lie makes of messages, and of answers."""
+
+    def __init__(self, lie: Lie, *given: Any) -> None:
+        self._lie = lie
+        super().__init__(*given)
+
+    def deliver(
+        self, requests: Mapping[str, Message], *, deadline_seconds: float
+    ) -> Iterator[tuple[str, Message | str]]:
+        changed = {client: self._lie.to_client(client, message) for client, message in requests.items()}
+        for client, reply in super().deliver(changed, deadline_seconds=deadline_seconds):
+            yield client, self._lie.from_client(client, reply)
+
+
+# --- a run
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What an owner reads in its own log."""
+
+    client: str
+    round: int
+    reason: RefusalReason
+    sentence: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        owners: Real ones.
+        error: Of the server; None: all rounds were finished.
+        refusals: Of the owners, in order.
+        trained: (client, round) of every training.
+    """
+
+    owners: Owners
+    error: RoundError | None = None
+    refusals: list[Refused] = field(default_factory=list)
+    trained: list[tuple[str, int]] = field(default_factory=list)
+
+    def trained_in(self, round_number: int) -> set[str]:
+        """Who trained in a round."""
+        return {client for client, number in self.trained if number == round_number}
+
+
+def run_under(lie: Lie, plan: FederationPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """A whole run of the plan under a lying server."""
+    federation = load_federation(plan, None)
+    keys = SimulatedKeys.of(federation, None)
+    outcome = Outcome(Owners(federation, None, keys))
+    extend.cache_clear()  # it does not know which rules are on
+    monkeypatch.setattr(server_app, "held_log", _held_in_memory)
+    monkeypatch.setattr(server_app, "LogJournal", partial(LyingJournal, lie))
+    monkeypatch.setattr(server_app, "GridTransport", partial(LyingTransport, lie))
+    monkeypatch.setattr(log_journal, "PublicLog", partial(LyingLog, lie))
+    _watch(outcome, monkeypatch)
+    grid = InProcessGrid(build_client_app(outcome.owners), OWNERS)
+    try:
+        run_federation(
+            grid,
+            plan,
+            RunStore(folder, durable=False),
+            clients=OWNERS,
+            keys=lambda: keys.server_keys,
+            on_round=lambda state, _record: lie.on_round(outcome.owners, state),
+        )
+    except RoundError as error:
+        outcome.error = error
+    finally:
+        extend.cache_clear()
+    return outcome
+
+
+@contextmanager
+def _held_in_memory(_folder: Path, *, durable: bool) -> Iterator[AuditLog]:
+    del durable
+    yield AuditLog(None)
+
+
+def _watch(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note what owners refuse, and when they train."""
+    refused, trained = Gate.refused, Participant._train_and_remember
+
+    def note_refusal(gate: Gate, message: Any, reason: RefusalReason, sentence: str) -> None:
+        (client,) = (one.client_id for one in outcome.owners._participants.values() if one._gate is gate)
+        outcome.refusals.append(Refused(client, message.round, reason, sentence))
+        refused(gate, message, reason, sentence)
+
+    def note_training(participant: Participant, request: TrainRequest) -> Any:
+        outcome.trained.append((participant.client_id, request.round))
+        return trained(participant, request)
+
+    monkeypatch.setattr(Gate, "refused", note_refusal)
+    monkeypatch.setattr(Participant, "_train_and_remember", note_training)
