@@ -11,7 +11,7 @@ holds, needs no quorum, and asks whom it likes. Its clients are the real ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from audit_cases import rules_in
 from testudo_client.app import build_client_app
 from testudo_client.gate import Gate
 from testudo_client.ledger import Withdrawn
 from testudo_client.own_voice import ConsentingVoice, Decision
 from testudo_client.participant import Participant
+from testudo_common.audit import closing_rules, round_rules
 from testudo_common.audit import history as history_module
-from testudo_common.audit import round_rules
 from testudo_common.audit.entries import (
     AnyEntry,
     GroupsDrawn,
@@ -47,7 +48,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
 from testudo_common.secagg.groups import partition
 from testudo_common.vectors import vector_digest
-from testudo_common.wire import Message, RefusalReason, TrainReply, TrainRequest
+from testudo_common.wire import Message, RefusalReason, SecureMessage, TrainReply, TrainRequest
 from testudo_server import app as server_app
 from testudo_server import log_journal
 from testudo_server.app import GridTransport, run_federation
@@ -89,11 +90,13 @@ class Lie:
         settings: Of the plan, beyond the usual.
         indices: Of the entries that show it, once it was told; of no entry for some lies.
         alone: Position of the only owner that can find it out; None: all of them can.
+        late: Whether it is told when all have trained for that round already, and nothing has left them.
     """
 
     first = 2
     settings: tuple[str, ...] = ()
     alone: int | None = None
+    late = False
 
     def __init__(self) -> None:
         self.indices: list[int] = []
@@ -295,6 +298,8 @@ class LeavesAContributionOut(Lie):
 class LogsOtherGroups(Lie):
     """The log has other groups than those that the members of secure aggregation are in."""
 
+    late = True
+
     def __init__(self) -> None:
         super().__init__()
         self.groups: tuple[tuple[str, ...], ...] = ()
@@ -431,11 +436,11 @@ def _no_rules() -> Iterator[None]:
     def passes(*_args: object) -> None:
         """Finds no fault."""
 
-    rules = ("opens_the_next_round", "opens_a_new_attempt")
-    with (
-        mock.patch.object(history_module, "_apply", passes),
-        mock.patch.multiple(round_rules, **dict.fromkeys(rules, passes)),
-    ):
+    with ExitStack() as off:
+        for module in (round_rules, closing_rules):
+            rules = dict.fromkeys(rules_in(module), passes)
+            off.enter_context(mock.patch.multiple(module, **rules))
+        off.enter_context(mock.patch.object(history_module, "_apply", passes))
         yield
 
 
@@ -465,11 +470,9 @@ class LyingTransport(GridTransport):
         self._lie = lie
         super().__init__(*given)
 
-    def deliver(
-        self, requests: Mapping[str, Message], *, deadline_seconds: float
-    ) -> Iterator[tuple[str, Message | str]]:
+    def deliver(self, requests: Mapping[str, Message], **more: Any) -> Iterator[tuple[str, Message | str]]:
         changed = {client: self._lie.to_client(client, message) for client, message in requests.items()}
-        for client, reply in super().deliver(changed, deadline_seconds=deadline_seconds):
+        for client, reply in super().deliver(changed, **more):
             yield client, self._lie.from_client(client, reply)
 
 
@@ -495,16 +498,22 @@ class Outcome:
         error: Of the server; None: all rounds were finished.
         refusals: Of the owners, in order.
         trained: (client, round) of every training.
+        sent: (client, round) of every update that left, masked or not.
     """
 
     owners: Owners
     error: RoundError | None = None
     refusals: list[Refused] = field(default_factory=list)
     trained: list[tuple[str, int]] = field(default_factory=list)
+    sent: list[tuple[str, int]] = field(default_factory=list)
 
     def trained_in(self, round_number: int) -> set[str]:
         """Who trained in a round."""
         return {client for client, number in self.trained if number == round_number}
+
+    def sent_in(self, round_number: int) -> set[str]:
+        """Whose update left in a round."""
+        return {client for client, number in self.sent if number == round_number}
 
 
 def run_under(lie: Lie, plan: FederationPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
@@ -543,7 +552,7 @@ def _held_in_memory(_folder: Path, *, durable: bool) -> Iterator[AuditLog]:
 
 def _watch(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Note what owners refuse, and when they train."""
-    refused, trained = Gate.refused, Participant._train_and_remember
+    refused, trained, answered = Gate.refused, Participant._train_and_remember, Participant.answer
 
     def note_refusal(gate: Gate, message: Any, reason: RefusalReason, sentence: str) -> None:
         (client,) = (one.client_id for one in outcome.owners._participants.values() if one._gate is gate)
@@ -554,5 +563,12 @@ def _watch(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
         outcome.trained.append((participant.client_id, request.round))
         return trained(participant, request)
 
+    def note_update(participant: Participant, message: Any) -> Any:
+        answer = answered(participant, message)
+        if isinstance(answer, TrainReply) or (isinstance(answer, SecureMessage) and answer.masked is not None):
+            outcome.sent.append((participant.client_id, answer.round))
+        return answer
+
+    monkeypatch.setattr(Participant, "answer", note_update)
     monkeypatch.setattr(Gate, "refused", note_refusal)
     monkeypatch.setattr(Participant, "_train_and_remember", note_training)

@@ -88,6 +88,7 @@ class Halt(Record):
     Attributes:
         fault: A fixed word of :class:`AuditFault`.
         entry: Index of the entry that is wrong; None where it is no single one.
+        place: Which entry or owner it is about, in words; empty: none.
         problem: In a sentence.
         time: UTC, by this computer's clock.
         note: The signed note that shows it.
@@ -95,6 +96,7 @@ class Halt(Record):
 
     fault: str
     entry: int | None
+    place: str
     problem: str
     time: str
     note: str
@@ -123,7 +125,7 @@ class OwnRecord:
             return
         try:
             halt = Halt.model_validate_json(data)
-            said = f"it has stopped at {halt.time}, since {halt.problem}"
+            said = f"it has stopped at {halt.time}, since {f'{halt.place}: ' if halt.place else ''}{halt.problem}"
         except ValidationError:
             said = "it has stopped, and the file that says why is damaged"
         raise AuditError(
@@ -141,6 +143,7 @@ class OwnRecord:
             halt = Halt(
                 fault=error.fault.value,
                 entry=error.index,
+                place=error.where,
                 problem=error.problem,
                 time=time,
                 note=note.decode(errors="replace"),

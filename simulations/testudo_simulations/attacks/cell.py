@@ -108,7 +108,7 @@ def federation_of(request: CellRequest) -> Federation:
         UsageError: The defence is none.
         PlanError: The plan cannot be used, or refuses so many poisoned clients.
     """
-    # Hundreds of short runs that nobody audits: the log would change no figure of them. --set 'audit.mode="log"' has it.
+    # Hundreds of short runs that nobody audits, and no figure would change: there is no log, unless a setting asks.
     before = ['audit.mode="none"', *request.settings, f"seed={request.seed}"]
     plan = parse_plan(request.tables, source=request.source, settings=before)
     clients = len(load_federation(plan, request.data).training)
