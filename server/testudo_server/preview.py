@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from testudo_common.audit.checkpoints import colluders_found, default_quorum
+from testudo_common.errors import UsageError
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_of
@@ -85,6 +87,27 @@ def _robust_figures(plan: FederationPlan, clients: int | None) -> dict[str, str 
     }
 
 
+def _audit_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
+    """Who has to have seen the audit log, and how many of them may lie or be away."""
+    if not plan.audited:
+        return {"audit_log": "none; nobody can check afterwards what the server did"}
+    quorum = plan.audit.quorum if clients is None else plan.audit.quorum or default_quorum(clients)
+    if clients is None or quorum is None:
+        return {"audit_log": "every owner is a witness", "witnesses_that_have_to_cosign": quorum}
+    if quorum > clients:
+        raise UsageError(
+            f"a quorum of {quorum} among {clients} clients",
+            where="audit.quorum",
+            remedy=f"state {clients} or fewer, or leave it out for more than two thirds",
+        )
+    return {
+        "audit_log": "every owner is a witness",
+        "witnesses_that_have_to_cosign": quorum,
+        "witnesses_that_may_be_away": clients - quorum,
+        "witnesses_that_may_sign_two_histories": max(0, colluders_found(clients, quorum)),
+    }
+
+
 def _traffic(plan: FederationPlan, size: int | None, clients: int | None) -> dict[str, str | int | float | None]:
     """Payload bytes of a round without scores in which nobody drops out; names of clients are taken to be short."""
     noise_is_open = plan.client_privacy.epsilon is not None and plan.rounds.max_participations is None
@@ -111,6 +134,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
     Raises:
         PlannerError: So many poisoned clients cannot be outvoted.
         ModelError: The plan's model cannot be built.
+        UsageError: More witnesses would have to cosign than there are clients.
         PrivacyError: No noise is enough for the plan's epsilon.
         ProtocolError: A client cannot draw its share of the noise, or a sum with it does not fit.
     """
@@ -135,6 +159,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         **_traffic(plan, size, clients),
         **_secure_figures(plan, clients),
         **_robust_figures(plan, clients),
+        **_audit_figures(plan, clients),
         "privacy_unit": plan.privacy.unit,
         "epsilon_of_one_client": epsilon,
         "delta": plan.privacy.delta if plan.private else None,

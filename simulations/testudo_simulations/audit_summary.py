@@ -21,7 +21,6 @@ from testudo_common.audit.checkpoints import (
     cosigners_of,
     default_quorum,
     open_checkpoint,
-    parse_checkpoint,
     watch_of,
 )
 from testudo_common.audit.entries import (
@@ -32,15 +31,15 @@ from testudo_common.audit.entries import (
     UpdateReceived,
     decode_entry,
 )
-from testudo_common.audit.extension import Extension, decode_extension, encode_extension
+from testudo_common.audit.extension import Extension, decode_extension
 from testudo_common.audit.log import AuditLog
-from testudo_common.audit.notes import parse_note
 from testudo_common.audit.receipts import receipt_for, verify_receipt
 from testudo_common.audit.verify import Evidence, Verdict, verify
 from testudo_common.errors import AuditError
 from testudo_common.files import write_atomically
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
+from testudo_server.audit_command import exported
 from testudo_server.audit_file import read_log
 from testudo_server.roster import ServerKeys, keys_in
 from testudo_server.store import RoundRecord
@@ -200,7 +199,7 @@ def _replayed(out: Path, keys: ServerKeys, receipts: Sequence[KeptReceipt]) -> V
     evidence = Evidence(
         keys.federation_key,
         extension.entries,
-        (extension.note,),
+        (extension.cosigned, extension.note) if extension.cosigned else (extension.note,),
         receipts=tuple((one.file, (out / one.file).read_bytes()) for one in receipts),
     )
     return verify(evidence)
@@ -246,11 +245,9 @@ def folder_of(client: str) -> str:
 
 
 def export_log(log: AuditLog, out: Path) -> int:
-    """Write the whole log with its last checkpoint; how many bytes that are. Nothing is written of an unsigned log."""
-    note = log.latest_note()
-    if note is None:
+    """Write the whole log for whoever wants to check it; how many bytes. Nothing is written of an unsigned log."""
+    data = exported(log)
+    if data is None:
         return 0
-    size = parse_checkpoint(parse_note(note).text).size
-    data = encode_extension(log.entries(0, size), note)
     write_atomically(out / EXPORTED_FILE, data, durable=False)
     return len(data)
