@@ -1,23 +1,18 @@
 """A data owner in a process of its own that is killed, with SIGKILL, at a chosen write or send. No tests in here.
 
-What counts as a point to die at: each statement of the ledger's database that begins, writes or commits; each write,
-sync and renaming of a file; each reply that is about to leave, or has just left. Dying right after a write is dying
-before the next point, since nothing on disk changes in between.
+A point to die at, beside those of deadlines.py, is each reply that is about to leave, or has just left.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import sqlite3
-from collections.abc import Callable
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from deadlines import Deadline
 from secure_federation import NAMES, keys_of, own_examples
 from testudo_client.gate import Gate
 from testudo_client.ledger import open_ledger
@@ -28,7 +23,6 @@ from testudo_common.wire import Message, Parts, decode, encode
 from testudo_simulations.consent import SimulatedConsent
 
 CLIENT = "ada"
-_WATCHED = ("fsync", "fdatasync", "pwrite", "write", "replace", "rename", "ftruncate", "link")
 _PRELOADED = [
     "__main__",
     "testudo_client.participant",
@@ -37,53 +31,6 @@ _PRELOADED = [
     "testudo_simulations.keys",
     "torch._dynamo",
 ]
-
-
-class Deadline:
-    """Counts the points passed, and dies at one of them.
-
-    Args:
-        at: Which, from 1; 0 for never.
-    """
-
-    def __init__(self, at: int) -> None:
-        self._at = at
-        self.passed = 0
-
-    def point(self) -> None:
-        """Pass one point, or die there."""
-        self.passed += 1
-        if self.passed == self._at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """``call`` with a point before it."""
-
-        def watched(*given: Any, **more: Any) -> Any:
-            self.point()
-            return call(*given, **more)
-
-        return watched
-
-    def watch(self) -> None:
-        """Put a point before whatever changes the disk, in this process from now on."""
-        for name in _WATCHED:
-            setattr(os, name, self.before(getattr(os, name)))
-        Path.replace = self.before(Path.replace)  # type: ignore[method-assign]
-        point = self.point
-
-        class Watched(sqlite3.Connection):
-            def execute(self, statement: str, *given: Any) -> sqlite3.Cursor:  # type: ignore[override]
-                if statement.strip().split()[0].upper() in {"BEGIN", "INSERT", "COMMIT", "CREATE"}:
-                    point()
-                return super().execute(statement, *given)
-
-            def commit(self) -> None:
-                point()
-                super().commit()
-
-        connect = sqlite3.connect
-        sqlite3.connect = lambda *given, **more: connect(*given, **{"factory": Watched, **more})  # type: ignore[assignment]
 
 
 def participant_in(folder: Path, plan: FederationPlan) -> Participant:

@@ -20,10 +20,15 @@ from small_runs import SMALL_SINE, rounding_of, settings
 
 from testudo_client.app import build_client_app
 from testudo_client.ledger import Ledger
+from testudo_common.audit.entries import Incident, IncidentKind, decode_entry
+from testudo_common.audit.verify import Evidence, verify
+from testudo_common.flower_records import TRAIN, from_records
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan.load import parse_plan
 from testudo_common.privacy.accountant import epsilon_of
+from testudo_common.wire import LogUpdate
 from testudo_server.app import run_federation
+from testudo_server.audit_file import AUDIT_LOG, read_log
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -123,19 +128,24 @@ class KilledError(BaseException):
 
 
 class DyingGrid(InProcessGrid):
-    """Ends the run when it is to send one message more than ``messages``."""
+    """Ends the run when it is to send one message of a kind more than ``messages``: the log's, or all others."""
 
-    def __init__(self, app: ClientApp, clients: int, messages: int | None) -> None:
+    def __init__(self, app: ClientApp, clients: int, messages: int | None, *, of_the_log: bool) -> None:
         super().__init__(app, clients)
         self._left = messages
+        self._of_the_log = of_the_log
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         waiting = list(messages)
         if self._left is not None:
-            self._left -= len(waiting)
+            self._left -= sum(_shows_the_log(message) == self._of_the_log for message in waiting)
             if self._left < 0:
                 raise KilledError
         return super().push_messages(waiting)
+
+
+def _shows_the_log(message: Message) -> bool:
+    return message.metadata.message_type == TRAIN and isinstance(from_records(message.content), LogUpdate)
 
 
 SHORT = [*SMALL_SINE, "rounds.count=10"]
@@ -148,11 +158,21 @@ def _sine(*lines: str) -> Federation:
     return load_federation(parse_plan(tables, source=source, settings=[*SHORT, *lines]), None)
 
 
-def _federate(federation: Federation, folder: Path, *, messages: int | None = None, resume: bool = False) -> RunState:
+def _federate(
+    federation: Federation,
+    folder: Path,
+    *,
+    messages: int | None = None,
+    of_the_log: bool = False,
+    resume: bool = False,
+) -> RunState:
     """Like the simulation, in ``folder``; killed before message ``messages`` if that is given."""
     keys, clients = SimulatedKeys.of(federation, folder / "keys"), len(federation.training)
-    app = build_client_app(Owners(federation, folder / "clients", keys))
-    grid = DyingGrid(app, clients, None if messages is None else clients + messages)  # the first ask for names
+    logged = folder / AUDIT_LOG if resume else None
+    app = build_client_app(Owners(federation, folder / "clients", keys, logged=logged))
+    if messages is not None and not of_the_log:
+        messages += clients  # the first ask for names
+    grid = DyingGrid(app, clients, messages, of_the_log=of_the_log)
     store = RunStore(folder, durable=False)
     return run_federation(grid, federation.plan, store, clients=clients, keys=lambda: keys.server_keys, resume=resume)
 
@@ -166,12 +186,19 @@ def _killed_and_resumed(federation: Federation, folder: Path, *, finished: int, 
     return _federate(federation, folder, resume=True)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunState:
+    """A run that nobody killed."""
+    return _federate(_sine(), tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("clients", [0, 2])
 @pytest.mark.parametrize("step", range(STEPS))
-def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(tmp_path: Path, step: int, clients: int) -> None:
+def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(
+    whole: RunState, tmp_path: Path, step: int, clients: int
+) -> None:
     federation = _sine()
     plan = federation.plan
-    whole = _federate(federation, tmp_path / "whole")
     found = _killed_and_resumed(federation, tmp_path / "killed", finished=5, step=step, clients=clients)
     records = RunStore(tmp_path / "killed").records()
     assert [record.round for record in records] == list(range(1, 11))
@@ -184,6 +211,32 @@ def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(tmp_path: Path, 
         assert apart <= rounding_of(plan)
     moved = np.abs(whole.model - initial_vector(plan)).max()
     assert apart < 0.05 * moved
+
+
+SHOWN = 12 + 4  # messages of the log in a round: to everybody when it is opened, to the cohort once it is grouped
+
+
+@pytest.mark.parametrize("messages", [0, 5, 12 + 2 * SHOWN, 12 + 2 * SHOWN + 5, 12 + 3 * SHOWN - 2])
+def test_a_run_killed_while_the_log_is_shown_goes_on(whole: RunState, tmp_path: Path, messages: int) -> None:
+    """Before the first round, before one is opened, in the middle of it, and with groups that some have seen."""
+    federation = _sine()
+    with pytest.raises(KilledError):
+        _federate(federation, tmp_path / "killed", messages=messages, of_the_log=True)
+    found = _federate(federation, tmp_path / "killed", resume=True)
+    assert found.participations == whole.participations
+    records = RunStore(tmp_path / "killed").records()
+    assert [record.round for record in records] == list(range(1, 11))
+    assert all(record.excluded == () for record in records)
+    with read_log(tmp_path / "killed") as log:
+        entries = tuple(log.entries())
+        *_, last = log.notes()
+    evidence = Evidence(
+        SimulatedKeys.of(federation, tmp_path / "killed" / "keys").server_keys.federation_key, entries, (last,)
+    )
+    assert verify(evidence).first_failure is None
+    assert any(
+        isinstance(entry, Incident) and entry.kind is IncidentKind.RESUMED for entry in map(decode_entry, entries)
+    )
 
 
 def test_a_private_run_killed_after_masking_spends_no_more_than_planned(tmp_path: Path) -> None:
