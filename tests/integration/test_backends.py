@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from small_runs import rounding_of
 
+from testudo_common.audit.log import AuditLog
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan, parse_plan
+from testudo_server.audit_file import read_log
 from testudo_server.store import RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
@@ -64,6 +66,21 @@ def test_ray_gives_the_same_model(tmp_path: Path, mode: str) -> None:
     assert np.abs(here.model - on_ray.model).max() <= _tolerance(federation.plan)
     assert here.participations == on_ray.participations
     _no_client_was_set_aside(store, federation.plan)
+    _everybody_mirrors_the_log(tmp_path / "ray")
+
+
+def _everybody_mirrors_the_log(folder: Path) -> None:
+    """Each client in a file of its own, which outlives its process."""
+    with read_log(folder) as log:
+        entries = list(log.entries())
+    mirrors = sorted((folder / "clients").glob("*/state/audit-*.db"))
+    assert len(mirrors) == CLIENTS
+    for path in mirrors:
+        mirror = AuditLog(path)
+        assert list(mirror.entries()) == entries
+        mirror.close()
+    sent = sum(entry.startswith(b'{"statement":{"attempt"') for entry in entries)
+    assert len(list((folder / "clients").glob("*/receipts/*/*.tlog-proof"))) == sent > 0
 
 
 def _no_client_was_set_aside(store: RunStore, plan: FederationPlan) -> None:

@@ -13,26 +13,22 @@ from typing import Any
 
 import pytest
 
-from lying_server import (
-    OWNERS,
+from lies import (
     AsksAWithdrawnOwner,
     Forks,
     LeavesAContributionOut,
-    Lie,
     LogsOtherGroups,
     ModelNotLogged,
     ModelOfItsOwn,
     NeedsNoQuorum,
-    Outcome,
     Reorders,
     ReusesARound,
     Rewrites,
     SkipsAnApproval,
     Truncates,
     UnderstatesEpsilon,
-    plan_for,
-    run_under,
 )
+from lying_server import OWNERS, Lie, Outcome, plan_for, run_under
 from testudo_client import own_checks
 from testudo_client.mirror import Mirror
 from testudo_common.audit import closing_rules, history, round_rules
