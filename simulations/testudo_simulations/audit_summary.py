@@ -35,7 +35,7 @@ from testudo_common.audit.extension import Extension, decode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.receipts import receipt_for, verify_receipt
 from testudo_common.audit.verify import Evidence, Verdict, verify
-from testudo_common.errors import AuditError
+from testudo_common.errors import AuditError, UsageError
 from testudo_common.files import write_atomically
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
@@ -157,9 +157,9 @@ def audit_summary(
     """
     keys = keys_in(out / KEYS_FOLDER)
     witnesses, quorum = len(keys.roster.members), plan.audit.quorum or default_quorum(len(keys.roster.members))
+    log_bytes = _exported(out)
     with read_log(out) as log:
         logged = Logged.of(log, keys.roster, plan.digest, quorum)
-        log_bytes = export_log(log, out)
         client = logged.busiest()
         receipts = keep_receipts(logged, client, out)
         root = log.root()
@@ -190,6 +190,14 @@ def audit_summary(
         client_cpu_seconds=client_cpu_seconds / asked if client_cpu_seconds is not None and asked else None,
         server_cpu_seconds=sum(cost.cpu_seconds for cost in costs) / len(costs) if costs else None,
     )
+
+
+def _exported(out: Path) -> int:
+    """Write the whole log for whoever wants to check it; how many bytes. Nothing is written of an unsigned log."""
+    try:
+        return int(exported(out, None, out / EXPORTED_FILE)["bytes"])
+    except UsageError:
+        return 0
 
 
 def _replayed(out: Path, keys: ServerKeys, receipts: Sequence[KeptReceipt]) -> Verdict:
@@ -242,12 +250,3 @@ def keep_receipts(logged: Logged, client: str, out: Path) -> list[KeptReceipt]:
 def folder_of(client: str) -> str:
     """A name for a client's folder: nothing in it leads out of the folder above."""
     return quote(client, safe="").replace(".", "%2E")[:_LONGEST_NAME]
-
-
-def export_log(log: AuditLog, out: Path) -> int:
-    """Write the whole log for whoever wants to check it; how many bytes. Nothing is written of an unsigned log."""
-    data = exported(log)
-    if data is None:
-        return 0
-    write_atomically(out / EXPORTED_FILE, data, durable=False)
-    return len(data)

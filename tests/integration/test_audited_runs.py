@@ -1,0 +1,173 @@
+"""Simulated runs keep an audit log: what the report says of it, what is left in the folder, and how it is checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL_SINE
+from typer.testing import CliRunner
+
+from testudo_client.cli import app as client_app
+from testudo_common.audit.entries import decode_entry
+from testudo_common.audit.extension import decode_extension
+from testudo_common.plan.load import parse_plan
+from testudo_server.audit_file import read_log
+from testudo_server.store import RunStore
+from testudo_simulations.federations import load_federation
+from testudo_simulations.inline_backend import federate_in_process
+from testudo_simulations.results import RunResult
+from testudo_simulations.run import RunRequest, run
+from testudo_simulations.scenarios import find_plan
+
+PLAIN = 'secure_aggregation.mode="plain"'
+BOTH_UNITS = (
+    'privacy.unit="example"',
+    "privacy.noise_multiplier=1.0",
+    'privacy.accountant="rdp"',
+    "client_privacy.noise_multiplier=2.0",
+    "client_privacy.delta=1e-4",
+)
+
+
+def request(folder: Path, *lines: str, **more: object) -> RunRequest:
+    tables, source = find_plan("sine")
+    plan = parse_plan(tables, source=source, settings=[*SMALL_SINE, *lines])
+    found = RunRequest(plan, None, folder, backend="inline", comparisons=False)
+    return replace(found, **more)  # type: ignore[arg-type]
+
+
+def verified(folder: Path, *more: str) -> dict[str, object]:
+    """What ``testudo-client audit verify`` says of a run's folder."""
+    arguments = ["audit", "verify", "audit.tlog", "--federation-key", "keys/federation.pub", *more, "--json"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        done = CliRunner().invoke(client_app, arguments)
+    found = json.loads(done.stdout)
+    assert (done.exit_code == 0) == found["holds"]
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path]:
+    """A run with both units of privacy, and its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    return run(request(folder, *BOTH_UNITS)), folder
+
+
+def test_report_says_what_the_log_holds(audited: tuple[RunResult, Path]) -> None:
+    result, folder = audited
+    audit = result.audit
+    assert audit is not None
+    with read_log(folder) as log:
+        entries = list(map(decode_entry, log.entries()))
+    assert audit.entries == len(entries) == 2 + 12 + 6 * (1 + 1 + 4 + 1), "charter, enrolment, approvals; rounds"
+    assert (audit.rounds, audit.witnesses, audit.quorum, audit.window) == (6, 12, 9, 1)
+    assert len(audit.cosigners) == 6
+    assert all(9 <= count <= 12 for count in audit.cosigners)
+    assert audit.incidents == []
+    assert audit.verified
+    assert not any(line.startswith("FAILED") for line in audit.checks)
+    assert audit.origin == f"testudo/sine/{result.plan_digest[:16]}"
+
+
+def test_log_states_the_epsilon_of_the_report(audited: tuple[RunResult, Path]) -> None:
+    result, _ = audited
+    assert result.audit is not None
+    assert result.privacy.client is not None
+    assert result.audit.epsilon == pytest.approx(result.privacy.epsilon, rel=1e-9)
+    assert result.audit.client_epsilon == pytest.approx(result.privacy.client.epsilon, rel=1e-9)
+
+
+def test_cost_of_the_log_was_measured(audited: tuple[RunResult, Path]) -> None:
+    result, folder = audited
+    audit = result.audit
+    assert audit is not None
+    assert audit.log_bytes == (folder / "audit.tlog").stat().st_size
+    assert audit.client_cpu_seconds is not None
+    assert audit.server_cpu_seconds is not None
+    assert 0 < audit.client_cpu_seconds < 0.5
+    assert 0 < audit.server_cpu_seconds < 5
+    logged = [record.log for record in RunStore(folder).records()]
+    assert audit.bytes_down == sum(one.bytes_down for one in logged if one is not None) > 12 * 1000
+    assert audit.bytes_up > 12 * 6 * 100
+
+
+def test_anybody_can_check_the_folder_that_is_left(audited: tuple[RunResult, Path], tmp_path: Path) -> None:
+    result, folder = audited
+    assert result.audit is not None
+    receipts = result.audit.receipts
+    assert [one.verified for one in receipts] == [True] * len(receipts)
+    assert len(receipts) >= 2, "of the client that was asked most often"
+    assert verified(folder)["holds"]
+    found = verified(folder, *(part for one in receipts for part in ("--receipt", one.file)))
+    assert found["holds"]
+
+    # One round's model, changed in the file: who checks it finds the entry.
+    changed = tmp_path / "audit.tlog"
+    extension = decode_extension((folder / "audit.tlog").read_bytes())
+    closed = [index for index, data in enumerate(extension.entries) if b'"type":"round_closed"' in data]
+    lines = (folder / "audit.tlog").read_bytes().split(b"\n")
+    lines[closed[2]] = lines[closed[2]].replace(b'"withstood":0', b'"withstood":1')
+    changed.write_bytes(b"\n".join(lines))
+    (tmp_path / "keys").symlink_to(folder / "keys")
+    log = verified(tmp_path)["logs"][0]  # type: ignore[index]
+    assert not log["holds"]
+    assert log["first_failure"] == "signature and quorum"
+    assert closed[2] in [check["entry"] for check in log["checks"]]
+
+
+def test_resumed_run_goes_on_with_its_log(audited: tuple[RunResult, Path], tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        """The run ends here."""
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(request(tmp_path, PLAIN), stop)
+    result = run(request(tmp_path, PLAIN, resume=True))
+    audit = result.audit
+    assert audit is not None
+    assert audit.verified
+    assert audit.rounds == 6
+    assert [(kind, note) for _, kind, note in audit.incidents] == [("resumed", "")]
+    assert audit.client_cpu_seconds is None, "of the first part it is not known"
+
+
+def test_mask_free_run_is_logged_like_any_other(audited: tuple[RunResult, Path], tmp_path: Path) -> None:
+    audit = run(request(tmp_path, backend="mask-free")).audit
+    assert audit is not None
+    assert audit.verified
+    assert (audit.rounds, audit.entries) == (6, 2 + 12 + 6 * (1 + 1 + 4 + 1))
+    assert verified(tmp_path)["holds"]
+
+
+@pytest.mark.parametrize("lines", [(PLAIN,), ()], ids=["plain", "secure"])
+def test_run_without_a_log_leaves_none(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    result = run(request(tmp_path, *lines, 'audit.mode="none"', "rounds.count=2"))
+    assert result.audit is None
+    assert not [path for path in tmp_path.iterdir() if "audit" in path.name or path.name == "receipts"]
+
+
+def test_witnesses_in_memory_share_what_they_have_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand clients hold one history, and not a thousand."""
+    from testudo_simulations.witnesses import SimulatedWitness
+
+    made: list[SimulatedWitness] = []
+    begin = SimulatedWitness.__init__
+
+    def note(witness: SimulatedWitness, *given: object, **more: object) -> None:
+        begin(witness, *given, **more)  # type: ignore[arg-type]
+        made.append(witness)
+
+    monkeypatch.setattr(SimulatedWitness, "__init__", note)
+    federation = load_federation(request(tmp_path, PLAIN, "rounds.count=2").plan, None)
+    federate_in_process(federation, RunStore(tmp_path, durable=False), None)
+    assert len(made) == 12
+    assert len({id(witness._mirror.state.history) for witness in made}) == 1
+    entries = [list(witness._mirror.log.entries()) for witness in made]
+    assert all(one is other for mine in entries for one, other in zip(mine, entries[0], strict=True))
