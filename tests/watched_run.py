@@ -173,11 +173,12 @@ class WatchedRun:
 
     Args:
         plan: With a log.
-        folder: Of the server; None: the log is in memory, and the rounds are kept in a folder of no concern.
+        folder: Of the server; the log is in memory.
         clients: Ids of all owners on the roster.
         there: Those that can be reached; None: all.
         meddle: With what passes.
         exchange_of: Makes another exchange than the plain one.
+        federation: Its name.
     """
 
     def __init__(
@@ -189,10 +190,11 @@ class WatchedRun:
         there: Iterable[str] | None = None,
         meddle: Meddling = honest,
         exchange_of: Callable[[Owners], Exchange] | None = None,
+        federation: str = "shops",
     ) -> None:
         self.plan = audited_plan() if plan is None else plan
         self.clients = tuple(clients)
-        self.keys = SimulatedKeys("shops", self.clients, b"k" * 32)
+        self.keys = SimulatedKeys(federation, self.clients, b"k" * 32)
         self.owners = Owners({client: Watcher(client, self.keys, self.plan) for client in self.clients}, meddle)
         self.there = self.clients if there is None else tuple(there)
         self.store = RunStore(folder, durable=False)

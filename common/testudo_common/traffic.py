@@ -46,6 +46,8 @@ from testudo_common.wire import Message, SecureMessage, TrainReply, TrainRequest
 _DIGEST = bytes(32)
 _HEX = "0" * 64
 _LONGEST_NUMBER = 1.2345678901234567e-100
+LOG_LEGS = frozenset({"LogUpdate", "Witnessed"})
+"""Names of the audit log's own messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,9 @@ class LogJournal:
         bundle: str | None = None,
         now: Clock = utc_now,
     ) -> None:
-        self._plan, self._keys, self._bundle = plan, keys, bundle
+        self._plan, self._plan_digest, self._keys, self._bundle = plan, plan.digest, keys, bundle
         deadline = plan.audit.deadline_seconds
-        self._log = PublicLog(keys, log, plan.digest, transport, clients, deadline_seconds=deadline, now=now)
+        self._log = PublicLog(keys, log, self._plan_digest, transport, clients, deadline_seconds=deadline, now=now)
         self._attempt: _OpenAttempt | None = None
         self._last_cosigned: dict[str, int] = {}
         self._told = 0, 0, 0.0
@@ -237,7 +237,7 @@ class LogJournal:
             if (found.round, found.attempt) != (opened.round, opened.attempt):
                 return "what it signed is about another attempt"
             with self._log.witnesses.timed():
-                verify_statement(found, self._keys.roster.members[client], self._plan.digest)
+                verify_statement(found, self._keys.roster.members[client], self._plan_digest)
         except AuditError as error:
             return error.problem
         return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from testudo_common.audit.checkpoints import colluders_found, default_quorum
+from testudo_common.errors import PlannerError
 from testudo_common.learning.learner import Learner
+from testudo_common.log_traffic import roster_of
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_of
 from testudo_common.plan.secure import parameters_for
@@ -10,7 +13,7 @@ from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, run_spending
 from testudo_common.robustness import count_of_share, failure_of
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
-from testudo_common.traffic import legs_of
+from testudo_common.traffic import LOG_LEGS, legs_of
 from testudo_server.noise_preview import client_noise_figures
 
 
@@ -92,12 +95,50 @@ def _traffic(plan: FederationPlan, size: int | None, clients: int | None) -> dic
         return {"bytes_down_a_client_and_round": None, "bytes_up_a_client_and_round": None}
     cohort = min(plan.rounds.cohort_size, clients or plan.rounds.cohort_size)
     quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None, "federated_noise_multiplier": None})
-    legs = legs_of(
-        plan.model_copy(update={"evaluation": quiet}), size, [f"client-{n}" for n in range(cohort)], round_number=1
-    )
+    names = [f"client-{n}" for n in range(clients or cohort)]
+    quiet_plan = plan.model_copy(update={"evaluation": quiet})
+    legs = legs_of(quiet_plan, size, names[:cohort], round_number=1, roster=roster_of(names))
+
+    def total(*, up: bool, log: bool) -> int:
+        return sum(leg.size_bytes for leg in legs if leg.up == up and (leg.name in LOG_LEGS) == log)
+
+    training: dict[str, str | int | float | None] = {
+        "bytes_down_a_client_and_round": total(up=False, log=False),
+        "bytes_up_a_client_and_round": total(up=True, log=False),
+    }
+    if not plan.audited:
+        return training
     return {
-        "bytes_down_a_client_and_round": sum(leg.size_bytes for leg in legs if not leg.up),
-        "bytes_up_a_client_and_round": sum(leg.size_bytes for leg in legs if leg.up),
+        **training,
+        "bytes_down_of_the_log_about": total(up=False, log=True),
+        "bytes_up_of_the_log_about": total(up=True, log=True),
+    }
+
+
+def _log_figures(plan: FederationPlan, clients: int | None) -> dict[str, str | int | float | None]:
+    """Who checks the server, and what that withstands."""
+    if not plan.audited:
+        return {"audit_log": "none; nobody can check afterwards what the server did"}
+    figures: dict[str, str | int | float | None] = {
+        "audit_log": "every step is in a log that the clients mirror and cosign",
+        "rounds_that_a_cosignature_counts": plan.audit.window,
+    }
+    if clients is None:
+        unknown = ("owners_that_may_be_absent", "owners_that_may_collude_in_two_views")
+        return {**figures, "owners_that_have_to_cosign": plan.audit.quorum, **dict.fromkeys(unknown)}
+    quorum = plan.audit.quorum or default_quorum(clients)
+    if quorum > clients:
+        raise PlannerError(
+            f"{quorum} owners have to cosign the audit log, and there are {clients}",
+            where="audit.quorum",
+            remedy="lower it, or leave it out",
+            nearest={"audit.quorum": float(clients)},
+        )
+    return {
+        **figures,
+        "owners_that_have_to_cosign": quorum,
+        "owners_that_may_be_absent": clients - quorum,
+        "owners_that_may_collude_in_two_views": max(0, colluders_found(clients, quorum)),
     }
 
 
@@ -109,7 +150,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         clients: How many will take part; needed where the plan does not state ``rounds.max_participations``.
 
     Raises:
-        PlannerError: So many poisoned clients cannot be outvoted.
+        PlannerError: So many poisoned clients cannot be outvoted, or so many owners cannot cosign.
         ModelError: The plan's model cannot be built.
         PrivacyError: No noise is enough for the plan's epsilon.
         ProtocolError: A client cannot draw its share of the noise, or a sum with it does not fit.
@@ -133,6 +174,7 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
         "rounds_of_one_client": participations,
         "shared_parameters": size,
         **_traffic(plan, size, clients),
+        **_log_figures(plan, clients),
         **_secure_figures(plan, clients),
         **_robust_figures(plan, clients),
         "privacy_unit": plan.privacy.unit,

@@ -65,6 +65,7 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the wire": (["testudo_common.wire"], SLOW),
     "terms": (["testudo_common.secure_terms"], SLOW),
     "the server's exchange": (["testudo_server.secure_exchange", "testudo_server.strikes"], SLOW),
+    "the server's log": (["testudo_server.log_journal", "testudo_server.audit_command"], (*SLOW, "scipy")),
     "the member": (["testudo_client.membership"], SLOW),
     "the member's sessions": (["testudo_client.secure_side"], SLOW),
     "the owner's ledger": (["testudo_client.ledger", "testudo_client.ledger_command"], SLOW),

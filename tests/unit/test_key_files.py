@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from testudo_common.errors import KeyFileError
-from testudo_common.key_files import create_key, parse_public, public_hex, read_key, read_public
+from testudo_common.key_files import (
+    LogKeyKind,
+    create_key,
+    create_log_key,
+    parse_public,
+    public_hex,
+    read_key,
+    read_log_key,
+    read_public,
+)
 
 
 @pytest.fixture(params=[0o022, 0o000, 0o077], ids=["usual umask", "no umask", "strict umask"])
@@ -215,3 +224,40 @@ def test_file_that_is_no_public_key(tmp_path: Path, data: bytes) -> None:
     assert caught.value.remedy
     for error in (caught.value, caught.value.__cause__):
         assert SECRET_LINE not in f"{error}"
+
+
+# --- the key of an audit log
+
+
+@pytest.mark.parametrize(("kind", "size"), [("ed25519", 32), ("ml-dsa-44", 1312)])
+def test_key_of_a_log_is_kept_and_read_again(tmp_path: Path, kind: LogKeyKind, size: int) -> None:
+    path = tmp_path / "keys" / "log.pem"
+    made = create_log_key(path, kind)
+    again = read_log_key(path)
+    assert again.public_key().public_bytes_raw() == made.public_key().public_bytes_raw()
+    assert len(made.public_key().public_bytes_raw()) == size
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["log.pem"]
+    before = path.read_bytes()
+    with pytest.raises(KeyFileError, match="there is a key already"):
+        create_log_key(path, kind)
+    assert path.read_bytes() == before
+
+
+def test_key_of_a_log_is_no_key_of_a_member(tmp_path: Path) -> None:
+    create_log_key(tmp_path / "log.pem", "ml-dsa-44")
+    with pytest.raises(KeyFileError, match="not an Ed25519 key"):
+        read_key(tmp_path / "log.pem")
+
+
+def test_other_keys_are_none_of_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.pem"
+    other = x25519.X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(other)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="neither an Ed25519 nor an ML-DSA-44 key"):
+        read_log_key(path)
+    create_log_key(tmp_path / "open.pem", "ml-dsa-44")
+    (tmp_path / "open.pem").chmod(0o640)
+    with pytest.raises(KeyFileError, match="others may read this key"):
+        read_log_key(tmp_path / "open.pem")

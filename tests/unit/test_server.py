@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from helpers import make_plan, request_for
-from testudo_common.errors import CheckpointError, RoundError
+from testudo_common.errors import CheckpointError, PlannerError, RoundError
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
@@ -24,6 +24,7 @@ from testudo_server.exchange import NO_LOG, Collected, ExchangeCost, GroupMean, 
 from testudo_server.outer_step import OuterState
 from testudo_server.preview import preview
 from testudo_server.store import RoundRecord, RunState, RunStore
+from watched_run import WatchedRun
 
 # --- the exchange
 
@@ -650,6 +651,49 @@ def test_preview_of_a_private_plan() -> None:
     smaller = preview(one_round, None)["epsilon_of_one_client"]
     assert isinstance(smaller, float)
     assert smaller < found["epsilon_of_one_client"]
+
+
+def test_preview_of_a_plan_with_a_log() -> None:
+    """For 12 owners: 9 cosign, so 3 may be absent; two views need 6 that sign both, so 5 are found out."""
+    log = make_plan("audit.mode=log")
+    found = preview(log, 12)
+    assert found["owners_that_have_to_cosign"] == 9
+    assert found["owners_that_may_be_absent"] == 3
+    assert found["owners_that_may_collude_in_two_views"] == 5
+    assert found["rounds_that_a_cosignature_counts"] == 1
+    weak = preview(make_plan("audit.mode=log", "audit.quorum=6", "audit.window=2"), 12)
+    assert (weak["owners_that_have_to_cosign"], weak["owners_that_may_be_absent"]) == (6, 6)
+    assert weak["owners_that_may_collude_in_two_views"] == 0
+    assert weak["rounds_that_a_cosignature_counts"] == 2
+    unknown = preview(log, None)
+    assert [unknown[name] for name in unknown if name.startswith("owners_that")] == [None] * 3
+    assert "owners_that_have_to_cosign" not in preview(PLAN, 12)
+    assert "nobody can check" in str(preview(PLAN, 12)["audit_log"])
+    with pytest.raises(PlannerError, match="13 owners have to cosign the audit log, and there are 12"):
+        preview(make_plan("audit.mode=log", "audit.quorum=13"), 12)
+
+
+def test_previewed_bytes_of_a_plan_with_a_log_are_those_that_travel(tmp_path: Path) -> None:
+    """Sizes of the log are taken to have six digits; of training, nothing else may differ."""
+    plan = make_plan("audit.mode=log", "rounds.cohort_size=3", "rounds.count=2")
+    names = [f"client-{number}" for number in range(7)]
+    run = WatchedRun(tmp_path, plan, clients=names, federation="federation")
+    run.run()
+    found = preview(plan, 7)
+    record = run.store.records()[0]
+    down, up = found["bytes_down_a_client_and_round"], found["bytes_up_a_client_and_round"]
+    assert isinstance(down, int)
+    assert isinstance(up, int)
+    assert record.bytes_up == 3 * up
+    assert record.bytes_down <= 3 * down <= record.bytes_down + 3 * 6
+    assert record.log is not None
+    second = run.store.records()[1].log
+    assert second is not None
+    log_down, log_up = found["bytes_down_of_the_log_about"], found["bytes_up_of_the_log_about"]
+    assert isinstance(log_down, int)
+    assert isinstance(log_up, int)
+    assert second.bytes_up <= 7 * log_up <= 1.1 * second.bytes_up
+    assert second.bytes_down <= 7 * log_down <= 1.1 * second.bytes_down
 
 
 def noisy(*settings: str) -> FederationPlan:

@@ -18,6 +18,7 @@ from helpers import gate_of, make_examples, make_plan, request_for
 from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
+from testudo_common.audit.entries import Charter, decode_entry
 from testudo_common.errors import KeyFileError, RoundError, UsageError
 from testudo_common.flower_records import IDENTIFY, TRAIN, identity_records, to_records
 from testudo_common.plan.load import dump_plan
@@ -31,6 +32,7 @@ from testudo_server.app import (
     identify_clients,
     run_federation,
 )
+from testudo_server.audit_file import held_log, read_log
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.keys import SimulatedKeys
@@ -414,6 +416,40 @@ def test_secure_aggregation_without_a_roster_is_not_begun(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="the server has no roster"):
         run_federation(InProcessGrid(clients_of(SECURE, keys=keys), 4), SECURE, store)
     assert not store.exists
+
+
+LOGGED = make_plan("audit.mode=log")
+
+
+def test_plan_with_a_log_and_without_keys_is_not_begun(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with pytest.raises(UsageError, match="the plan has an audit log, and the server has no roster"):
+        run_federation(InProcessGrid(clients_of(PLAN), 3), LOGGED, store)
+    assert not store.exists
+
+
+def test_two_servers_do_not_write_one_log(tmp_path: Path) -> None:
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    grid = InProcessGrid(clients_of(PLAN), 3)
+    with held_log(tmp_path), pytest.raises(UsageError, match="another process is writing this audit log"):
+        run_federation(grid, LOGGED, RunStore(tmp_path), keys=lambda: keys.server_keys)
+    assert not RunStore(tmp_path).exists
+
+
+@pytest.mark.parametrize(
+    ("fab_hash", "bundle"), [("", None), ("ab" * 32, "ab" * 32), ("AB" * 32, None), ("not a digest", None)]
+)
+def test_bundle_that_flower_runs_is_in_the_charter(tmp_path: Path, fab_hash: str, bundle: str | None) -> None:
+    """Clients here know no log, so the run goes no further."""
+    keys = SimulatedKeys("small", FOUR, b"k" * 32)
+    grid = InProcessGrid(clients_of(PLAN), 3)
+    grid.run.fab_hash = fab_hash
+    with pytest.raises(RoundError, match="0 of 4 owners have cosigned the log for round 1, and 3 have to"):
+        run_federation(grid, LOGGED, RunStore(tmp_path, durable=False), keys=lambda: keys.server_keys)
+    with read_log(tmp_path) as log:
+        charter = decode_entry(next(log.entries()))
+    assert isinstance(charter, Charter)
+    assert charter.bundle == bundle
 
 
 def context_of(**run_config: Any) -> Context:
