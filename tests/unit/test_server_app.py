@@ -190,6 +190,21 @@ def test_late_reply_is_not_waited_for(clock: Clock) -> None:
     assert exchanged(grid, [1002]) == {1002: "node 1002"}, "late replies of an earlier round are not this one's"
 
 
+def test_once_there_is_enough_only_what_has_arrived_is_given_back(clock: Clock) -> None:
+    """Two that come together, of which one is enough; the third is not waited for."""
+
+    def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
+        yield {1000: 1.0, 1001: 9.0, 1002: 1.0}[message.metadata.dst_node_id], echo(message)
+
+    contents = {node: (TRAIN, named("server")) for node in EVERYONE}
+    arrived: list[int] = []
+    grid = StubGrid(clock, replies)
+    for node, _ in exchange_messages(grid, contents, deadline_seconds=10.0, enough=lambda: len(arrived) > 0):
+        arrived.append(node)
+    assert sorted(arrived) == [1000, 1002]
+    assert clock.now - 1000 < 2.0
+
+
 def test_reply_just_before_the_deadline_counts(clock: Clock) -> None:
     def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
         yield 4.9, echo(message)
