@@ -7,20 +7,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flwr.app import Context
 from small_runs import SMALL_SINE
 from typer.testing import CliRunner
 
+from testudo_client.app import build_client_app
 from testudo_client.cli import app as client_app
-from testudo_common.audit.entries import decode_entry
+from testudo_client.participant import Participant
+from testudo_common.audit.entries import Incident, IncidentKind, decode_entry
 from testudo_common.audit.extension import decode_extension
+from testudo_common.errors import RoundError, UsageError
 from testudo_common.plan.load import parse_plan
+from testudo_server.app import run_federation
 from testudo_server.audit_file import read_log
-from testudo_server.store import RunStore
+from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations import load_federation
+from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.inline_backend import federate_in_process
+from testudo_simulations.keys import SimulatedKeys
+from testudo_simulations.owners import Owners
 from testudo_simulations.results import RunResult
 from testudo_simulations.run import RunRequest, run
 from testudo_simulations.scenarios import find_plan
+from testudo_simulations.split_views import absent_allowed
 
 PLAIN = 'secure_aggregation.mode="plain"'
 BOTH_UNITS = (
@@ -171,3 +180,36 @@ def test_witnesses_in_memory_share_what_they_have_replayed(tmp_path: Path, monke
     assert len({id(witness._mirror.state.history) for witness in made}) == 1
     entries = [list(witness._mirror.log.entries()) for witness in made]
     assert all(one is other for mine in entries for one, other in zip(mine, entries[0], strict=True))
+
+
+@pytest.mark.parametrize("absent", [0, 3, 4])
+def test_as_many_may_be_absent_as_the_quorum_leaves(tmp_path: Path, absent: int) -> None:
+    """Of twelve owners nine have to cosign; whoever is not there has approved nothing, and is not asked."""
+    federation = load_federation(request(tmp_path, PLAIN, "rounds.count=2").plan, None)
+    keys = SimulatedKeys.of(federation, None)
+    owners = Owners(federation, None, keys)
+
+    def owner_of(context: Context) -> Participant:
+        if int(context.node_config["partition-id"]) < absent:
+            raise UsageError("it is not there")
+        return owners(context)
+
+    def federate() -> RunState:
+        grid = InProcessGrid(build_client_app(owner_of), 12)
+        store = RunStore(tmp_path, durable=False)
+        return run_federation(grid, federation.plan, store, clients=12, keys=lambda: keys.server_keys)
+
+    assert absent_allowed(12, 9) == 3
+    if absent <= 3:
+        state = federate()
+        assert state.round == 2
+        away = sorted(federation.training)[:absent]
+        assert not [client for client in away if state.participations.get(client)]
+        return
+    with pytest.raises(RoundError, match="8 of 12 owners have cosigned the log for round 1, and 9 have to") as caught:
+        federate()
+    assert "wave-000000: not connected" in str(caught.value)
+    with read_log(tmp_path) as log:
+        *_, last = map(decode_entry, log.entries())
+    assert isinstance(last, Incident)
+    assert (last.kind, last.round) == (IncidentKind.NO_QUORUM, 1)
