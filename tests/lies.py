@@ -98,7 +98,7 @@ class Forks(Lie):
 class ModelOfItsOwn(Lie):
     """One owner is sent another model than the others and than the log names."""
 
-    alone = 3
+    others_train = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +108,7 @@ class ModelOfItsOwn(Lie):
     def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
         if isinstance(entry, RoundOpened):
             self.victim = entry.cohort[3]
+            self.finders = {self.victim}
             if entry.round == self.first:
                 self.digest = entry.model_digest
                 self.indices.append(log.size)
@@ -189,6 +190,21 @@ class LeavesAContributionOut(Lie):
             return None
         if isinstance(entry, RoundClosed) and entry.round == 1:
             self.indices.append(log.size)
+        return entry
+
+
+class HidesASurvivor(Lie):
+    """An owner's update is in the sum of its group, and the log says that it is not."""
+
+    settings = ("rounds.min_replies=4",)
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundClosed) and entry.round == 1:
+            hidden = _fourth(log)
+            self.indices.append(log.size)
+            (self.finders,) = (set(group) for group in entry.survivors if hidden in group)
+            survivors = (tuple(client for client in group if client != hidden) for group in entry.survivors)
+            return entry.model_copy(update={"survivors": tuple(survivors)})
         return entry
 
 

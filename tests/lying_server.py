@@ -77,17 +77,19 @@ class Lie:
         first: The round in which it is told: nobody may train in it, or later.
         settings: Of the plan, beyond the usual.
         indices: Of the entries that show it, once it was told; of no entry for some lies.
-        alone: Position of the only owner that can find it out; None: all of them can.
+        finders: The owners that can find it out, once it was told; None: all of them.
+        others_train: Whether the others cannot know, and train on in that round; in the next one they cannot.
         late: Whether it is told when all have trained for that round already, and nothing has left them.
     """
 
     first = 2
     settings: tuple[str, ...] = ()
-    alone: int | None = None
+    others_train = False
     late = False
 
     def __init__(self) -> None:
         self.indices: list[int] = []
+        self.finders: set[str] | None = None
 
     def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry | None:
         """The entry that is written instead; None: none is."""

@@ -27,13 +27,15 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from testudo_client.app import build_client_app
 from testudo_client.membership import read_membership
+from testudo_client.own_voice import ConsentingVoice
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
+from testudo_client.witness import Witness
 from testudo_common.flower_records import TRAIN, from_records
 from testudo_common.plan.load import load_plan
 from testudo_common.secagg.messages import MESSAGES
-from testudo_common.wire import SecureMessage, TrainRequest
-from testudo_simulations.consent import simulated_gate
+from testudo_common.wire import LogUpdate, SecureMessage, TrainRequest
+from testudo_simulations.consent import simulated_gate, simulated_ledger
 from testudo_simulations.federations import load_federation
 from testudo_simulations.grid import InProcessGrid
 
@@ -91,10 +93,16 @@ def serve(pipe: Connection, node: Node) -> None:
     def participant_of(_context: Context) -> Participant:
         if not participants:
             federation = load_federation(load_plan(node.plan), None)
-            examples, membership = federation.training[node.client], read_membership(node.folder / "keys")
-            gate = simulated_gate(federation.plan, node.client, node.folder / "state")
-            made = Participant(node.client, federation.plan, examples, node.store, gate, membership=membership)
-            participants.append(made)
+            plan, examples = federation.plan, federation.training[node.client]
+            membership, ledger = read_membership(node.folder / "keys"), simulated_ledger(node.folder / "state")
+            gate = simulated_gate(plan, node.client, ledger)
+            voice = ConsentingVoice(ledger)
+            witness = (
+                Witness(node.client, plan, membership, voice, node.folder, durable=False) if plan.audited else None
+            )
+            participants.append(
+                Participant(node.client, plan, examples, node.store, gate, membership=membership, witness=witness)
+            )
         return participants[0]
 
     client_app = build_client_app(participant_of)
@@ -200,8 +208,8 @@ class ProcessGrid(InProcessGrid):
             return None
         request: Any = from_records(message.content)
         client = self._nodes[message.metadata.dst_node_id].client
-        step = type(request if isinstance(request, TrainRequest) else MESSAGES.decode(request.body)).__name__
-        assert isinstance(request, TrainRequest | SecureMessage)
+        step = type(MESSAGES.decode(request.body) if isinstance(request, SecureMessage) else request).__name__
+        assert isinstance(request, TrainRequest | SecureMessage | LogUpdate)
         matching = [
             kill for kill in self._kills if (kill.round, kill.step, kill.client) == (request.round, step, client)
         ]

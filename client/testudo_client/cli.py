@@ -254,7 +254,11 @@ def statement(
     typer.echo("\n\n".join([*(one.as_text() for one in found), "\n".join(together)]))
 
 
-audit = typer.Typer(no_args_is_help=True, help="Verify audit logs without the server, and look at what they hold.")
+audit = typer.Typer(
+    no_args_is_help=True,
+    help="Verify audit logs without the server, and look at what they hold.\n\n"
+    "Example: testudo-client audit verify run.tlog --federation-key federation.pub",
+)
 app.add_typer(audit, name="audit")
 
 

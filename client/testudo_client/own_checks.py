@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from testudo_client.ledger.entries import Adopted, Withdrawn
 from testudo_client.ledger.entries import Entry as LedgerEntry
-from testudo_client.own_record import OwnRecord
+from testudo_client.own_record import OwnRecord, Told
 from testudo_common.audit.checkpoints import Checkpoint
-from testudo_common.audit.entries import AnyEntry, Charter, GroupsDrawn, RoundOpened, UpdateReceived
+from testudo_common.audit.entries import AnyEntry, Charter, GroupsDrawn, RoundClosed, RoundOpened, UpdateReceived
 from testudo_common.audit.history import History
 from testudo_common.audit.statements import Contribution
 from testudo_common.errors import AuditError, AuditFault, LedgerError
@@ -194,6 +194,29 @@ def groups_are_logged(
     if drawn.coin != coin.hex() or members not in drawn.groups:
         raise AuditError(
             AuditFault.GROUPS, "the log has another coin or other groups than this owner drew", index=index
+        )
+
+
+def survivors_are_as_told(index: int, closed: RoundClosed, group: tuple[str, ...], told: Told) -> None:
+    """Attack: the log leaves an owner's update out of a sum that it is in, or says that it is in one without it.
+
+    Args:
+        index: Of the entry that closes the round.
+        closed: That entry.
+        group: This owner's, in order, as it is in the log.
+        told: Of the attempt that closed.
+
+    Raises:
+        AuditError: CONTRIBUTION.
+    """
+    mine = {group[place] for place in told.places}
+    logged = {client for survivors in closed.survivors for client in survivors}.intersection(group)
+    if logged and logged != mine:  # of a group that was not opened there is no sum
+        named = ", ".join(sorted(logged ^ mine))
+        raise AuditError(
+            AuditFault.CONTRIBUTION,
+            f"the log says otherwise than this owner was told who of its group is in the sum: {named}",
+            index=index,
         )
 
 

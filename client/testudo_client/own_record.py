@@ -6,6 +6,7 @@ Below an owner's folder, where ``3f0a...`` are 16 digits of the plan's digest::
     state/audit-3f0a....halt                              why it takes no further part; evidence
     state/salts/3f0a.../round-3-attempt-0.salt            what its commitment is made with
     state/contributions/3f0a.../round-3-attempt-0.json    what it signed, and for which model
+    state/survivors-3f0a....json                          who it was told is in its group's last sum
     receipts/3f0a.../round-3.tlog-proof                   that it stands in the log; of later attempts too
 
 Whoever destroys a salt has erased what the log says of that update: the commitment is then one to nothing. Nothing else
@@ -60,6 +61,11 @@ class AuditFiles:
         """What was signed in one attempt."""
         return self.folder / "state" / "contributions" / self._plan / f"round-{round_number}-attempt-{attempt}.json"
 
+    @property
+    def survivors(self) -> Path:
+        """Who the owner was told is in the last sum of its group."""
+        return self.folder / "state" / f"survivors-{self._plan}.json"
+
     def receipt(self, round_number: int, attempt: int) -> Path:
         """That the owner's part in an attempt stands in the log."""
         again = f"-attempt-{attempt}" if attempt else ""
@@ -80,6 +86,20 @@ class Signed(Record):
 
     model_digest: Hex
     statements: tuple[Contribution, ...]
+
+
+class Told(Record):
+    """Which members of its group an owner was told are in the sum; it lets go of a share of its secret for these alone.
+
+    Attributes:
+        round: From 1 on.
+        attempt: From 0 on.
+        places: In the group, from 0.
+    """
+
+    round: int
+    attempt: int
+    places: tuple[int, ...]
 
 
 class Halt(Record):
@@ -172,6 +192,29 @@ class OwnRecord:
         self._write(*self._place("salt", AuditFiles.salt, round_number, attempt), salt)
         data = json.dumps(signed.model_dump(mode="json")).encode() + b"\n"
         self._write(*self._place("contribution", AuditFiles.contribution, round_number, attempt), data)
+
+    def told(self) -> Told | None:
+        """Who the owner was told last is in its group's sum; None: nobody yet.
+
+        Raises:
+            AuditError: STORAGE, where the file is damaged.
+        """
+        place = None if self._files is None else self._files.survivors
+        data = self._read("survivors", place)
+        try:
+            return None if data is None else Told.model_validate_json(data)
+        except ValidationError as error:
+            raise AuditError(
+                AuditFault.STORAGE,
+                "what you were told of your group is damaged",
+                where=str(place or ""),
+                remedy="restore it from a copy; without one, move it away, and the log's word is taken for that round",
+            ) from error
+
+    def keep_told(self, told: Told) -> None:
+        """Keep who the owner was told is in its group's sum; on the disk when this returns."""
+        data = json.dumps(told.model_dump(mode="json")).encode() + b"\n"
+        self._write("survivors", None if self._files is None else self._files.survivors, data)
 
     def salt(self, round_number: int, attempt: int) -> bytes | None:
         """The salt of an attempt's commitment; None if it was destroyed, or never was."""

@@ -126,8 +126,7 @@ class Participant:
                 remedy="make your folder with testudo-client init, and get roster.json from the federation",
             )
         identity = membership.identity_of(self.client_id)
-        groups_are_logged = None if self._witness is None else self._witness.check_groups
-        return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size, groups_are_logged)
+        return SecureSide(self.plan, identity, membership.roster, self._store, self._learner.size, self._witness)
 
     def _witness_of_the_log(self, witness: Witness | None) -> Witness | None:
         if not self.plan.audited:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg.bindings import commitments_digest
-from testudo_common.secagg.client import CLIENT_STATES, Advertised, Identity, Shared, commit, step
+from testudo_common.secagg.client import CLIENT_STATES, Advertised, Confirmed, Identity, Shared, commit, step
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
 from testudo_common.secagg.groups import draw_coin
 from testudo_common.secagg.masking import Words
@@ -35,7 +35,19 @@ Counts = npt.NDArray[np.int64]
 Encoded = Callable[[Terms, int, Counts], tuple[Vector, Words]]
 """The update of this attempt, and what goes into the sum for it; given terms, members of the group, and counts."""
 
-GroupsAreLogged = Callable[[int, int, bytes, tuple[str, ...]], None]
+
+class LogOfGroups(Protocol):
+    """The audit log, as far as secure aggregation has to do with it."""
+
+    def check_groups(self, round_number: int, attempt: int, coin: bytes, members: tuple[str, ...]) -> None:
+        """Return only if the log holds the coin, and this client's group, in order.
+
+        Raises:
+            AuditError: It does not.
+        """
+
+    def told_survivors(self, round_number: int, attempt: int, places: tuple[int, ...]) -> None:
+        """This client was told who of its group is in the sum: places in the group, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +89,7 @@ class SecureSide:
         roster: As pinned here.
         store: Where sessions are kept.
         size: d, shared parameters.
-        groups_are_logged: Given round, attempt, coin and the members of this client's group, in order: raises unless
-            the audit log holds them. None: the plan has no log.
+        log: Of the plan; None: it has none.
 
     Raises:
         ProtocolError: The plan's numbers do not fit together.
@@ -91,7 +102,7 @@ class SecureSide:
         roster: Roster,
         store: ClientStore,
         size: int,
-        groups_are_logged: GroupsAreLogged | None = None,
+        log: LogOfGroups | None = None,
     ) -> None:
         self._plan = plan
         self._plan_digest = plan.digest
@@ -99,7 +110,7 @@ class SecureSide:
         self._roster = roster
         self._store = store
         self._size = size
-        self._groups_are_logged = groups_are_logged
+        self._log = log
         self._last_terms: tuple[Attempt, Terms] | None = None
         self._terms(1, 0, "0" * 64, None)
 
@@ -166,6 +177,8 @@ class SecureSide:
         following, reply = step(terms, self._identity, state, received, vector)
         if isinstance(state, Advertised) and isinstance(received, Directory) and isinstance(following, Shared):
             self._compare_groups(terms, session, state, received, following)
+        if isinstance(following, Confirmed) and self._log is not None:
+            self._log.told_survivors(session.round, session.attempt, following.survivors)
         session = replace(session, used=used, state=CLIENT_STATES.encode(following))
         self._save(session)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
@@ -174,12 +187,12 @@ class SecureSide:
         self, terms: Terms, session: Session, before: Advertised, directory: Directory, after: Shared
     ) -> None:
         """The coin and the group that this client computed, with those in the log: before a share leaves."""
-        if self._groups_are_logged is None:
+        if self._log is None:
             return
         revealed = ((entry.client_id, entry.advertisement.nonce) for entry in directory.entries)
         coin = draw_coin(terms.round_context, commitments_digest(before.commitments), revealed)
         members = tuple(member.client_id for member in after.members)
-        self._groups_are_logged(session.round, session.attempt, coin, members)
+        self._log.check_groups(session.round, session.attempt, coin, members)
 
     def _terms(self, round_number: int, attempt: int, model_digest: str, clip: float | None) -> Terms:
         named = Attempt(self._plan_digest, round_number, attempt, model_digest, clip)

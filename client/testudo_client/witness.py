@@ -18,11 +18,11 @@ from testudo_client import own_checks as checks
 from testudo_client.ledger import utc_now
 from testudo_client.membership import Membership
 from testudo_client.mirror import Mirror, State
-from testudo_client.own_record import AuditFiles, OwnRecord, Signed
+from testudo_client.own_record import AuditFiles, OwnRecord, Signed, Told
 from testudo_client.own_voice import OwnVoice
 from testudo_client.seen_notes import Seen, reader_of
 from testudo_common.audit.checkpoints import witness_name
-from testudo_common.audit.entries import decode_entry
+from testudo_common.audit.entries import GroupsDrawn, RoundClosed, decode_entry
 from testudo_common.audit.extension import Decision, Testimony
 from testudo_common.audit.notes import Signer
 from testudo_common.audit.receipts import receipt_for
@@ -164,6 +164,16 @@ class Witness:
         with self._mirror.held(), self._evidence(self._mirror.log.latest_note() or b""):
             checks.groups_are_logged(self._mirror.state.history.groups, round_number, attempt, coin, members)
 
+    def told_survivors(self, round_number: int, attempt: int, places: tuple[int, ...]) -> None:
+        """Remember who of the owner's group it was told is in the sum: the log has to say the same.
+
+        Args:
+            round_number: From 1 on.
+            attempt: From 0 on.
+            places: In the group, from 0.
+        """
+        self._record.keep_told(Told(round=round_number, attempt=attempt, places=places))
+
     def statement(self, round_number: int, attempt: int, model_digest: str, update_digest: str) -> str:
         """The owner's signed contribution, kept before it leaves; the same again for the same update.
 
@@ -207,6 +217,7 @@ class Witness:
         known, history = self._mirror.state, grown.history
         if known.history.charter is None and history.charter is not None:
             checks.charter_states_my_prices(history.charter, self._plan)
+        self._compare_survivors(grown, fresh)
         mine = history.contributions.get(self.client_id, ())
         new = [index for index, _ in mine if index >= known.size]
         if not new and self.client_id not in history.withdrawn:
@@ -216,6 +227,21 @@ class Witness:
         before = [statement for index, statement in mine if index < known.size]
         checks.contributions_are_mine(entries, before, ledger, self._record)
         checks.withdrawal_is_mine(history, self.client_id, ledger, self._plan_digest)
+
+    def _compare_survivors(self, grown: State, fresh: Sequence[bytes]) -> None:
+        """Who is in the sum of the round that has closed, with what this owner was told when it was masked."""
+        known = self._mirror.state.history
+        if grown.history.closed == known.closed or (told := self._record.told()) is None:
+            return
+        groups = None if known.groups is None else known.groups[1]
+        for index, data in enumerate(fresh, known.size):
+            match decode_entry(data):
+                case GroupsDrawn() as drawn:
+                    groups = drawn
+                case RoundClosed() as closed if (closed.round, closed.attempt) == (told.round, told.attempt):
+                    own = [group for group in (groups.groups if groups else ()) if self.client_id in group]
+                    for group in own:
+                        checks.survivors_are_as_told(index, closed, group, told)
 
     def _cosigners(self, seen: Seen, round_number: int) -> frozenset[str]:
         """Whose cosignatures count in a round: those on its own checkpoint, and those of the window before it."""

@@ -181,7 +181,7 @@ def recorded(out: Path, keys: Path | None, entry: AnyEntry) -> dict[str, Any]:
     """Write an entry into the log and sign it; what it became. The owners see it when the run goes on.
 
     Raises:
-        UsageError: There is no log, or another process is writing it.
+        UsageError: There is no log, another process is writing it, or it holds another roster.
         KeyFileError, RosterError: See :func:`testudo_server.roster.keys_in`.
         AuditError: The entry may not stand there, or the log cannot be used.
     """
@@ -190,6 +190,12 @@ def recorded(out: Path, keys: Path | None, entry: AnyEntry) -> dict[str, Any]:
         plan_digest = _charter_of(log, out).plan_digest
     with held_log(out) as log:
         public = PublicLog(its_keys, log, plan_digest, _Nobody(), (), deadline_seconds=1.0)
+        if public.history.roster is None or public.history.roster.digest != its_keys.roster.digest:
+            raise UsageError(
+                "this is not the roster that the log holds",
+                where=str(keys or out / KEYS),
+                remedy="name the keys of the log's federation; where they have a new roster, go on with the run first",
+            )
         index = public.append(entry)
         public.publish()
     return {"index": index, "type": entry.type, "size": public.size, "root": public.history.root.hex()}

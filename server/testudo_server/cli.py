@@ -90,7 +90,10 @@ def _kind_of_log_key(kind: str | None) -> LogKeyKind | None:
     raise UsageError(f"{kind!r} is no kind of key", where="--log-key", remedy="write ed25519 or ml-dsa-44")
 
 
-audit = typer.Typer(no_args_is_help=True, help="Look at a run's audit log, hand it out, and write into it.")
+audit = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a run's audit log, hand it out, and write into it.\n\nExample: testudo-server audit show runs/shops",
+)
 app.add_typer(audit, name="audit")
 Out = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 Keys = Annotated[

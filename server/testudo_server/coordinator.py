@@ -177,7 +177,11 @@ class Coordinator:
         not_asked = self._journal.not_asked(state.participations)
         apart = not_asked.keys() | barred
         cohort = draw_cohort(
-            {client: count for client, count in state.participations.items() if client not in apart},
+            {
+                client: count
+                for client, count in self._journal.asked(state.participations).items()
+                if client not in apart
+            },
             rounds.cohort_size,
             limit=rounds.max_participations,
             seed=self._plan.seed,

@@ -36,6 +36,9 @@ class Journal(Protocol):
     def not_asked(self, clients: Iterable[str]) -> Mapping[str, str]:
         """Those of ``clients`` that may not be asked -> why, in words."""
 
+    def asked(self, participations: Mapping[str, int]) -> Mapping[str, int]:
+        """Client id -> rounds before this one that it was asked in: as counted, or more where the log says so."""
+
     def open_round(self, request: TrainRequest, cohort: tuple[str, ...], barred: tuple[str, ...]) -> TrainRequest:
         """An attempt is to begin; the request, with what shows the cohort that enough owners have seen it."""
 
@@ -74,6 +77,10 @@ class NoJournal:
         """Everybody may be asked."""
         del clients
         return {}
+
+    def asked(self, participations: Mapping[str, int]) -> Mapping[str, int]:
+        """As counted."""
+        return participations
 
     def open_round(self, request: TrainRequest, cohort: tuple[str, ...], barred: tuple[str, ...]) -> TrainRequest:
         """The request as it is."""

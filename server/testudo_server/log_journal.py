@@ -143,6 +143,14 @@ class LogJournal:
         history = self._log.history
         return {client: self._why_not_asked(client) for client in clients if client not in history.approved}
 
+    def asked(self, participations: Mapping[str, int]) -> Mapping[str, int]:
+        """Whoever was in an attempt that came to nothing, and then not in the round, was asked as well."""
+        history = self._log.history
+        return {
+            client: max(count, history.asked.get(client, 0) - (client in history.in_round))
+            for client, count in participations.items()
+        }
+
     def open_round(self, request: TrainRequest, cohort: tuple[str, ...], barred: tuple[str, ...]) -> TrainRequest:
         """Open an attempt, and wait until a quorum of owners has seen that it was.
 

@@ -21,7 +21,6 @@ from testudo_common.audit.checkpoints import (
     cosigners_of,
     default_quorum,
     open_checkpoint,
-    parse_checkpoint,
     watch_of,
 )
 from testudo_common.audit.entries import (
@@ -32,15 +31,15 @@ from testudo_common.audit.entries import (
     UpdateReceived,
     decode_entry,
 )
-from testudo_common.audit.extension import Extension, decode_extension, encode_extension
+from testudo_common.audit.extension import Extension, decode_extension
 from testudo_common.audit.log import AuditLog
-from testudo_common.audit.notes import parse_note
 from testudo_common.audit.receipts import receipt_for, verify_receipt
 from testudo_common.audit.verify import Evidence, Verdict, verify
-from testudo_common.errors import AuditError
+from testudo_common.errors import AuditError, UsageError
 from testudo_common.files import write_atomically
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
+from testudo_server.audit_command import exported
 from testudo_server.audit_file import read_log
 from testudo_server.roster import ServerKeys, keys_in
 from testudo_server.store import RoundRecord
@@ -158,9 +157,9 @@ def audit_summary(
     """
     keys = keys_in(out / KEYS_FOLDER)
     witnesses, quorum = len(keys.roster.members), plan.audit.quorum or default_quorum(len(keys.roster.members))
+    log_bytes = _exported(out)
     with read_log(out) as log:
         logged = Logged.of(log, keys.roster, plan.digest, quorum)
-        log_bytes = export_log(log, out)
         client = logged.busiest()
         receipts = keep_receipts(logged, client, out)
         root = log.root()
@@ -193,6 +192,14 @@ def audit_summary(
     )
 
 
+def _exported(out: Path) -> int:
+    """Write the whole log for whoever wants to check it; how many bytes. Nothing is written of an unsigned log."""
+    try:
+        return int(exported(out, None, out / EXPORTED_FILE)["bytes"])
+    except UsageError:
+        return 0
+
+
 def _replayed(out: Path, keys: ServerKeys, receipts: Sequence[KeptReceipt]) -> Verdict:
     """What whoever gets the exported log and the receipts finds out about them."""
     exported = out / EXPORTED_FILE
@@ -200,7 +207,7 @@ def _replayed(out: Path, keys: ServerKeys, receipts: Sequence[KeptReceipt]) -> V
     evidence = Evidence(
         keys.federation_key,
         extension.entries,
-        (extension.note,),
+        (extension.cosigned, extension.note) if extension.cosigned else (extension.note,),
         receipts=tuple((one.file, (out / one.file).read_bytes()) for one in receipts),
     )
     return verify(evidence)
@@ -243,14 +250,3 @@ def keep_receipts(logged: Logged, client: str, out: Path) -> list[KeptReceipt]:
 def folder_of(client: str) -> str:
     """A name for a client's folder: nothing in it leads out of the folder above."""
     return quote(client, safe="").replace(".", "%2E")[:_LONGEST_NAME]
-
-
-def export_log(log: AuditLog, out: Path) -> int:
-    """Write the whole log with its last checkpoint; how many bytes that are. Nothing is written of an unsigned log."""
-    note = log.latest_note()
-    if note is None:
-        return 0
-    size = parse_checkpoint(parse_note(note).text).size
-    data = encode_extension(log.entries(0, size), note)
-    write_atomically(out / EXPORTED_FILE, data, durable=False)
-    return len(data)

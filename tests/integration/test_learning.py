@@ -27,8 +27,9 @@ def _sine() -> Federation:
 
 
 def _joint_training(plan: FederationPlan) -> FederationPlan:
-    """The control that no plan may ask for: one inner step, whose meta-update is a plain gradient step."""
-    return plan.model_copy(update={"inner": plan.inner.model_copy(update={"steps": 1})})
+    """The control that no plan may ask for, and no log may be of: one inner step, a plain gradient step."""
+    inner, audit = plan.inner.model_copy(update={"steps": 1}), plan.audit.model_copy(update={"mode": "none"})
+    return plan.model_copy(update={"inner": inner, "audit": audit})
 
 
 def _adapted_mse(federation: Federation, folder: Path) -> float:

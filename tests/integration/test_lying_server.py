@@ -16,6 +16,7 @@ import pytest
 from lies import (
     AsksAWithdrawnOwner,
     Forks,
+    HidesASurvivor,
     LeavesAContributionOut,
     LogsOtherGroups,
     ModelNotLogged,
@@ -141,6 +142,12 @@ TOLD = {
         "it is said to be in the round, and sent no update",
         without(closing_rules, "survivors_sent_updates"),
     ),
+    "hides a survivor": Told(
+        HidesASurvivor,
+        "the log says otherwise than this owner was told who of its group is in the sum: wave-000003",
+        without(own_checks, "survivors_are_as_told"),
+        plans=("secure",),  # in the open no owner is told
+    ),
     "shows other groups than logged": Told(
         LogsOtherGroups,
         "the log has another coin or other groups than this owner drew",
@@ -180,13 +187,14 @@ def test_lie_is_found_within_one_round(told: Told, plan: str, tmp_path: Path, mo
     lie = told.lie()
     outcome = run_under(lie, plan_for(lie, secure=plan == "secure"), tmp_path, monkeypatch)
     owners = everybody(outcome)
-    finders = owners if lie.alone is None else {sorted(owners)[lie.alone]}
+    finders = owners if lie.finders is None else lie.finders
     assert len(owners) == OWNERS
 
     # Until it was told, all went well; from then on, nobody who could find it out has trained, and nothing has left.
     assert all(outcome.sent_in(number) == outcome.trained_in(number) == owners for number in range(1, lie.first))
     assert all(outcome.sent_in(number).isdisjoint(finders) for number in range(lie.first, 4))
-    assert outcome.trained_in(lie.first) == (owners if lie.late else owners - finders)
+    before = owners if lie.late else owners - finders if lie.others_train else set()
+    assert outcome.trained_in(lie.first) == before
     assert outcome.trained_in(lie.first + 1) == set()
     assert outcome.error is not None, "the server could not go on"
     assert f"round {lie.first} brought" in outcome.error.problem

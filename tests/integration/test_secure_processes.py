@@ -1,4 +1,7 @@
-"""Secure aggregation over real processes, of which one is killed in each round, each time somewhere else."""
+"""Secure aggregation over real processes, of which one is killed in each round, each time somewhere else.
+
+The last round is whole: whoever was killed has its mirror of the log again by then, and a receipt of what it gave.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import pytest
 from process_grid import NODE_IS_GONE, Kill, Node, ProcessGrid
 from secure_federation import layout_of, off_by
 from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE
+from testudo_client.own_record import AuditFiles
+from testudo_common.audit.log import AuditLog
 from testudo_common.files import write_atomically
 from testudo_common.key_files import create_key, public_hex
 from testudo_common.learning.learner import initial_vector
@@ -33,7 +38,7 @@ SETTINGS = [
     "inner.steps=3",
     "outer.anneal=false",
     "outer.max_update_norm=10",
-    "rounds.count=10",
+    "rounds.count=13",
     f"rounds.cohort_size={len(CLIENTS)}",
     "secure_aggregation.group_size=4",
     "secure_aggregation.min_group=3",
@@ -50,6 +55,8 @@ KILLS = (
     Kill(8, "SurvivorSet", CLIENTS[7], handled=True, noticed=False),
     Kill(9, "Confirmations", CLIENTS[8], handled=False),
     Kill(10, "Confirmations", CLIENTS[0], handled=True),
+    Kill(11, "LogUpdate", CLIENTS[1], handled=False),
+    Kill(12, "LogUpdate", CLIENTS[2], handled=True),
 )
 MASKED_BEFORE = ("SurvivorSet", "Confirmations")
 
@@ -119,7 +126,7 @@ def test_every_round_closes_though_a_client_is_killed_in_each(
     assert [kill for kill, _ in grid.killed] == list(KILLS)
     assert len({pid for _, pid in grid.killed}) == len(KILLS)
     assert set(first.values()).isdisjoint({grid.pids[kill.client] for kill in KILLS})
-    assert [record.round for record in store.records()] == [kill.round for kill in KILLS]
+    assert [record.round for record in store.records()] == [*(kill.round for kill in KILLS), len(KILLS) + 1]
     models = [initial_of(store, seen, plan), *(each.model for each in seen)]
     off = off_by(layout_of(plan)) + 2**-22  # and the model's own float32, whose coordinates are under 4
     for kill, each, before in zip(KILLS, seen, models, strict=False):
@@ -130,10 +137,31 @@ def test_every_round_closes_though_a_client_is_killed_in_each(
         assert np.isfinite(each.model).all()
         np.testing.assert_allclose(moved, mean, rtol=0, atol=off, err_msg=str(kill))
         assert np.abs(mean).max() > 100 * off
+    check_logs(tmp_path / "run" / "audit.db", plan, nodes, seen)
+
+
+def check_logs(server: Path, plan: FederationPlan, nodes: list[Node], seen: list[Seen]) -> None:
+    """Everybody has the server's log, has been stopped by nothing, and a receipt of each round that it is in."""
+    entries = entries_in(server)
+    for node in nodes:
+        files = AuditFiles(node.folder, plan.digest)
+        assert entries_in(files.mirror) == entries
+        assert not files.halt.exists()
+        for each in seen:
+            given = [group.attempt for group in each.record.groups if node.client in group.survivors]
+            assert all(files.receipt(each.record.round, attempt).exists() for attempt in given), each.record.round
+
+
+def entries_in(path: Path) -> list[bytes]:
+    log = AuditLog(path)
+    try:
+        return list(log.entries())
+    finally:
+        log.close()
 
 
 def initial_of(store: RunStore, seen: list[Seen], plan: FederationPlan) -> Vector:
-    assert store.load(plan.digest).round == len(seen)
+    assert store.load(plan.digest).round == len(seen) == len(KILLS) + 1
     return initial_vector(plan)
 
 
@@ -148,4 +176,5 @@ def check_round(kill: Kill, seen: Seen) -> None:
     assert survivors == [name for name in CLIENTS if included or name != kill.client], kill
     assert not any(group.fault or group.blamed for group in record.groups), kill
     assert {group.attempt for group in record.groups} == {int(kill.step == "CommitmentList")}, kill
-    assert (kill.client in seen.updates) is (kill.handled or kill.step != "TrainRequest"), kill
+    trained = kill.step != "LogUpdate" and (kill.handled or kill.step != "TrainRequest")
+    assert (kill.client in seen.updates) is trained, kill

@@ -8,10 +8,9 @@ import pytest
 
 from audit_logs import SECURE, AuditLogBuilder, audited_plan
 from testudo_common.audit.entries import IncidentKind, Reason
-from testudo_common.audit.extension import decode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.receipts import decode_receipt, verify_receipt
-from testudo_simulations.audit_summary import Logged, export_log, folder_of, keep_receipts
+from testudo_simulations.audit_summary import Logged, folder_of, keep_receipts
 
 QUORUM = 6  # of eight
 
@@ -88,19 +87,6 @@ def test_receipt_without_a_quorum_does_not_hold(tmp_path: Path) -> None:
     (first,) = keep_receipts(logged, "owner-02", tmp_path)
     assert (first.verified, first.cosigners) == (False, 5)
     assert keep_receipts(kept(built), "owner-02", tmp_path) == [], "nothing is kept that covers it"
-
-
-def test_log_is_exported_up_to_its_last_checkpoint(tmp_path: Path) -> None:
-    built = two_rounds()
-    log = AuditLog(None)
-    log.append(built.entries)
-    assert export_log(log, tmp_path) == 0
-    assert not list(tmp_path.iterdir())
-    log.keep_note(built.note(21))
-    log.keep_note(built.note(25))
-    assert export_log(log, tmp_path) == (tmp_path / "audit.tlog").stat().st_size
-    found = decode_extension((tmp_path / "audit.tlog").read_bytes())
-    assert (found.entries, found.note) == (tuple(built.entries[:25]), built.note(25))
 
 
 @pytest.mark.parametrize("client", ["../up", "..", ".", "a/b", "shop 1", "zoë", "x" * 128, "é" * 128])

@@ -196,3 +196,21 @@ def test_finished_run_can_be_resumed_without_a_quorum(tmp_path: Path) -> None:
     again = run.go_on()
     assert again.round == final.round == 4
     assert run.types[-1] == "incident"
+
+
+def test_client_of_an_attempt_that_came_to_nothing_was_asked_as_well(tmp_path: Path) -> None:
+    """It has seen a model in that round, and the owners' replay counts it: asked once too often, the run would stop."""
+    plan = audited_plan("rounds.count=2", "rounds.max_participations=1", "rounds.min_replies=1")
+    run = WatchedRun(tmp_path, plan, clients=FIVE[:4])
+    halted(run, "training")
+    first, _ = run.entries(RoundOpened)[0].cohort
+    state = run.resume()
+    journal = run.journal
+    may_not = journal.not_asked
+    journal.not_asked = lambda clients: {first: "it is away today"}  # type: ignore[method-assign]
+    state = run.coordinator.run_round(state)
+    journal.not_asked = may_not  # type: ignore[method-assign]
+    run.coordinator.run(state)
+    again, second = run.entries(RoundOpened)[1:]
+    assert first not in again.cohort and len(again.cohort) == 2
+    assert first not in second.cohort and len(second.cohort) == 1

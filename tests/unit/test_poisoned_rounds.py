@@ -120,10 +120,12 @@ def test_half_of_the_clients_poisoned_are_refused() -> None:
 
 # --- the adversary
 
+UNWATCHED = 'audit.mode="none"'
+
 
 def replies(adversary: Adversary | None, plan: FederationPlan, order: int) -> dict[str, Vector]:
     """What all clients of the federation send in a round, asked in this order (1) or backwards (-1)."""
-    federation = writers()
+    federation = writers(UNWATCHED)
     owners = Owners(federation, None, None, adversary=adversary)
     request = request_for(plan)
     found = {}
@@ -138,7 +140,7 @@ def replies(adversary: Adversary | None, plan: FederationPlan, order: int) -> di
 @pytest.mark.parametrize("order", [1, -1], ids=["server in order", "server backwards"])
 def test_honest_update_is_the_same_whoever_asked_first(order: int) -> None:
     """The poisoned ones stand first, then last: the adversary asks the honest ones before the server, then after."""
-    federation = writers()
+    federation = writers(UNWATCHED)
     plan, names = federation.plan, list(federation.training)
     honest = replies(None, plan, 1)
     adversary = adversary_of(plan, Poison("sign_flip", update=sign_flip()), names[:2])
@@ -155,7 +157,7 @@ def test_honest_update_is_the_same_whoever_asked_first(order: int) -> None:
 
 
 def test_poisoned_client_sends_what_it_trained_on_poisoned_data() -> None:
-    federation = writers()
+    federation = writers(UNWATCHED)
     names = list(federation.training)
     honest = replies(None, federation.plan, 1)
     noisy = replies(

@@ -318,6 +318,16 @@ def test_keys_of_another_federation_prove_nothing(whole: Kept, tmp_path: Path) -
         assert log.size == 15
 
 
+def test_another_roster_of_the_same_federation_writes_nothing(kept: Kept, tmp_path: Path) -> None:
+    from testudo_simulations.keys import SimulatedKeys
+
+    SimulatedKeys("shops", FIVE[:4], b"k" * 32).write(tmp_path / "fewer")
+    with pytest.raises(UsageError, match="not the roster that the log holds"):
+        said("record", kept.folder, "--incident", "x", "--keys", tmp_path / "fewer")
+    with read_log(kept.folder) as log:
+        assert list(log.entries()) == kept.entries
+
+
 def test_help_has_an_example_for_each() -> None:
     for name in ("show", "prove", "export", "record"):
         done = CliRunner().invoke(app, ["audit", name, "--help"])
