@@ -69,7 +69,7 @@ OWNERS_TABLE: dict[str, Any] = {
 
 def make_plan(*settings: str, tables: Mapping[str, Any] = CLASSIFICATION) -> FederationPlan:
     """A small plan with ``section.key=value`` changed; without an audit log unless a setting asks for one."""
-    return parse_plan(tables, source="a test", settings=('audit.mode="none"', *settings))
+    return parse_plan(tables, source="a test", settings=("audit.mode=off", *settings))
 
 
 def make_examples(count: int = 12, *, regression: bool = False, inputs: int = 3, seed: int = 0) -> Examples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from testudo_common.audit.checkpoints import colluders_found, default_quorum
+from testudo_common.audit.wording import counted
 from testudo_common.errors import UsageError
 from testudo_simulations.split_views import ForkedLog, Outcome, absent_allowed, chance_of_waiting, worst_split
 
@@ -109,7 +110,8 @@ def _print(data: dict[str, Any], rows: dict[int, Outcome], console: Console) -> 
     if limit < 0:
         said = f"{quorum} of {witnesses} is no quorum: two halves reach it without a single colluder."
     else:
-        said = f"Up to {limit} colluders (2 x {quorum} - {witnesses} - 1) are found out, {limit + 1} are not."
+        most = counted(limit, "colluder")
+        said = f"Up to {most} (2 x {quorum} - {witnesses} - 1) are found out, {limit + 1} are not."
     console.print(
         f"{said} {data['absent_allowed']} witnesses may be absent at once; where each is absent in "
         f"{100 * data['dropout']:g} % of the rounds and a cosignature counts for {data['window']}, "

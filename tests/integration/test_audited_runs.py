@@ -157,7 +157,7 @@ def test_mask_free_run_is_logged_like_any_other(audited: tuple[RunResult, Path],
 
 @pytest.mark.parametrize("lines", [(PLAIN,), ()], ids=["plain", "secure"])
 def test_run_without_a_log_leaves_none(tmp_path: Path, lines: tuple[str, ...]) -> None:
-    result = run(request(tmp_path, *lines, 'audit.mode="none"', "rounds.count=2"))
+    result = run(request(tmp_path, *lines, "audit.mode=off", "rounds.count=2"))
     assert result.audit is None
     assert not [path for path in tmp_path.iterdir() if "audit" in path.name or path.name == "receipts"]
 

@@ -24,7 +24,7 @@ REACHED_MSE = 0.6
 def _sine() -> Federation:
     tables, source = find_plan("sine")
     # Without a log: it changes no number, and a thousand witnesses take longer than all of the training.
-    return load_federation(parse_plan(tables, source=source, settings=['audit.mode="none"']), None)
+    return load_federation(parse_plan(tables, source=source, settings=["audit.mode=off"]), None)
 
 
 def _joint_training(plan: FederationPlan) -> FederationPlan:

@@ -39,7 +39,7 @@ WITHIN_AND_NOT: dict[str, tuple[Any, ...]] = {
     "secure_aggregation.corruption": (0.1, 0.2, 0.05),
     "secure_aggregation.max_attempts": (5, 4, 6),
     "secure_aggregation.max_left_out": (0.0, 0.1),
-    "audit.mode": ('"log"', '"none"'),
+    "audit.mode": ("log", "off"),
     "audit.window": (1, 2),
     "audit.quorum": ("none", 3, 2),
     "model.name": ("linear", "mlp"),
@@ -158,7 +158,7 @@ def within_every_limit(policy: OwnerPolicy, plan: FederationPlan, here: Circumst
                 and plan.evaluation.min_cell >= policy.metrics.min_cell
             ),
             plan.audit.mode == "log" or not policy.audit.required,
-            plan.audit.mode == "none"
+            plan.audit.mode == "off"
             or (
                 plan.audit.window <= policy.audit.max_window
                 and (policy.audit.lower_quorum or plan.audit.quorum != 2)  # of 3 witnesses: more than two thirds are 3

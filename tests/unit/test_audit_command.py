@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from testudo_client.audit_command import VerifyRequest, verify_logs
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
 from testudo_client.init_command import InitRequest, make_home
+from testudo_client.own_record import AuditFiles, OwnRecord
 from testudo_common.audit.extension import encode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.receipts import receipt_for
-from testudo_common.errors import AuditError, TestudoError, UsageError
+from testudo_common.errors import AuditError, AuditFault, TestudoError, UsageError
 from testudo_common.key_files import create_key
 from watching import ME, Watching
 
@@ -328,8 +330,8 @@ def test_another_model_than_the_logs(folder: Path) -> None:
 
 
 def test_witness_that_stopped(folder: Path) -> None:
-    halt = {"fault": "rewritten", "entry": 7, "problem": "the log holds another entry", "time": "now", "note": ""}
-    mirror_in(folder).with_suffix(".halt").write_text(json.dumps(halt))
+    found = AuditError(AuditFault.REWRITTEN, "the log holds another entry", index=7)
+    OwnRecord(AuditFiles(folder, PLAN.digest)).halt(found, b"", datetime(2026, 3, 1, tzinfo=UTC))
     status, said = run("verify", folder)
     assert status == 1
     assert "FAILED   my witness:" in said and "the log holds another entry" in said

@@ -114,7 +114,7 @@ CASES: dict[str, Case] = {
         "the charter's plan has no audit log",
         call("charter"),
         lambda log: None,
-        settings=('audit.mode="none"',),
+        settings=("audit.mode=off",),
         enrol=False,
     ),
     "another window": Case(

@@ -222,7 +222,7 @@ def test_preview_names_the_federation(tmp_path: Path, home: OwnerHome) -> None:
     [
         ((), "fewer than 2 have seen; 0 may be absent\n  Two different logs are found out as long as no more than 1"),
         (("audit.quorum=1",), "fewer than 1 have seen; 1 may be absent\n  That is so few that two different logs can"),
-        (('audit.mode="none"',), "Who checks the server: nobody"),
+        (("audit.mode=off",), "Who checks the server: nobody"),
     ],
 )
 def test_preview_says_who_checks_the_server(

@@ -120,7 +120,7 @@ def test_half_of_the_clients_poisoned_are_refused() -> None:
 
 # --- the adversary
 
-UNWATCHED = 'audit.mode="none"'
+UNWATCHED = "audit.mode=off"
 
 
 def replies(adversary: Adversary | None, plan: FederationPlan, order: int) -> dict[str, Vector]:

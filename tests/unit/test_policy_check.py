@@ -119,7 +119,7 @@ LIMITS: list[tuple[str, tuple[str, ...], tuple[str, ...], dict[str, Any], tuple[
     ("metrics.statistics", (ALL_SCORES,), SCORES, {}, (), {}),
     ("metrics.min_noise_multiplier", (ALL_SCORES, "metrics.min_noise_multiplier=30.0"), SCORES, {}, (), {}),
     ("metrics.min_cell", (ALL_SCORES, "metrics.min_cell=10"), SCORES, {}, (*SCORES, "evaluation.min_cell=9"), {}),
-    ("audit.required", (), (), {}, ('audit.mode="none"',), {}),
+    ("audit.required", (), (), {}, ("audit.mode=off",), {}),
     ("audit.max_window", ("audit.max_window=3",), ("audit.window=3",), {}, ("audit.window=4",), {}),
     ("audit.lower_quorum", (), ("audit.quorum=3",), {}, ("audit.quorum=2",), {}),
     ("model.allowed", (), ('model.name="mlp"',), {}, ('model.name="conv"', "model.inputs=[1, 4, 4]"), {}),
@@ -264,7 +264,7 @@ def test_plain_aggregation_needs_leave() -> None:
 
 
 def test_a_plan_without_a_log_needs_leave() -> None:
-    assert refused(("audit.required=false",), ('audit.mode="none"',)) == set()
+    assert refused(("audit.required=false",), ("audit.mode=off",)) == set()
     assert refused(("audit.required=false",)) == set(), "a plan with one too"
 
 

@@ -111,7 +111,7 @@ def test_a_round_under_secure_aggregation_with_an_audit_log() -> None:
     """The same messages as without, and the log's between them; a masked input carries what its owner signed."""
     names = names_of(4)
     with_log, without = (
-        legs_of(secure_plan(f'audit.mode="{mode}"'), 8, names, round_number=1) for mode in ("log", "none")
+        legs_of(secure_plan(f'audit.mode="{mode}"'), 8, names, round_number=1) for mode in ("log", "off")
     )
     log = [leg for leg in with_log if leg.name in LOG_LEGS]
     others = [leg for leg in with_log if leg.name not in LOG_LEGS]

@@ -299,8 +299,8 @@ class EvaluationPlan(Section):
 class AuditPlan(Section):
     """Who can check afterwards what the server did: everybody, or nobody."""
 
-    mode: Literal["log", "none"] = Field(
-        "log", description="log: every step is in a log that the clients mirror and cosign; none: there is no such log"
+    mode: Literal["log", "off"] = Field(
+        "log", description="log: every step is in a log that the clients mirror and cosign; off: there is no such log"
     )
     quorum: int | None = Field(
         None, ge=1, le=100_000, description="witnesses that have to cosign; none: more than two thirds of the roster"

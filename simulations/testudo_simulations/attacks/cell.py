@@ -109,7 +109,7 @@ def federation_of(request: CellRequest) -> Federation:
         PlanError: The plan cannot be used, or refuses so many poisoned clients.
     """
     # Hundreds of short runs that nobody audits, and no figure would change: there is no log, unless a setting asks.
-    before = ['audit.mode="none"', *request.settings, f"seed={request.seed}"]
+    before = ["audit.mode=off", *request.settings, f"seed={request.seed}"]
     plan = parse_plan(request.tables, source=request.source, settings=before)
     clients = len(load_federation(plan, request.data).training)
     if 2 * request.poisoned >= clients:
