@@ -8,7 +8,7 @@ import re
 import pytest
 from report_factory import arm, audited, report, run, terminal, two_seeds, words
 
-from testudo_simulations.report.audit import NONE
+from testudo_simulations.report.audit import BY_RDP, NONE
 from testudo_simulations.report.html import to_html
 from testudo_simulations.report.summaries import summarise
 from testudo_simulations.report.wording import audit_line
@@ -41,6 +41,7 @@ def test_both_views_say_what_the_log_holds_and_costs() -> None:
         "Cosigners 8 to 10 cosigned each round, 7 of 10 have to",
         "Epsilon of an example, by RDP 7.99",
         "Epsilon of a client, by RDP –",
+        BY_RDP,
         "Incidents entry 12: resumed c7",
         "Replay nothing wrong",
         "3.1 ms CPU a client and round; 42 ms a round at the server; 24 kB of log, 2 MB down, 40 kB up",
@@ -82,6 +83,7 @@ def test_run_without_a_log_says_so() -> None:
     found = of(None)
     assert page_of(found) == f"The audit log {NONE}"
     assert "Audit log none; nobody can check afterwards what the server did" in words(terminal(found))
+    assert BY_RDP not in page_of(of(audited(epsilon=None)))
     mixed = report(*of(audited(), setting="epsilon = 8").runs, *of(None, setting="epsilon = 2").runs)
     assert "Without a log: At epsilon 2." in page_of(mixed)
 

@@ -20,6 +20,10 @@ EXPLAINED = (
     "collude with it. The log proves what was said and when, not that it is true. Nothing of a single client's data is "
     "in it."
 )
+BY_RDP = (
+    "The log states epsilon by RDP, which anybody can recompute. Where the plan's accountant is a tighter one, the same "
+    "spending comes to less under Privacy above."
+)
 NONE = "There is no audit log: nobody can check afterwards what the server did."
 _FIRST_ROUNDS, _LAST_ROUNDS = 3, 2  # of a client's receipts, where it has many
 
@@ -34,6 +38,8 @@ def audit(settings: Settings) -> Markup:
     head = ["", *(wording.place(setting) for setting, _ in logged)]
     without = [wording.place(setting) for setting in settings if setting.audit is None]
     parts = [tag("p", EXPLAINED), table(head, rows, caption="What the log holds", numbers=range(0))]
+    if any(one.epsilon is not None for _, one in logged):
+        parts.append(tag("p", BY_RDP))
     if without:
         parts.append(tag("p", f"Without a log: {'; '.join(without)}."))
     if any(len(setting.runs) > 1 for setting, _ in logged):
