@@ -21,8 +21,8 @@ EXPLAINED = (
     "in it."
 )
 BY_RDP = (
-    "The log states epsilon by RDP, which anybody can recompute. Where the plan's accountant is a tighter one, the same "
-    "spending comes to less under Privacy above."
+    "The log states epsilon by RDP, which anybody can recompute. Where the plan's accountant is a tighter one, the "
+    "same spending comes to less under Privacy above."
 )
 NONE = "There is no audit log: nobody can check afterwards what the server did."
 _FIRST_ROUNDS, _LAST_ROUNDS = 3, 2  # of a client's receipts, where it has many
