@@ -86,7 +86,7 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
         "secure_aggregation": in_clear,
         "robust_aggregation": RobustAggregationPlan(),
         "evaluation": quiet,
-        "audit": AuditPlan(mode="none"),
+        "audit": AuditPlan(mode="off"),
     }
     averaging = FederationPlan.model_validate({**dict(plan), **changed_sections})
     changed = replace(federation, plan=averaging)
