@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from helpers import make_plan
 from testudo_common.errors import CheckpointError
 from testudo_server.exchange import GroupRecord
 from testudo_server.outer_step import OuterState
 from testudo_server.store import RoundRecord, RunState, RunStore
-
-PLAN = make_plan()
 
 DIGEST = "ab" * 32
 STATE = RunState(
