@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+import testudo_client.deployment.cli as deployment_cli
+import testudo_client.provisioning.cli as provisioning_cli
 from testudo_common.commands import EXIT_FAILED, run_command
 
 app = typer.Typer(
@@ -289,6 +291,10 @@ def audit_show(
 
     if not show_logs(path, as_json=as_json):
         raise typer.Exit(EXIT_FAILED)
+
+
+provisioning_cli.add_to(app)
+deployment_cli.add_to(app)
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import testudo_server.deployment.cli as deployment_cli
+import testudo_server.provisioning.cli as provisioning_cli
 from testudo_common.commands import run_command
 
 if TYPE_CHECKING:
@@ -198,6 +200,10 @@ def audit_record(
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"Entry {found['index']}: {found['type']}. The owners see it when the run goes on.")
+
+
+provisioning_cli.add_to(app)
+deployment_cli.add_to(app)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""A data owner's side of joining: request, answer, renewal. Runs nothing."""

@@ -1,0 +1,1 @@
+"""Documents and certificates by which a data owner joins a federation. Opens no connection."""

@@ -1,0 +1,9 @@
+"""The commands by which an operator admits data owners. Reads the command line; everything else is elsewhere."""
+
+from __future__ import annotations
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add them to the program's commands."""
