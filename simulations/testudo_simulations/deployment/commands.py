@@ -1,4 +1,4 @@
-"""The commands of operator and owner, called in this process as a person would type them; what they print comes back."""
+"""The commands of operator and owner, called in this process as a person would type them; gives back what they print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A federation provisioned on this machine by the same commands that operator and owners use, one step after another."""
+"""A federation provisioned on this machine by the commands that operator and owners use, one step after another."""
 
 from __future__ import annotations
 
