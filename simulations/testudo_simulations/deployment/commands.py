@@ -1,4 +1,4 @@
-"""The commands of operator and owner, called in this process as a person would type them; gives back what they print."""
+"""The commands of operator and owner, called in this process as a person would type them; returns what they print."""
 
 from __future__ import annotations
 
