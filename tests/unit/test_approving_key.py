@@ -114,15 +114,18 @@ def test_command_takes_the_key(owner: tuple[OwnerHome, Path], tmp_path: Path) ->
     assert json.loads(found.stdout)["digest"] == PLAN.digest
 
 
-def test_auditor_needs_no_key(owner: tuple[OwnerHome, Path]) -> None:
+def test_auditor_needs_no_key(owner: tuple[OwnerHome, Path], tmp_path: Path) -> None:
     """Without any private key there, the account and the statement are what they are at the owner."""
     home, key = owner
     approve_plan(PLAN, home, key_file=key)
 
+    (tmp_path / "plan.toml").write_text(dump_plan(PLAN))
+    commands = (["ledger"], ["statement", "--plan", str(tmp_path / "plan.toml")], ["log"])
+
     def shown() -> list[str]:
-        commands = ("ledger", "statement", "log")
         results = [
-            CliRunner().invoke(app, [one, str(home.folder), "--json"], catch_exceptions=False) for one in commands
+            CliRunner().invoke(app, [name, str(home.folder), *words, "--json"], catch_exceptions=False)
+            for name, *words in commands
         ]
         assert all(result.exit_code == 0 for result in results)
         return [result.stdout for result in results]
