@@ -143,7 +143,9 @@ class Participant:
     @property
     def signer(self) -> ReplySigner | None:
         """Signs what leaves; None without a key."""
-        return None if self._membership is None else ReplySigner(self.client_id, self._membership.key)
+        if self._membership is not None:
+            return ReplySigner(self.client_id, self._membership.key)
+        return None if self._witness is None else self._witness.signer
 
     def answer(self, message: TrainRequest | SecureMessage | LogUpdate) -> Answer:
         """Answer one message of the server. What goes wrong without an answer stands in the owner's log as well."""

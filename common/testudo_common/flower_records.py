@@ -1,7 +1,7 @@
 """Our messages in Flower's records, and back: the one place in common that speaks Flower, for both apps.
 
-Header and body are a small ConfigRecord, beside them the signature of a reply (see signed_replies.py, which verifies it);
-a vector is an ArrayRecord of its own, which Flower sends in chunks. dtype and shape in a record are claimed by the
+Header and body are a small ConfigRecord, with the signature of a reply beside them, which signed_replies.py verifies; a
+vector is an ArrayRecord of its own, which Flower sends in chunks. dtype and shape in a record are claimed by the
 sender, so they are checked here; the length of the vector by who knows d.
 """
 
