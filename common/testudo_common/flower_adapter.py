@@ -178,8 +178,8 @@ def _pauses_in(module: ModuleType) -> list[float]:
 
 def _quicken_object_pulls() -> None:
     from flwr.supercore.inflatable import inflatable_utils as objects
-    from flwr.supernode import start_client_internal as node
     from flwr.superlink.grid import http_grid
+    from flwr.supernode import start_client_internal as node
 
     _expect_version()
     pulls = (objects.pull_objects, objects.pull_and_inflate_object_from_tree)
@@ -227,7 +227,7 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
             cls,
             server_address: str,
             insecure: bool,
-            root_certificates: bytes | str | None,
+            root_certificates: bytes | str | None,  # noqa: ARG003 - the context has them
             interceptors: Sequence[protobuf.ProtobufClientInterceptor],
             *,
             retry_invoker: Any = None,
