@@ -125,7 +125,12 @@ def _of_own_dates(own: OwnCertificate, now: datetime) -> Diagnosis | None:
 
 def of_failure(error: Exception, connection: Connection) -> Diagnosis:
     """What a request that was not answered means."""
-    place = connection.address
+    if isinstance(error, ssl.SSLError | HTTPException) and not isinstance(error, RemoteDisconnected):
+        return _of_tls(error, connection.address)
+    return _of_network(error, connection)
+
+
+def _of_tls(error: Exception, place: str) -> Diagnosis:
     if isinstance(error, PinError):
         return Diagnosis(
             Cause.NOT_PINNED,
@@ -139,12 +144,15 @@ def of_failure(error: Exception, connection: Connection) -> Diagnosis:
             Cause.OWN_REFUSED,
             f"{place} refuses your certificate: ask your federation whether it was revoked, and install a new answer.",
         )
-    if isinstance(error, ssl.SSLError | HTTPException) and not isinstance(error, RemoteDisconnected):
-        return Diagnosis(
-            Cause.TLS,
-            f"What answers at {place} is not the server of your federation, or something on the way changes what is "
-            "sent: check the address, and proxies and firewalls on the way.",
-        )
+    return Diagnosis(
+        Cause.TLS,
+        f"What answers at {place} is not the server of your federation, or something on the way changes what is "
+        "sent: check the address, and proxies and firewalls on the way.",
+    )
+
+
+def _of_network(error: Exception, connection: Connection) -> Diagnosis:
+    place = connection.address
     if isinstance(error, RemoteDisconnected | ConnectionResetError | BrokenPipeError):
         return Diagnosis(
             Cause.NO_CONNECTION,

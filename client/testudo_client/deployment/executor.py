@@ -1,4 +1,4 @@
-"""The warm executor: answers a SuperNode's messages with the code that is installed here, one at a time, in one process.
+"""The warm executor: answers a SuperNode's messages with the code installed here, one at a time, in one process.
 
 Takes nothing from the app bundle but its digest, which it computes itself, and nothing from the run's configuration or
 from Flower's state of a client: which folder, plan and data are used was said by who started it. What goes wrong is
@@ -97,13 +97,14 @@ class Executor:
                     continue
             except (httpx.HTTPError, OSError) as error:  # the SuperNode has ended, or is not there yet
                 _LOG.debug("no answer from the node: %s", type(error).__name__)
-                api = _closed(api)
+                _close(api)
+                api = None
             shortest, longest = _PAUSE
             pause = min(longest, max(shortest, (time.monotonic() - last_task) / 10))
             if self._woken.wait(pause):
                 self._woken.clear()
                 last_task = time.monotonic()
-        _closed(api)
+        _close(api)
 
     def _answer_one(self, api: RuntimeApi) -> bool:
         task = api.acquire()
@@ -192,7 +193,7 @@ class _Beats:
                 continue
 
 
-def _closed(api: RuntimeApi | None) -> None:
+def _close(api: RuntimeApi | None) -> None:
     if api is not None:
         with suppress(httpx.HTTPError, OSError):
             api.close()

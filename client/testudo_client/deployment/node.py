@@ -128,15 +128,16 @@ class NodeProcess:
         owner: The owner's folder.
         stock_polls: Leave Flower's pauses as they are.
         use_proxies: Go through the proxies that the environment names.
-        received: Called when a message has come whole.
+
+    Attributes:
+        on_received: Called when a message has come whole.
     """
 
-    def __init__(
-        self, owner: Path, *, stock_polls: bool = False, use_proxies: bool = False, received: Callable[[], None]
-    ) -> None:
+    def __init__(self, owner: Path, *, stock_polls: bool = False, use_proxies: bool = False) -> None:
         self.files = NodeFiles(owner)
         self.state = NodeState()
-        self._stock_polls, self._use_proxies, self._received = stock_polls, use_proxies, received
+        self.on_received: Callable[[], None] = _nothing
+        self._stock_polls, self._use_proxies = stock_polls, use_proxies
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._address, self._secret, self._context = "", b"", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -174,7 +175,7 @@ class NodeProcess:
         ]  # fmt: skip
         environment = flower_environment(os.environ, files.flower_home, use_proxies=self._use_proxies)
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 pass_fds=(writing,), start_new_session=True,  # Ctrl-C is for the parent, which ends it in order
             )  # fmt: skip
@@ -230,7 +231,7 @@ class NodeProcess:
             last = time.monotonic() if good else self.state.last_success
             self.state = NodeState(last, status, self.state.certificates)
         if path == RECEIVED and good:
-            self._received()
+            self.on_received()
 
     def _keep_log(self, process: subprocess.Popen[bytes]) -> None:
         create_private(self.files.log, durable=False)
@@ -244,6 +245,10 @@ class NodeProcess:
                 except OSError:
                     continue  # a full disk must not stop the node, nor the reading of its pipe
         handler.close()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""``testudo-client run``: keeps a SuperNode and the executor going for as long as the owner wants. Trains nothing itself.
+"""``testudo-client run``: keeps a SuperNode and the executor going for as long as the owner wants. Decides nothing.
 
 A node that cannot reach its server looks why, says it in one sentence, and tries again; it ends only for what the owner
 has to change. A SuperNode that ended is started again after 2, 4, ... 60 s: the server lets a node in again once the
@@ -164,14 +164,13 @@ def run(request: RunRequest) -> int:
     door_context(connection.files, pins)
     _warn(connection, request.use_proxies)
     stopping = _stop_on_signals()
-    node = NodeProcess(
-        home.folder, stock_polls=request.stock_polls, use_proxies=request.use_proxies, received=lambda: executor.wake()
-    )
+    node = NodeProcess(home.folder, stock_polls=request.stock_polls, use_proxies=request.use_proxies)
     with only_run(node.files):
         os.environ.update(
             flower_environment(os.environ, node.files.flower_home, use_proxies=False)
         )  # this process talks to loopback alone
         executor, health = _executor(request, home, node), _health(request, node)
+        node.on_received = executor.wake
         _LOG.info("plan %s of %s, for %s", plan.digest[:16], connection.federation, connection.address)
         thread = threading.Thread(target=executor.run, name="executor", daemon=True)
         thread.start()
