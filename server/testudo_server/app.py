@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -21,6 +22,7 @@ from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
 from testudo_common.wire import Message
+from testudo_server.attendance import EVERYBODY, Attendance, NodeAttendance, Registered
 from testudo_server.audit_file import held_log
 from testudo_server.coordinator import Coordinator, OnRound, no_report
 from testudo_server.exchange import FAILED_ON_THE_WAY, Exchange, PlainExchange
@@ -85,17 +87,24 @@ class GridTransport:
     Args:
         grid: The Grid.
         nodes: Client id -> node id.
+        online: Gives the nodes that are connected now: to others nothing is sent; without it, all are.
     """
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
+    def __init__(
+        self, grid: Grid, nodes: Mapping[str, int], online: Callable[[], Collection[int]] | None = None
+    ) -> None:
         self._grid = grid
         self._nodes = nodes
+        self._online = online
 
     def deliver(
         self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
         """See :class:`testudo_server.exchange.Transport`."""
         clients = {self._nodes[client]: client for client in requests if client in self._nodes}
+        if self._online is not None:
+            online = frozenset(self._online())
+            clients = {node: client for node, client in clients.items() if node in online}
         contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
         for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
             yield clients[node], _message_in(reply)
@@ -161,6 +170,7 @@ def run_federation(
     exchange_of: ExchangeOf | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
+    registered: Registered | None = None,
 ) -> RunState:
     """Run the plan's rounds over ``grid``, from the beginning or from where ``store`` stands.
 
@@ -173,6 +183,8 @@ def run_federation(
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
+        registered: Whose node is whose, where the operator registered them; else every node is asked for its name.
+            Who comes after the beginning is asked from the next round on.
 
     Raises:
         RoundError: Too few clients, too few usable replies, or too few owners that cosigned the log; every finished
@@ -181,13 +193,24 @@ def run_federation(
         CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
         AuditError: The audit log cannot be used.
     """
-    nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
-    transport, its_keys = GridTransport(grid, nodes), _keys_for(plan, keys)
+    attendance: Attendance = EVERYBODY
+    if registered is None:
+        nodes: Mapping[str, int] = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
+        transport, there = GridTransport(grid, nodes), frozenset(nodes)
+    else:
+        nodes = registered.nodes
+        attendance = gathering = NodeAttendance(registered, partial(_online_in, grid))
+        transport, there = GridTransport(grid, nodes, partial(_online_in, grid)), gathering.gather()
+    its_keys = _keys_for(plan, keys)
     exchange = _exchange_for(plan, transport, its_keys) if exchange_of is None else exchange_of(transport)
-    with _journal_for(plan, its_keys, store, transport, nodes, _bundle_of(grid)) as journal:
-        coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal)
+    with _journal_for(plan, its_keys, store, transport, there, _bundle_of(grid)) as journal:
+        coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal, attendance)
         state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
         return coordinator.run(state)
+
+
+def _online_in(grid: Grid) -> frozenset[int]:
+    return frozenset(grid.get_node_ids())
 
 
 def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:
