@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from testudo_client.membership import read_membership
 from testudo_client.observer import Observer
 from testudo_client.own_voice import LedgerVoice
 from testudo_client.participant import Answer, Participant
+from testudo_client.policy.findings import NOTHING_KNOWN, Launch
 from testudo_client.store import ClientStore
 from testudo_client.witness import Witness
 from testudo_common.errors import TestudoError, UsageError, WireError
@@ -101,26 +102,29 @@ def _safe(error: Exception) -> str:
 
 
 @lru_cache(maxsize=64)
-def _observer(owner: str, plan: str) -> Observer:
+def _observer(owner: str, plan: str, launch: Launch) -> Observer:
     """Whoever watches the log for an owner: without its data, its policy's consent or its approval."""
     home, loaded = OwnerHome(Path(owner)), load_plan(Path(plan))
     witness = None
     if loaded.audited:
         membership = read_membership(home.folder)
-        witness = Witness(membership.client_id, loaded, membership, LedgerVoice(home, loaded), home.folder)
+        voice = LedgerVoice(home, loaded)
+        witness = Witness(
+            membership.client_id, loaded, membership, voice, home.folder, bundle_digest=launch.bundle_digest
+        )
     return Observer(loaded.digest, witness, ClientStore(home.state), home.log)
 
 
 @lru_cache(maxsize=64)
-def _participant(owner: str, plan: str, data: str) -> Participant:
+def _participant(owner: str, plan: str, data: str, launch: Launch) -> Participant:
     torch.set_num_threads(1)
     home, loaded = OwnerHome(Path(owner)), load_plan(Path(plan))
     policy = home.policy()
     ledger = home.ledger(policy)
-    consent = OwnerConsent(home, loaded, policy.client, ledger=ledger)
+    consent = OwnerConsent(home, loaded, policy.client, ledger=ledger, launch=launch)
     consent.check()  # before the data is read
     membership = read_membership(home.folder) if loaded.secure else None
-    witness = _observer(owner, plan).witness
+    witness = _observer(owner, plan, launch).witness
     examples = load_owner_examples(loaded, Path(data))
     fingerprint = fingerprint_of(examples, fingerprint_key(home.folder / FINGERPRINT_KEY_FILE))
     gate = Gate(loaded, ledger, consent, fingerprint, log=home.log)
@@ -128,12 +132,16 @@ def _participant(owner: str, plan: str, data: str) -> Participant:
     return Participant(policy.client, loaded, examples, store, gate, membership=membership, witness=witness)
 
 
-def participant_from_context(context: Context) -> Participant:
+def participant_from_context(context: Context, launch: Launch = NOTHING_KNOWN) -> Participant:
     """The owner's participant, from what the owner wrote into the node's configuration.
 
     ``owner`` names its folder, with its policy, key, approvals and ledger. Nothing is read of ``data`` unless the
     policy allows the plan and the owner has approved it. Under Flower's simulation a node has a partition instead,
     which the installed simulator answers for.
+
+    Args:
+        context: Of the node.
+        launch: What whoever started this knows.
 
     Raises:
         UsageError: The configuration names no folder, plan or data.
@@ -143,11 +151,15 @@ def participant_from_context(context: Context) -> Participant:
         return simulated_participant(context)
     owner, plan, data = _configured(context)
     with _refusals_logged(owner):
-        return _participant(owner, plan, data)
+        return _participant(owner, plan, data, launch)
 
 
-def observer_from_context(context: Context) -> Observer | None:
+def observer_from_context(context: Context, launch: Launch = NOTHING_KNOWN) -> Observer | None:
     """Who watches the log for that owner; None under Flower's simulation, where its participant does.
+
+    Args:
+        context: Of the node.
+        launch: What whoever started this knows.
 
     Raises:
         UsageError: The configuration names no folder, plan or data.
@@ -157,7 +169,7 @@ def observer_from_context(context: Context) -> Observer | None:
         return None
     owner, plan, _ = _configured(context)
     with _refusals_logged(owner):
-        return _observer(owner, plan)
+        return _observer(owner, plan, launch)
 
 
 def _configured(context: Context) -> tuple[str, str, str]:
@@ -194,4 +206,20 @@ def simulated_participant(context: Context) -> Participant:
     raise UsageError("a simulated partition needs the simulator", remedy="install testudo-fl whole")
 
 
-app = build_client_app(participant_from_context, observer_from_context)
+def app_for(bundle_digest: str | None, server_certificate: str | tuple[str, ...] | None) -> ClientApp:
+    """The ClientApp of an owner that is told what Flower tells no ClientApp (1.41: it gets a message and a context).
+
+    Args:
+        bundle_digest: SHA-256 of the app bundle that came, hex, computed by whoever runs this; None: not known.
+        server_certificate: SHA-256 of the DER of the certificate that the server showed, hex; or of it and those above
+            it in its chain, in order; None: not known.
+    """
+    certificates = (server_certificate,) if isinstance(server_certificate, str) else server_certificate
+    launch = Launch(bundle_digest, certificates)
+    return build_client_app(
+        partial(participant_from_context, launch=launch), partial(observer_from_context, launch=launch)
+    )
+
+
+app = app_for(None, None)
+"""What ``flwr run`` and Flower's own executor start."""

@@ -11,8 +11,9 @@ from testudo_client.approvals import approve, is_digest, keep_copy, withdraw
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import utc_now
 from testudo_client.policy.check import refuse
+from testudo_client.policy.findings import Launch
 from testudo_client.policy.sections import OwnerPolicy
-from testudo_client.preview import bundle_digest
+from testudo_client.preview import digest_of_bundle
 from testudo_common.errors import PolicyError, TestudoError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
@@ -47,8 +48,8 @@ def approve_plan(plan: FederationPlan, home: OwnerHome, bundle: Path | None = No
         ApprovalError, LedgerError, KeyFileError: The approval cannot be given.
     """
     policy = home.policy()
-    digest = None if bundle is None else bundle_digest(bundle)
-    here = home.circumstances(policy.client, utc_now(), plan=plan, bundle_digest=digest)
+    launch = Launch(digest_of_bundle(bundle), connected=False)
+    here = home.circumstances(policy.client, utc_now(), plan=plan, launch=launch)
     refuse(policy, plan, here, source=str(home.policy_file))
     key = home.key()
     keep_copy(home.approved, plan)  # before it counts: an approved plan can always be compared with the next one

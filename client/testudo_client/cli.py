@@ -103,7 +103,7 @@ def preview(
     plan: Annotated[Path, typer.Argument(help="The federation's plan, a TOML file.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Your folder.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="Your table, to count only what was spent on it.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The Flower app bundle, to compare with the pin.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="An app bundle to compare with the pin; none: your own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Show what a plan would mean for you: your policy's verdict, what would leave, to whom, and what it costs."""
@@ -126,7 +126,7 @@ def preview(
 def approve(
     plan: Annotated[Path, typer.Argument(help="The federation's plan, a TOML file.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Your folder.", show_default=False)],
-    bundle: Annotated[Path | None, typer.Option(help="The Flower app bundle, to compare with the pin.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="An app bundle to compare with the pin; none: your own.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have looked at the preview.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; needs --yes.")] = False,
 ) -> None:
@@ -184,6 +184,18 @@ def log(
     for line in lines[-last:]:
         place = "" if line.round is None else f" round {line.round}.{line.attempt or 0}"
         typer.echo(f"{line.time} {line.event}{place} {line.plan[:16]} {line.sentence}")
+
+
+@app.command(epilog="Example: testudo-client bundle --to testudo.fab")
+def bundle(
+    to: Annotated[Path | None, typer.Option(help="Also write the bundle to this file.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Make the app bundle that a server sends, from this installation; print its digest, which pins.bundle pins."""
+    from testudo_client.bundle_command import made_bundle
+
+    made = made_bundle(to)
+    typer.echo(json.dumps(made, indent=2) if as_json else made["digest"])
 
 
 @app.command(epilog="Example: testudo-client roster my-keys --client shop-1")

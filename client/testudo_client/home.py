@@ -18,7 +18,7 @@ from testudo_client.ledger import ANCHOR_FILE, LEDGER_FILE, Ledger, open_ledger
 from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE
 from testudo_client.own_record import AuditFiles
 from testudo_client.owner_log import OwnerLog
-from testudo_client.policy.findings import Circumstances
+from testudo_client.policy.findings import NOTHING_KNOWN, Circumstances, Launch
 from testudo_client.policy.load import load_policy
 from testudo_client.policy.sections import OwnerPolicy
 from testudo_common.key_files import read_key, read_public
@@ -110,15 +110,15 @@ class OwnerHome:
         return any(place.exists() for place in places)
 
     def circumstances(
-        self, client_id: str, now: datetime, *, plan: FederationPlan, bundle_digest: str | None = None
+        self, client_id: str, now: datetime, *, plan: FederationPlan, launch: Launch = NOTHING_KNOWN
     ) -> Circumstances:
-        """What can be known here and now; a ClientApp is told neither its bundle nor the server's certificate.
+        """What can be known here and now.
 
         Args:
             client_id: Under which name this owner takes part.
             now: By this computer's clock.
             plan: That is asked about: who watches its log is known where it has one.
-            bundle_digest: SHA-256 of the Flower app bundle, hex, where it is known.
+            launch: What whoever started this knows.
 
         Raises:
             KeyFileError: ``federation.pub`` is there, and is not a key.
@@ -130,7 +130,9 @@ class OwnerHome:
             client_id=client_id,
             federation_key=read_public(self.federation_key_file).public_bytes_raw().hex() if there else None,
             code_digest=code_digest(),
-            bundle_digest=bundle_digest,
+            bundle_digest=launch.bundle_digest,
+            server_certificates=launch.server_certificates,
+            connected=launch.connected,
             witnesses=self._witnesses() if plan.audited and there else None,
         )
 

@@ -17,6 +17,7 @@ from typing import Any
 from testudo_client.code_digest import code_digest
 from testudo_client.home import OwnerHome
 from testudo_client.policy.load import load_policy, parse_policy
+from testudo_common.app_bundle import bundle_digest
 from testudo_common.errors import UsageError
 from testudo_common.key_files import create_key, parse_public, public_hex, read_public
 
@@ -53,9 +54,9 @@ lower_quorum = false        # more than two thirds of the members have to have s
 [pins]
 federation_key = {federation_key}   # of federation.pub; compare it with the federation by another way
 code = {code}
-# A client app is not told which bundle started it, and the bundle holds no code: all parties run what they installed.
-# Pin it once whoever starts the app can check it; until then a pin here would refuse everything.
-bundle = "any"
+# Of the app bundle that the server sends, as this installation makes it: testudo-client bundle. It holds no code, since
+# all parties run what they installed. Only testudo-client run looks at it: under Flower's own executor, write "any".
+bundle = {bundle}
 
 [dates]
 not_before = {not_before}
@@ -186,6 +187,7 @@ def policy_text(request: InitRequest, today: date) -> str:
         max_bytes=request.max_bytes,
         federation_key=_toml([request.federation_key.lower()] if request.federation_key else []),
         code=_toml([code_digest()]),
+        bundle=_toml([bundle_digest()]),
         not_before=today,
         not_after=today + timedelta(days=request.days),
         anchors=_toml([str(anchor.resolve()) for anchor in request.anchors]),
