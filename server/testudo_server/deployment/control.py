@@ -153,5 +153,3 @@ def end_run(control: ControlHttpClient, number: int) -> None:
         control.StopRun(StopRunRequest(run_id=number))
     except httpx.HTTPError:
         return
-
-

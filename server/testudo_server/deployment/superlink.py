@@ -1,8 +1,9 @@
 """The SuperLink of a run, seen from its parent: started, waited for, started again, stopped; and what it leaves behind.
 
 It listens on loopback, with a certificate and secrets that are made anew at each start and lie in the federation's
-folder with mode 0600. Its database is kept between runs for one thing only, the nodes' numbers, by which owners that
-stay connected are known again: whatever a run put in it is deleted once the run is over.
+folder with mode 0600. Its database is kept between runs for the nodes' numbers, by which owners that stay connected are
+known again, and for the runs' own, so that a late reply is told that its run is over. Whatever else a run put in it is
+deleted once the run has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ START_SECONDS: Final = 60.0
 _SECRET_BYTES = 32
 _BACKLOG = 1024
 _LOOK_SECONDS = 0.25
-_KEPT_TABLES = frozenset({"node", "alembic_version"})
+_KEPT_TABLES = frozenset({"alembic_version", "node", "run", "run_series", "series_runs", "task"})
 _DATABASE = "state.db"
 
 
@@ -124,8 +125,8 @@ class SuperLink:
 def forget_payloads(folder: Path) -> int:
     """Delete what runs left in the database of a SuperLink that does not run: models, updates, messages, bundles.
 
-    Secure aggregation hides single updates from what is left here, plain aggregation does not. Nodes stay. What is
-    deleted is overwritten in the file; a disk that moves blocks may still hold it.
+    Of plain aggregation each owner's update would stay readable here. What is deleted is overwritten in the file; a
+    disk that moves its blocks, and a copy that was made meanwhile, may still hold it.
 
     Returns:
         Rows deleted.
