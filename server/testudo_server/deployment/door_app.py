@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from testudo_server.deployment.door_counts import DoorCounts, RefusalLog
 from testudo_server.deployment.door_forward import SuperLinkConnection
-from testudo_server.deployment.door_members import Admitted, AdmittedMembers
+from testudo_server.deployment.door_members import AdmittedMembers
 from testudo_server.deployment.door_rules import (
     FORWARDED_HEADERS,
     NODE_KEY_HEADER,
@@ -105,7 +105,7 @@ class DoorApp:
             if header(scope["headers"], NODE_KEY_HEADER) != member.node_key:
                 raise RefusedError(Reason.WRONG_KEY)
             with self.room.taken(client, asked.length):
-                await self._pass_on(asked, member, scope, receive, send)
+                await self._pass_on(asked, scope, receive, send)
         except RefusedError as refused:
             self.refused(refused.reason, refused.client or client)
             await _refusal(refused.reason)(scope, receive, send)
@@ -125,7 +125,7 @@ class DoorApp:
         self.counts.bytes_out += len(content)
         return Response(content, media_type=FILE_TYPES[path.suffix], headers={"cache-control": "no-store"})
 
-    async def _pass_on(self, asked: Asked, member: Admitted, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive, asked.length)
         if body is None:
             return

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from time import monotonic
 
 from testudo_server.deployment.door_rules import Reason
@@ -27,7 +28,7 @@ class DoorCounts:
         seconds: How many answers of the SuperLink took up to so long; the last, longer than all buckets.
         seconds_sum: Of all of them.
         connections: Open now.
-        certificate_days: Until the server's certificate ends; None where it was not looked at.
+        certificate_expires: When the server's certificate ends; None where it was not looked at.
     """
 
     answered: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -37,7 +38,7 @@ class DoorCounts:
     seconds: list[int] = field(default_factory=lambda: [0] * (len(SECONDS_BUCKETS) + 1))
     seconds_sum: float = 0.0
     connections: int = 0
-    certificate_days: float | None = None
+    certificate_expires: datetime | None = None
 
     def took(self, seconds: float) -> None:
         """Count an answer of the SuperLink."""

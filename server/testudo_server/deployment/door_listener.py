@@ -152,9 +152,7 @@ class Listener(uvicorn.Server):
         connections: What is counted and limited.
     """
 
-    def __init__(
-        self, app: ASGIApp, host: str, port: int, context: ssl.SSLContext, connections: Connections
-    ) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, context: ssl.SSLContext, connections: Connections) -> None:
         super().__init__(
             uvicorn.Config(
                 app, host, port, loop="none", ws="none", lifespan="off", interface="asgi3", log_config=None,
