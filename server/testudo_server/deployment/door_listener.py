@@ -7,10 +7,9 @@ for the handshake and for a request's headers (slow loris), a bound on connectio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -126,10 +125,11 @@ class DoorProtocol(H11Protocol):
         elif self._deadline is None:
             self._set_deadline()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
         """Answer with an empty body what is no HTTP."""
         self._open.malformed()
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        if self.cycle is None or self.cycle.response_complete:  # else an answer is on its way, and ends with the line
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
     def _set_deadline(self) -> None:
@@ -162,21 +162,21 @@ class Listener(uvicorn.Server):
         )  # fmt: skip
         self._context, self._connections = context, connections
 
-    async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002 (uvicorn's signature)
+    async def open(self) -> None:
         """Listen.
 
         Raises:
             UsageError: The address is taken, or is not this machine's.
         """
-        config = self.config
-        loop = asyncio.get_running_loop()
+        config, loop = self.config, asyncio.get_running_loop()
+        config.load()
+        self.lifespan = config.lifespan_class(config)
 
         def protocol() -> asyncio.Protocol:
             return DoorProtocol(
                 connections_open=self._connections, config=config, server_state=self.server_state, app_state={}
             )
 
-        await self.lifespan.startup()
         try:
             server = await loop.create_server(
                 protocol, config.host, config.port, ssl=self._context, backlog=config.backlog,
@@ -186,17 +186,17 @@ class Listener(uvicorn.Server):
             raise UsageError(
                 f"cannot listen: {error.strerror}",
                 where=f"{config.host}:{config.port}",
-                remedy="is another door open there?",
+                remedy="choose an address of this machine at which nothing listens yet",
             ) from error
         self.servers = [server]
         self.started = True
+
+    async def answer(self) -> None:
+        """Answer until ``should_exit`` is set; then end what is going on."""
+        await self.main_loop()
+        await self.shutdown()
 
     @property
     def port(self) -> int:
         """Of the first socket."""
         return cast(int, self.servers[0].sockets[0].getsockname()[1])
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process, which has two listeners."""
-        yield

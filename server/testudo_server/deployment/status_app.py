@@ -67,13 +67,13 @@ def status_app(sources: StatusSources, hosts: tuple[str, ...]) -> ASGIApp:
         sources.counts.connections = sources.connections()
         return Shown(sources.status(), sources.counts, sources.members(), datetime.now(UTC))
 
-    def show_page(_: Request) -> Response:
+    async def show_page(_: Request) -> Response:
         return HTMLResponse(page(shown()), headers=HEADERS)
 
-    def show_json(_: Request) -> Response:
+    async def show_json(_: Request) -> Response:
         return Response(as_json(shown()), media_type="application/json", headers=HEADERS)
 
-    def show_metrics(_: Request) -> Response:
+    async def show_metrics(_: Request) -> Response:
         now = shown()
         return Response(exposed(now.status, now.counts, now.members), headers={**HEADERS, "content-type": CONTENT_TYPE})
 

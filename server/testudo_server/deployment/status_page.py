@@ -80,7 +80,10 @@ def page(shown: Shown) -> str:
     body = tag(
         "body",
         parts[0],
-        tag("main", *parts[1:], _door(shown), tag("section", tag("h2", "What you see here, and what not"), tag("p", _HIDDEN))),
+        tag(
+            "main", *parts[1:], _door(shown),
+            tag("section", tag("h2", "What you see here, and what not"), tag("p", _HIDDEN)),
+        ),
         tag(
             "footer",
             tag("p", f"Shown at {_time(shown.now)}; loads itself anew every {refresh} seconds. The same as data: "
@@ -120,12 +123,9 @@ def _nothing_yet() -> list[Markup]:
 
 
 def _run(status: RunStatus, now: datetime) -> list[Markup]:
-    header = tag(
-        "header",
-        tag("h1", status.federation),
-        tag("p", "Plan ", tag("strong", status.plan), ", digest ", tag("code", status.plan_digest[:16], title=status.plan_digest),
-            class_="faint"),
-    )  # fmt: skip
+    digest = tag("code", status.plan_digest[:16], title=status.plan_digest)
+    plan = tag("p", "Plan ", tag("strong", status.plan), ", digest ", digest, class_="faint")
+    header = tag("header", tag("h1", status.federation), plan)
     return [header, *_warnings(status, now), _progress(status, now), _tiles(status), _round_times(status)]
 
 
@@ -176,7 +176,7 @@ def _tiles(status: RunStatus) -> Markup:
         if status.round else _tile("Counted in the last round", "–", "no round is finished yet"),
         *(_tile(f"Epsilon, {unit} hidden", f"{value:.3g}", "the most spent by an owner under this plan")
           for unit, value in sorted(status.epsilon.items())),
-        *([] if status.epsilon else [_tile("Epsilon", "none", "no differential privacy in this plan, or nothing spent")]),
+        *([] if status.epsilon else [_tile("Epsilon", "none", "no differential privacy, or nothing spent")]),
         _tile("Audit log", f"{status.log_size} entries",
               f"{status.cosigned_by} owners signed its last checkpoint; {status.quorum} have to")
         if status.quorum or status.log_size else _tile("Audit log", "off", "this plan keeps none, or none was begun"),

@@ -45,5 +45,6 @@ footer { padding-bottom: 2rem; }
 .wide { overflow-x: auto; }
 .alone { border-color: currentColor; font-weight: 600; }
 @media (max-width: 34rem) { h1 { font-size: 1.4rem; } .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }
-  .tiles > div { padding: .7rem .75rem; } .tiles dd:first-of-type { font-size: 1.2rem; } section { padding: .9rem 1rem; } }
+  .tiles > div { padding: .7rem .75rem; } .tiles dd:first-of-type { font-size: 1.2rem; }
+  section { padding: .9rem 1rem; } }
 """
