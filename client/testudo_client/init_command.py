@@ -86,18 +86,18 @@ class InitRequest:
 
     folder: Path
     client: str
-    epsilon_per_run: float
-    epsilon_for_life: float
-    delta: float
-    no_privacy: bool
-    min_cohort: int
-    min_group: int
-    max_participations: int
-    models: Sequence[str]
-    max_bytes: int
-    federation_key: str | None
-    days: int
-    anchors: Sequence[Path]
+    epsilon_per_run: float = 8.0
+    epsilon_for_life: float = 10.0
+    delta: float = 1e-5
+    no_privacy: bool = False
+    min_cohort: int = 10
+    min_group: int = 4
+    max_participations: int = 100
+    models: Sequence[str] = ("mlp", "conv", "linear")
+    max_bytes: int = 4_000_000
+    federation_key: str | None = None
+    days: int = 365
+    anchors: Sequence[Path] = ()
 
 
 def key_in_folder(request: InitRequest) -> str | None:

@@ -31,7 +31,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         KeyFileError: There is a file already, or it cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    _keep(path, key)
+    keep_new(path, _pem(key))
     return key
 
 
@@ -42,18 +42,26 @@ def create_log_key(path: Path, kind: LogKeyKind) -> Ed25519PrivateKey | MLDSA44P
         KeyFileError: See :func:`create_key`.
     """
     key = Ed25519PrivateKey.generate() if kind == "ed25519" else MLDSA44PrivateKey.generate()
-    _keep(path, key)
+    keep_new(path, _pem(key))
     return key
 
 
-def _keep(path: Path, key: Ed25519PrivateKey | MLDSA44PrivateKey) -> None:
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _pem(key: Ed25519PrivateKey | MLDSA44PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def keep_new(path: Path, secret: bytes) -> None:
+    """Keep ``secret`` in a new file with mode 0600, whole or not at all; missing folders are made with mode 0700.
+
+    Raises:
+        KeyFileError: There is a file already, or it cannot be written.
+    """
     try:
         _make_private(path.parent)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # with mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(pem)
+                file.write(secret)
                 file.flush()
                 os.fsync(file.fileno())
             _place(Path(temporary), path)
