@@ -24,6 +24,7 @@ from cryptography import x509
 
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
+from testudo_common.provisioning.expiry import expiry_warning
 from testudo_server.deployment.door_app import DoorApp
 from testudo_server.deployment.door_counts import DoorCounts
 from testudo_server.deployment.door_forward import SuperLinkConnection
@@ -31,7 +32,6 @@ from testudo_server.deployment.door_listener import Connections, Listener, serve
 from testudo_server.deployment.door_members import AdmittedMembers
 from testudo_server.deployment.door_rules import Reason
 from testudo_server.deployment.status_app import StatusSources, status_app
-from testudo_server.deployment.status_page import WARN_CERTIFICATE
 from testudo_server.provisioning.folder import FederationFolder
 
 LOOK_SECONDS = 1.0
@@ -126,12 +126,12 @@ class ServerCertificate:
                 context.load_cert_chain(self._certificate, self._key)
             self._stamp = stamp
             _log.info("the server's certificate was renewed")
-        expires = x509.load_pem_x509_certificates(self._certificate.read_bytes())[0].not_valid_after_utc
-        now = datetime.now(UTC)
-        if expires - now < WARN_CERTIFICATE and now - self._warned > timedelta(days=1):
+        certificate, now = x509.load_pem_x509_certificates(self._certificate.read_bytes())[0], datetime.now(UTC)
+        warning = expiry_warning("the server's certificate", certificate, now, remedy="testudo-server renew")
+        if warning and now - self._warned > timedelta(days=1):
             self._warned = now
-            _log.warning("the server's certificate ends in %d days: testudo-server renew", max(0, (expires - now).days))
-        return expires
+            _log.warning("%s", warning)
+        return certificate.not_valid_after_utc
 
     def _read_stamp(self) -> tuple[tuple[int, int], ...]:
         try:

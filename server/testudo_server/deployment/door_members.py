@@ -129,22 +129,25 @@ def _by_certificate(members: tuple[Member, ...]) -> dict[bytes, Admitted]:
     admitted: dict[bytes, Admitted] = {}
     keys: dict[bytes, str] = {}
     for member in members:
+        refusal = UsageError(
+            "its certificate or node key cannot be read", where=member.client, remedy="admit this member again"
+        )
+        shared = UsageError(
+            "shares its certificate or node key with another member",
+            where=member.client,
+            remedy="every member makes its own: revoke both, and admit them again",
+        )
         try:
-            der = ssl.PEM_cert_to_DER_cert(member.certificate)
-            expires = x509.load_der_x509_certificate(der).not_valid_after_utc
-            found = Admitted(member.client, node_key_header(member.node_key), expires, member.revoked)
+            node_key = node_key_header(member.node_key)
+            if not member.revoked and keys.setdefault(node_key, member.client) != member.client:
+                raise shared
+            # The earlier one is good until its owner has installed the renewal; of a revoked member neither is.
+            for pem in filter(None, (member.certificate, member.earlier_certificate)):
+                der = ssl.PEM_cert_to_DER_cert(pem)
+                expires = x509.load_der_x509_certificate(der).not_valid_after_utc
+                found = Admitted(member.client, node_key, expires, member.revoked)
+                if admitted.setdefault(hashlib.sha256(der).digest(), found).client != member.client:
+                    raise shared
         except ValueError as error:
-            raise UsageError(
-                "its certificate or node key cannot be read", where=member.client, remedy="admit this member again"
-            ) from error
-        digest = hashlib.sha256(der).digest()
-        if digest in admitted or (not member.revoked and found.node_key in keys):
-            raise UsageError(
-                "shares its certificate or node key with another member",
-                where=member.client,
-                remedy="every member makes its own: revoke both, and admit them again",
-            )
-        admitted[digest] = found
-        if not member.revoked:
-            keys[found.node_key] = member.client
+            raise refusal from error
     return admitted

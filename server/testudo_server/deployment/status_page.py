@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from testudo_common.markup import Markup, join, table, tag
+from testudo_common.provisioning.expiry import WARN_DAYS
 from testudo_server.deployment.door_counts import DoorCounts
 from testudo_server.deployment.run_status import RunStatus
 from testudo_server.deployment.status_style import CSS
 
 REFRESH_SECONDS = 5
 STALE_AFTER = timedelta(minutes=2)
-WARN_CERTIFICATE = timedelta(days=30)
 ENDED = frozenset({"finished", "failed", "stopped"})
 _STATES = {
     "starting": ("Starting", "mind", "The server is getting ready."),
@@ -245,7 +245,7 @@ def _certificate(shown: Shown) -> list[Markup]:
     if left <= timedelta(0):
         return [tag("p", f"The server's certificate ended on {expires:%Y-%m-%d}: nobody can connect.", class_="bad")]
     said = f"The server's certificate holds until {expires:%Y-%m-%d}, {left.days} more days."
-    if left < WARN_CERTIFICATE:
+    if left.days < WARN_DAYS:
         return [tag("p", f"{said} Renew it: testudo-server renew.", class_="mind")]
     return [tag("p", said)]
 
