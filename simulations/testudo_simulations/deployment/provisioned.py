@@ -52,7 +52,7 @@ def provision(
         said(server, "invite", federation, owner, "--to", invite)
         joined = answered(
             client, "join", invite, home, "--to", request,
-            "--min-cohort", len(data), "--min-group", len(data), "--yes",
+            "--min-cohort", len(data), "--min-group", len(data),
         )  # fmt: skip
         said(server, "admit", federation, request, "--fingerprint", joined["fingerprint"], "--to", answer)
         said(client, "install", answer, home, "--fingerprint", joined["fingerprint"])
