@@ -54,7 +54,7 @@ def init(
         raise UsageError(f"{log_key!r} is no kind of key", where="--log-key", remedy="write ed25519 or ml-dsa-44")
     _refuse_bad_names(federation, host)
     now, there = _now(), FederationFolder(folder)
-    was_there = there.settings_file.exists()
+    was_there = there.settings_file.exists() and there.server_certificate.exists()
     settings = FederationSettings(federation=federation, hosts=tuple(host), port=port)
     made = found(there, settings, log_key=log_key, now=now)  # type: ignore[arg-type]
     _tell_foundation(there.folder, made, now, as_json, "is there already; nothing was changed" if was_there else "made")
