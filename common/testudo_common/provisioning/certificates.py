@@ -137,7 +137,7 @@ def key_in_csr(pem: str, *, source: str) -> ec.EllipticCurvePublicKey:
         request = x509.load_pem_x509_csr(pem.encode())
         key = request.public_key()
         own = isinstance(key, ec.EllipticCurvePublicKey) and request.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, NotImplementedError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise _bad_key("the CSR cannot be read", source) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _bad_key("the CSR's key is not on the curve P-256", source)
@@ -183,7 +183,7 @@ def node_public_key(text: str, *, source: str) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = load_ssh_public_key(text.encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise _bad_key("the node key is not an OpenSSH public key", source) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise _bad_key("the node key is not on the curve P-384", source)
