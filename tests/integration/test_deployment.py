@@ -35,8 +35,6 @@ ROUNDS = 2
 SHOPS = shop_names(3)
 # Instead of a search for it that takes seconds at each owner.
 _STATED_NOISE = {r"epsilon = 8\.0": 'noise_multiplier = 1.5\naccountant = "rdp"'}
-    r"epsilon = 8\.0": 'noise_multiplier = 1.5\naccountant = "rdp"'
-}  # instead of a search that takes seconds
 _NO_NOISE = {
     r'(?s)unit = "example"\nnoise.*?"rdp"': 'unit = "none"',
     r"sample_rate = .*": "sample_rate = 1.0",
