@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
@@ -106,7 +107,9 @@ def stock_superlink(
             request = RegisterNodeRequest(public_key=key, name=member.client)
             nodes[member.client] = _patiently(lambda request=request: control.RegisterNode(request)).node_id
         content = app_bundle() if bundle is None else bundle
-        started = control.StartRun(StartRunRequest(fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)))
+        started = control.StartRun(
+            StartRunRequest(fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content))
+        )
         with _grid(address, root, secret.read_bytes(), started.run_id) as grid:
             yield StockSuperLink(process, grid, nodes)
     finally:
@@ -131,9 +134,7 @@ def _patiently(call, seconds: float = 60):  # type: ignore[no-untyped-def]
 
 @contextmanager
 def _grid(address: str, root: bytes, secret: bytes, run_id: int) -> Iterator[HttpGrid]:
-    proof = SuperExecAuthHttpInterceptor(
-        master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
-    )
+    proof = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"})
     version = RuntimeVersionHttpInterceptor(component_name="testudo-server")
     with RuntimeHttpClient.from_server_address(address, False, root, [version, proof]) as client:
         task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
@@ -142,7 +143,17 @@ def _grid(address: str, root: bytes, secret: bytes, run_id: int) -> Iterator[Htt
     found = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = found.task_id, run_id, found.context.node_id
     grid.set_run(run_from_proto(found.run))
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(10):
+            grid._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+
+    beats = threading.Thread(target=beat, daemon=True)
+    beats.start()
     try:
         yield grid
     finally:
+        over.set()
+        beats.join()
         grid.close()
