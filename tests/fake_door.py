@@ -72,7 +72,7 @@ def fake_door(certificate: Path, key: Path, client_ca: Path, host: str = "127.0.
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def get_request(self):  # type: ignore[no-untyped-def]
+        def get_request(self):
             sock, address = super().get_request()
             sock.settimeout(5)
             return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
