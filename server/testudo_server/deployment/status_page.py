@@ -174,13 +174,14 @@ def _tiles(status: RunStatus) -> Markup:
         _tile("Owners there", f"{status.connected} of {status.expected}"),
         _tile("Counted in the last round", f"{status.counted} of {status.asked}", f"{status.left_out} left out")
         if status.round else _tile("Counted in the last round", "–", "no round is finished yet"),
-        *(_tile(f"Epsilon, {unit} hidden", f"{value:.3g}", "the most spent by an owner under this plan")
+        *(_tile(f"Epsilon, unit {unit}", f"{value:.3g}", "the most spent by an owner under this plan")
           for unit, value in sorted(status.epsilon.items())),
         *([] if status.epsilon else [_tile("Epsilon", "none", "no differential privacy, or nothing spent")]),
         _tile("Audit log", f"{status.log_size} entries",
               f"{status.cosigned_by} owners signed its last checkpoint; {status.quorum} have to")
         if status.quorum or status.log_size else _tile("Audit log", "off", "this plan keeps none, or none was begun"),
-        _tile("Sent to owners", size(status.bytes_down), f"received: {size(status.bytes_up)}"),
+        _tile("Sent to owners", size(status.bytes_down), "payload of all rounds"),
+        _tile("Received from owners", size(status.bytes_up), "payload of all rounds"),
     ]  # fmt: skip
     if status.attempts > 1:
         tiles.insert(2, _tile("Attempts of the last round", str(status.attempts), "too few owners answered at first"))
@@ -250,6 +251,6 @@ def _certificate(shown: Shown) -> list[Markup]:
     return [tag("p", said)]
 
 
-def _time(when: datetime) -> Markup:
+def _time(when: datetime) -> str:
     # A machine's time zone would tell little, and confuse readers elsewhere.
-    return tag("time", f"{when:%Y-%m-%d %H:%M:%S} UTC", datetime=when.isoformat(timespec="seconds"))
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"
