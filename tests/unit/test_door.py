@@ -154,9 +154,10 @@ TRICKS = [
     b"/", b"/docs", b"/openapi.json", b"/health", b"/v1/control/list-runs", b"/v1/control/start-run",
     b"/v1/runtime/acquire-task", b"/v1/fleet/register-node", b"/v1/fleet/unregister-node", b"/v1/fleet", b"/v1/fleet/",
     b"//v1/fleet/pull-messages", b"/v1//fleet/pull-messages", b"/v1/fleet/pull-messages/", b"/v1/fleet/pull-messages?x",
-    b"/v1/fleet/pull-messages?", b"/v1/fleet/../control/list-runs", b"/v1/fleet/..%2fcontrol/list-runs",
+    b"/v1/fleet/../control/list-runs", b"/v1/fleet/..%2fcontrol/list-runs",
     b"/v1/fleet/%2e%2e/control/list-runs", b"/v1%2ffleet/pull-messages", b"/v1/fleet/pull%2dmessages",
-    b"/v1/fleet/pull-messages;x", b"/v1/fleet/pull-messages%00", b"/v1/fleet/pull-messages#x", b"/V1/fleet/pull-messages",
+    b"/v1/fleet/pull-messages;x", b"/v1/fleet/pull-messages%00", b"/v1/fleet/pull-messages#x",
+    b"/V1/fleet/pull-messages",
     b"/v1/fleet/./pull-messages", b"\\v1\\fleet\\pull-messages", b"https://127.0.0.1/v1/fleet/pull-messages",
     b"/testudo/roster.json", b"*", b"",
 ]  # fmt: skip
@@ -164,8 +165,6 @@ TRICKS = [
 
 @pytest.mark.parametrize("target", TRICKS)
 def test_no_other_target_passes_whoever_asks(scene: Scene, target: bytes) -> None:
-    if target == PULL + b"?":
-        target = PULL + b"?="
     assert scene.ask_as("shop-1", target)[:2] == (404, b"")
     assert scene.superlink.asked_for == []
     assert scene.app.counts.refused == {"not_here": 1}

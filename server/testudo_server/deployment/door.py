@@ -177,7 +177,7 @@ async def serve(settings: DoorSettings) -> None:
         ),
     )  # fmt: skip
     watch = Watch(Parent(settings.parent), members, certificate, superlink, settings.superlink_root, counts)
-    watch.look()
+    await watch.look()
     for listener in listeners:
         await listener.open()
     loop = asyncio.get_running_loop()
@@ -206,15 +206,15 @@ class Watch:
     _trouble: str = ""
     _root_stamp: int = 0
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look once. Trouble with a file is said once, and the door stays open as far as it is safe."""
         try:
             self.members.look()
             self.counts.certificate_expires = self.certificate.look()
             stamp = self.superlink_root.stat().st_mtime_ns
             if stamp != self._root_stamp:
-                self.superlink.trust_again()
                 self._root_stamp = stamp
+                await self.superlink.trust_again()
         except (UsageError, OSError, ValueError) as error:
             said = str(error) if isinstance(error, UsageError) else type(error).__name__
             if said != self._trouble:
@@ -226,7 +226,7 @@ class Watch:
     async def until_gone(self, listeners: tuple[Listener, ...]) -> None:
         """Look until the parent is gone; then tell the listeners to end."""
         while not self.parent.gone():
-            self.look()
+            await self.look()
             await asyncio.sleep(LOOK_SECONDS)
         _log.warning("the process that opened the door is gone; closing")
         _end(listeners)

@@ -215,7 +215,7 @@ def _round_times(status: RunStatus) -> Markup:
     middle = sorted(seconds)[len(seconds) // 2]
     said = f"Seconds of rounds {first} to {status.round}: median {duration(middle)}, longest {duration(high)}."
     lines = [tag("line", x1=str(left), x2=str(width), y1=str(y), y2=str(y)) for y in (8, height + 8)]
-    drawing = tag("svg", *lines, *bars, *labels, viewBox=f"0 0 {width} {height + 30}", role="img", aria_label=said)
+    drawing = tag("svg", *lines, *bars, *labels, viewBox=f"0 0 {width + 10} {height + 30}", role="img", aria_label=said)
     return tag("section", tag("h2", "How long a round takes"), tag("figure", drawing), tag("p", said, class_="faint"))
 
 

@@ -5,7 +5,6 @@ Makes what is missing and changes nothing that is there, so that a second run, a
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
