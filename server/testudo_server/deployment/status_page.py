@@ -98,7 +98,7 @@ def size(count: int) -> str:
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
-    return f"{value:.0f} {units[0]}" if value >= 100 or units[0] == "bytes" else f"{value:.1f} {units[0]}"
+    return f"{value:.0f} {units[0]}" if value >= 99.95 or units[0] == "bytes" else f"{value:.1f} {units[0]}"
 
 
 def duration(seconds: float) -> str:
