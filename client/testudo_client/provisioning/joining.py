@@ -65,14 +65,25 @@ def join(data: bytes, wanted: InitRequest, now: datetime, *, source: str) -> Joi
     read_certificate(invitation.ca, source=source)
     home, files = OwnerHome(wanted.folder), ConnectionFiles(wanted.folder)
     _refuse_another_federation(home, invitation, source)
-    missing_pin = _make_folder(home, wanted, invitation)
+    _make_folder(home, wanted, invitation)
     make_private(files.folder)
     if not home.federation_key_file.exists():
         write_atomically(home.federation_key_file, f"{invitation.federation_key}\n".encode())
     if not files.ca_certificate.exists():
         write_atomically(files.ca_certificate, invitation.ca.encode())
     request = _request(home, files, invitation)
-    return Joined(invitation, request, join_fingerprint(invitation, request), missing_pin)
+    return Joined(invitation, request, join_fingerprint(invitation, request), missing_pin(home, invitation))
+
+
+def missing_pin(home: OwnerHome, invitation: Invitation) -> str:
+    """What is to be written into the policy's ``[pins]`` so that this federation is let in; empty where it stands.
+
+    Raises:
+        PolicyError: The policy cannot be used.
+    """
+    pins = home.policy().pins.federation_key
+    known = pins == "any" or invitation.federation_key in pins
+    return "" if known else f'federation_key = ["{invitation.federation_key}"]'
 
 
 def accepted(files: ConnectionFiles) -> tuple[Invitation, JoinRequest]:
@@ -113,11 +124,11 @@ def _refuse_another_federation(home: OwnerHome, invitation: Invitation, source: 
         )
 
 
-def _make_folder(home: OwnerHome, wanted: InitRequest, invitation: Invitation) -> str:
-    """Policy and roster key, unless they are there; what the policy lacks to let this federation in."""
+def _make_folder(home: OwnerHome, wanted: InitRequest, invitation: Invitation) -> None:
+    """Policy and roster key, unless they are there."""
     if not home.policy_file.exists():
         make_home(replace(wanted, client=invitation.client, federation_key=invitation.federation_key))
-        return ""
+        return
     policy = home.policy()
     if policy.client != invitation.client:
         raise ProvisionError(
@@ -128,10 +139,6 @@ def _make_folder(home: OwnerHome, wanted: InitRequest, invitation: Invitation) -
         )
     if not home.identity_file.exists():
         create_key(home.identity_file)
-    pins = policy.pins.federation_key
-    if pins == "any" or invitation.federation_key in pins:
-        return ""
-    return f'federation_key = ["{invitation.federation_key}"]'
 
 
 def _request(home: OwnerHome, files: ConnectionFiles, invitation: Invitation) -> JoinRequest:

@@ -1,7 +1,8 @@
 """``testudo-client renew``: the next TLS key, and the request for its certificate. Installs nothing.
 
-The request is signed with the owner's roster key, which the operator knows: there is no fingerprint to compare. A roster
-key or a node key that somebody else may have seen is not renewed but revoked, and joined anew from a new folder.
+The request is signed with the owner's roster key, which the operator knows: there is no fingerprint to compare. Where
+somebody else may have seen the roster key or the node key, that is no cure: the operator revokes the member, and the
+owner joins anew from a new folder.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class _Document(BaseModel):
     max_bytes: ClassVar[int] = MAX_DOCUMENT_BYTES
     called: ClassVar[str]
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=1)] = 1  # a literal 1 would let true pass
 
     def to_bytes(self) -> bytes:
         """The document as it is handed on."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable
 
 import rfc8785
 
@@ -77,7 +78,34 @@ def compare(told: str, own: str) -> None:
         )
 
 
+def confirm(own: str, told: str | None, ask: Callable[[], bool] | None) -> None:
+    """Return only once a person has confirmed the fingerprint.
+
+    Args:
+        own: That this side has.
+        told: That the other side read out, if a person typed it in.
+        ask: Asks whether the other side reads the same; None: nobody is there to be asked.
+
+    Raises:
+        ProvisionError: It differs, or nobody confirmed it.
+    """
+    if told is not None:
+        compare(told, own)
+    elif ask is None:
+        raise ProvisionError(
+            ProvisionFault.UNCONFIRMED,
+            f"nobody is there to compare the fingerprint {own}",
+            remedy="let the other side read its own to you, and pass that with --fingerprint; or run it in a terminal",
+        )
+    elif not ask():
+        raise ProvisionError(
+            ProvisionFault.UNCONFIRMED,
+            "the fingerprint was not confirmed, and nothing was changed",
+            remedy="if it differs, somebody replaced a file on its way: begin again with a new invitation",
+        )
+
+
 def _grouped(domain: bytes, content: dict[str, str]) -> str:
-    digest = hashlib.sha256(domain + rfc8785.dumps(content)).digest()  # type: ignore[arg-type]
+    digest = hashlib.sha256(domain + rfc8785.dumps(content)).digest()
     text = base64.b32encode(digest).decode()[:CHARACTERS]
     return "-".join(text[start : start + _GROUP] for start in range(0, CHARACTERS, _GROUP))
