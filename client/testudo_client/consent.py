@@ -14,6 +14,7 @@ from testudo_client.home import OwnerHome
 from testudo_client.ledger import Ceiling, Ledger, utc_now
 from testudo_client.policy.ceilings import ceilings_of
 from testudo_client.policy.check import refuse
+from testudo_client.policy.findings import NOTHING_KNOWN, Launch
 from testudo_client.policy.sections import OwnerPolicy
 from testudo_common.plan import FederationPlan
 
@@ -43,7 +44,7 @@ class OwnerConsent:
         plan: The copy installed here.
         client_id: The name under which this owner takes part.
         ledger: The owner's, where it is open already.
-        bundle_digest: SHA-256 of the Flower app bundle, where whoever started this knows it.
+        launch: What whoever started this knows.
         now: The clock.
     """
 
@@ -54,11 +55,11 @@ class OwnerConsent:
         client_id: str,
         *,
         ledger: Ledger | None = None,
-        bundle_digest: str | None = None,
+        launch: Launch = NOTHING_KNOWN,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._home, self._plan, self._client_id = home, plan, client_id
-        self._ledger, self._bundle_digest, self._now = ledger, bundle_digest, now
+        self._ledger, self._launch, self._now = ledger, launch, now
         self._checked: OwnerPolicy | None = None
 
     def check(self) -> None:
@@ -68,12 +69,10 @@ class OwnerConsent:
 
     def _check(self) -> OwnerPolicy:
         policy = self._home.policy()
-        here = self._home.circumstances(
-            self._client_id, self._now(), plan=self._plan, bundle_digest=self._bundle_digest
-        )
+        here = self._home.circumstances(self._client_id, self._now(), plan=self._plan, launch=self._launch)
         refuse(policy, self._plan, here, source=str(self._home.policy_file))
         entries = self._ledger_under(policy).entries()
-        check_approved(entries, self._home.key().public_key(), self._plan, policy)
+        check_approved(entries, self._home.approving_key(policy), self._plan, policy)
         return policy
 
     def ceilings(self) -> tuple[Ceiling, ...]:

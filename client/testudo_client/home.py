@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from testudo_client.code_digest import code_digest
 from testudo_client.ledger import ANCHOR_FILE, LEDGER_FILE, Ledger, open_ledger
 from testudo_client.membership import FEDERATION_KEY_FILE, IDENTITY_FILE, ROSTER_FILE
 from testudo_client.own_record import AuditFiles
 from testudo_client.owner_log import OwnerLog
-from testudo_client.policy.findings import Circumstances
+from testudo_client.policy.findings import NOTHING_KNOWN, Circumstances, Launch
 from testudo_client.policy.load import load_policy
 from testudo_client.policy.sections import OwnerPolicy
-from testudo_common.key_files import read_key, read_public
+from testudo_common.key_files import parse_public, read_key, read_public
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import read_roster
 
@@ -96,6 +96,17 @@ class OwnerHome:
         """
         return read_key(self.identity_file)
 
+    def approving_key(self, policy: OwnerPolicy | None) -> Ed25519PublicKey:
+        """Public half of the key that signs approvals: the one that the policy pins, or else the owner's own.
+
+        Raises:
+            KeyFileError: None is pinned, and the owner's own cannot be used; or what is pinned is not a key.
+        """
+        pinned = None if policy is None else policy.pins.approvals
+        if pinned is None:
+            return self.key().public_key()
+        return parse_public(pinned, source=f"{self.policy_file}: pins.approvals")
+
     def ledger(self, policy: OwnerPolicy | None) -> Ledger:
         """The owner's ledger, with the anchors that the policy names; nothing is read before it is used."""
         return open_ledger(self.folder, self.anchors(policy))
@@ -110,15 +121,15 @@ class OwnerHome:
         return any(place.exists() for place in places)
 
     def circumstances(
-        self, client_id: str, now: datetime, *, plan: FederationPlan, bundle_digest: str | None = None
+        self, client_id: str, now: datetime, *, plan: FederationPlan, launch: Launch = NOTHING_KNOWN
     ) -> Circumstances:
-        """What can be known here and now; a ClientApp is told neither its bundle nor the server's certificate.
+        """What can be known here and now.
 
         Args:
             client_id: Under which name this owner takes part.
             now: By this computer's clock.
             plan: That is asked about: who watches its log is known where it has one.
-            bundle_digest: SHA-256 of the Flower app bundle, hex, where it is known.
+            launch: What whoever started this knows.
 
         Raises:
             KeyFileError: ``federation.pub`` is there, and is not a key.
@@ -130,7 +141,9 @@ class OwnerHome:
             client_id=client_id,
             federation_key=read_public(self.federation_key_file).public_bytes_raw().hex() if there else None,
             code_digest=code_digest(),
-            bundle_digest=bundle_digest,
+            bundle_digest=launch.bundle_digest,
+            server_certificates=launch.server_certificates,
+            connected=launch.connected,
             witnesses=self._witnesses() if plan.audited and there else None,
         )
 

@@ -42,6 +42,23 @@ def roster_is_mine(history: History, roster: Roster) -> None:
         )
 
 
+def bundle_is_mine(history: History, bundle_digest: str | None) -> None:
+    """Attack: an app bundle of its own for one owner, while the log names another, or none, to everybody.
+
+    Args:
+        history: Of the log.
+        bundle_digest: SHA-256 of the bundle that came here, hex; None: not known here, and not compared.
+    """
+    if bundle_digest is not None and history.charter is not None and history.charter.bundle != bundle_digest:
+        named = f"names {history.charter.bundle}" if history.charter.bundle else "names none"
+        raise AuditError(
+            AuditFault.PLAN,
+            f"the app bundle that came here is {bundle_digest}, and the log's charter {named}",
+            index=0,
+            remedy="ask the federation which it runs, and compare it with testudo-client bundle",
+        )
+
+
 def charter_states_my_prices(charter: Charter, plan: FederationPlan) -> None:
     """Attack: a log that counts less than training costs, so that its epsilon looks small."""
     stated_and_computed = (

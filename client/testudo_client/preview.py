@@ -20,9 +20,10 @@ from testudo_client.membership import read_membership
 from testudo_client.policy.ceilings import ceilings_of
 from testudo_client.policy.check import examine
 from testudo_client.policy.contract import Contract, contract_of, values_of
-from testudo_client.policy.findings import Finding
+from testudo_client.policy.findings import Finding, Launch
 from testudo_client.policy.rules import statistics_of
 from testudo_client.policy.sections import OwnerPolicy
+from testudo_common.app_bundle import bundle_digest
 from testudo_common.audit.checkpoints import colluders_found, default_quorum
 from testudo_common.errors import ApprovalError, ModelError, PrivacyError, UsageError
 from testudo_common.log_traffic import roster_of
@@ -45,7 +46,7 @@ def preview(
         plan: Checked.
         home: The owner's folder.
         data: The owner's table; without it, everything ever spent counts.
-        bundle: The Flower app bundle, to compare with the pin.
+        bundle: The Flower app bundle, to compare with the pin; None: the one that this installation makes.
 
     Raises:
         PolicyError: There is no policy.
@@ -54,8 +55,8 @@ def preview(
         DataError: The table cannot be used.
     """
     policy = home.policy()
-    digest = None if bundle is None else bundle_digest(bundle)
-    here = home.circumstances(policy.client, utc_now(), plan=plan, bundle_digest=digest)
+    digest = digest_of_bundle(bundle)
+    here = home.circumstances(policy.client, utc_now(), plan=plan, launch=Launch(digest, connected=False))
     findings = tuple(examine(policy, plan, here))
     allowed = all(finding.allowed for finding in findings)
     entries = home.ledger(policy).entries() if home.has_ledger(policy) else ()
@@ -77,16 +78,18 @@ def preview(
         "log": _log(plan, roster) if plan.audited else None,
         "leaves": None if contract is None else _leaves(plan, policy, contract, roster),
         "costs": _costs(plan, policy, entries, fingerprint),
-        "changes": _changes(home, entries, plan),
+        "changes": _changes(home, entries, plan, policy),
     }
 
 
-def bundle_digest(path: Path) -> str:
-    """SHA-256, in hex, of an app bundle.
+def digest_of_bundle(path: Path | None) -> str:
+    """SHA-256, in hex, of an app bundle; None: of the one that this installation makes.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: It cannot be read, or made.
     """
+    if path is None:
+        return bundle_digest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -111,12 +114,16 @@ def _contract_if_allowed(findings: Sequence[Finding], plan: FederationPlan) -> C
 
 def _is_approved(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan, policy: OwnerPolicy) -> bool:
     try:
-        if home.identity_file.exists():
-            check_approved(entries, home.key().public_key(), plan, policy)
+        if _key_is_there(home, policy):
+            check_approved(entries, home.approving_key(policy), plan, policy)
             return True
     except ApprovalError:
         pass
     return False
+
+
+def _key_is_there(home: OwnerHome, policy: OwnerPolicy) -> bool:
+    return policy.pins.approvals is not None or home.identity_file.exists()
 
 
 def _roster(home: OwnerHome) -> Roster | None:
@@ -261,11 +268,13 @@ def _figure(epsilon: float | None) -> float | str | None:
     return "infinite" if math.isinf(epsilon) else round(epsilon, 4)
 
 
-def _changes(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan) -> dict[str, Any] | None:
+def _changes(
+    home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan, policy: OwnerPolicy
+) -> dict[str, Any] | None:
     """How the plan differs from the one approved before; None where none was."""
-    if not entries or not home.identity_file.exists():
+    if not entries or not _key_is_there(home, policy):
         return None
-    before = approved_before(entries, home.key().public_key(), home.approved, plan.name)
+    before = approved_before(entries, home.approving_key(policy), home.approved, plan.name)
     if before is None:
         return None
     changed = differences(before, plan)

@@ -29,8 +29,7 @@ def _rules(preview: dict[str, Any]) -> Iterator[str]:
         yield f"  {verdict} {rule['key']:<{width}}  {rule['asked']} (allowed: {rule['limit']})"
         if not rule["allowed"]:
             yield f"  {'':<7} {'':<{width}}  {rule['remedy']}"
-    if preview["bundle"] is not None:
-        yield f"  The bundle is {preview['bundle']}"
+    yield f"  The app bundle is {preview['bundle']}"
     yield f"  {'You have approved it.' if preview['approved'] else 'You have not approved it.'}"
 
 

@@ -37,6 +37,7 @@ from testudo_common.audit.statements import (
 )
 from testudo_common.errors import AuditError, AuditFault, UsageError
 from testudo_common.plan import FederationPlan
+from testudo_common.signed_replies import ReplySigner
 from testudo_common.wire import LogUpdate, TrainRequest, Witnessed
 
 _PROVES_NOTHING = frozenset(
@@ -56,6 +57,7 @@ class Witness:
         folder: The owner's; None: all is kept in memory.
         durable: Whether to wait until the disk has what is kept.
         now: The clock.
+        bundle_digest: SHA-256 of the app bundle that came here, hex; None: not known, and not compared.
 
     Attributes:
         client_id: As given.
@@ -76,6 +78,7 @@ class Witness:
         *,
         durable: bool = True,
         now: Callable[[], datetime] = utc_now,
+        bundle_digest: str | None = None,
     ) -> None:
         membership.identity_of(client_id)
         if not membership.federation_key:
@@ -83,11 +86,17 @@ class Witness:
         files = None if folder is None else AuditFiles(folder, plan.digest)
         self.client_id, self._plan, self._plan_digest = client_id, plan, plan.digest
         self._membership, self._voice, self._now = membership, voice, now
+        self._bundle_digest = bundle_digest
         self._reader = reader_of(membership.roster, plan.digest)
         mirror = None if files is None else files.mirror
         self._mirror = Mirror(mirror, self._reader, membership.federation_key, plan.digest, durable=durable)
         self._record = OwnRecord(files, durable=durable)
         self._signer = Signer(witness_name(client_id), membership.key, cosigner=True)
+
+    @property
+    def signer(self) -> ReplySigner:
+        """Signs the owner's replies."""
+        return ReplySigner(self.client_id, self._membership.key)
 
     def answer(self, update: LogUpdate) -> Witnessed:
         """Take in what is new, and cosign it; or say what is missing.
@@ -109,6 +118,7 @@ class Witness:
                     return self._witnessed(update, 0, b"")
                 grown = self._mirror.state.grown(fresh)
             checks.roster_is_mine(grown.history, self._membership.roster)
+            checks.bundle_is_mine(grown.history, self._bundle_digest)
             with self._evidence(extension.note):
                 self._compare(grown, fresh)
             self._mirror.take(grown, fresh, seen)

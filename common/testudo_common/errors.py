@@ -140,6 +140,10 @@ class WireError(TestudoError):
     """A message is not of the agreed format."""
 
 
+class ReplyError(TestudoError):
+    """A reply is not signed by the client that it is said to be from."""
+
+
 class UsageError(TestudoError):
     """A command was called with arguments that do not fit together."""
 

@@ -69,12 +69,17 @@ def _dates(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
 def _pins(policy: OwnerPolicy, here: Circumstances) -> Iterator[Finding]:
     pins = policy.pins
     learn = "Put federation.pub into your folder, once you have compared it with the federation by another way"
-    yield _pin("federation_key", pins.federation_key, here.federation_key, learn)
-    yield _pin("code", pins.code, here.code_digest, "Look at what was installed")
-    learn = 'Name the bundle with --bundle; a client app is not told which one it is, and needs bundle = "any" today'
-    yield _pin("bundle", pins.bundle, here.bundle_digest, learn)
-    learn = 'A client app is not told it, and needs server_certificate = "any" today'
-    yield _pin("server_certificate", pins.server_certificate, here.server_certificate, learn)
+    yield _pin("federation_key", pins.federation_key, _one(here.federation_key), learn)
+    yield _pin("code", pins.code, _one(here.code_digest), "Look at what was installed")
+    learn = "Start your node with testudo-client run, which looks at the bundle: Flower's own executor does not tell"
+    yield _pin("bundle", pins.bundle, _one(here.bundle_digest), learn)
+    learn = "Start your node with testudo-client run, which sees the certificate: Flower's own executor does not tell"
+    if here.connected or pins.server_certificate == "any":
+        yield _pin("server_certificate", pins.server_certificate, here.server_certificates, learn)
+    else:
+        limit = " or ".join(pins.server_certificate) or "none yet"
+        later = "compared in every round, when your node is connected"
+        yield Finding("pins.server_certificate", limit, later, pins.server_certificate != (), learn)
     if pins.witnesses:
         known = here.witnesses
         missing = sorted(set(pins.witnesses) - set(known or ()))
@@ -104,13 +109,18 @@ def _quorum(policy: OwnerPolicy, plan: FederationPlan, here: Circumstances) -> I
         yield Finding("audit.lower_quorum", limit, asked, allowed, remedy)
 
 
-def _pin(name: str, pins: Pins, found: str | None, learn: str) -> Finding:
-    """A pin's verdict; ``learn`` says how what is not known can become known."""
+def _one(found: str | None) -> tuple[str, ...] | None:
+    return None if found is None else (found,)
+
+
+def _pin(name: str, pins: Pins, found: tuple[str, ...] | None, learn: str) -> Finding:
+    """A pin's verdict, if one of what was found is pinned; ``learn`` says how what is not known can become known."""
     key = f"pins.{name}"
+    known = " under ".join(found or ())
     if pins == "any":
-        return Finding(key, "any", found or "not known here", True, "")
+        return Finding(key, "any", known or "not known here", True, "")
     limit = " or ".join(pins) if pins else "none yet"
-    if found is None:
+    if not found:
         return Finding(key, limit, "not known here, and cannot be checked", False, learn)
-    remedy = f'Make sure that it is right, and then write in [pins] {name} = ["{found}"]'
-    return Finding(key, limit, f"here it is {found}", found in pins, remedy)
+    remedy = f'Make sure that it is right, and then write in [pins] {name} = ["{found[0]}"]'
+    return Finding(key, limit, f"here it is {known}", not set(found).isdisjoint(pins), remedy)

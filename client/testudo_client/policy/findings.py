@@ -9,6 +9,25 @@ from testudo_common.errors import Fault
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """What whoever started this owner's client app knows of it, and a message does not say. None: not known.
+
+    Attributes:
+        bundle_digest: SHA-256 of the Flower app bundle, hex.
+        server_certificates: SHA-256 of the certificate that the server showed, and of those above it in its chain, hex.
+        connected: False: there is no server at the other end yet, as when a plan is looked at; its certificate is
+            compared when there is.
+    """
+
+    bundle_digest: str | None = None
+    server_certificates: tuple[str, ...] | None = None
+    connected: bool = True
+
+
+NOTHING_KNOWN = Launch()
+
+
+@dataclass(frozen=True, slots=True)
 class Circumstances:
     """What is known here and now. None: not known, so that a pin on it refuses.
 
@@ -17,9 +36,10 @@ class Circumstances:
         client_id: Under which name this owner takes part.
         federation_key: In ``federation.pub``, hex.
         code_digest: Of the installed code, hex.
-        bundle_digest: SHA-256 of the Flower app bundle, hex; a ClientApp is not told which one started it.
-        server_certificate: SHA-256, hex.
+        bundle_digest: SHA-256 of the Flower app bundle, hex.
+        server_certificates: SHA-256 of the certificate that the server showed, and of those above it in its chain, hex.
         witnesses: Keys of those that watch the plan's log, hex: of everybody on the roster.
+        connected: Whether a server is at the other end; see :class:`Launch`.
     """
 
     today: date
@@ -27,8 +47,9 @@ class Circumstances:
     federation_key: str | None = None
     code_digest: str | None = None
     bundle_digest: str | None = None
-    server_certificate: str | None = None
+    server_certificates: tuple[str, ...] | None = None
     witnesses: tuple[str, ...] | None = None
+    connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,160 @@
+"""The ServerApp's side of a run, in this process: takes the task, keeps it alive, carries messages, says how it ended.
+
+Flower would start a process that unpacks the run's bundle and imports what it finds there. Here nothing of the bundle is
+looked at: what is executed is what is installed.
+
+Source: ``flwr.superlink.runtime.run_serverapp`` and ``flwr.supercore.superexec.run_superexec`` of Flower 1.41.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from testudo_common.errors import RoundError, UsageError
+from testudo_server.deployment.retries import patient_retries
+
+ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
+_HEARTBEAT_SECONDS = 10.0  # Flower takes a task for dead after 30 s in the beginning, and after 60 s later
+_ACQUIRE_SECONDS = 30.0
+_LOOK_SECONDS = 0.1
+
+
+def acquire_task(address: str, certificate: Path, secret: bytes | None, number: int) -> str:
+    """Take the task of a run.
+
+    Args:
+        address: Of the SuperLink.
+        certificate: Its own.
+        secret: That only the operator's processes know; without it, nobody is given a task.
+        number: Of the run.
+
+    Returns:
+        The token of the task.
+
+    Raises:
+        UsageError: There is no such task, or it is another run's.
+        httpx.HTTPStatusError: The secret is not the SuperLink's.
+    """
+    interceptors: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(component_name="testudo-server")]
+    if secret is not None:
+        interceptors.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE}))
+    client = RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=False,
+        root_certificates=certificate.read_bytes(),
+        interceptors=interceptors,
+        retry_invoker=patient_retries(_ACQUIRE_SECONDS),
+    )
+    ends = time.monotonic() + _ACQUIRE_SECONDS
+    with client:
+        while time.monotonic() < ends:
+            found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            if found.token and found.task.run_id == number:
+                return str(found.token)
+            time.sleep(_LOOK_SECONDS)
+    raise UsageError("Flower's SuperLink has no task for the run", remedy="look at superlink.log in its folder")
+
+
+@contextmanager
+def task_grid(address: str, certificate: Path, token: str, digest: str) -> Iterator[HttpGrid]:
+    """The grid of a task, as long as the block lasts; afterwards Flower is told how the block ended.
+
+    Args:
+        address: Of the SuperLink.
+        certificate: Its own.
+        token: Of the task.
+        digest: SHA-256 of the bundle that the run has to be of, hex.
+
+    Raises:
+        UsageError: The run is of another bundle.
+        RoundError: The SuperLink was away for too long, or has ended the run.
+    """
+    grid = HttpGrid(runtime_api_address=address, root_certificates=certificate.read_bytes(), token=token)
+    grid._retry_invoker = patient_retries()
+    try:
+        with _spoken_plainly():
+            found = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = found.task_id, found.run.run_id
+        TaskIdentity.node_id = found.context.node_id
+        run = run_from_proto(found.run)
+        if run.fab_hash != digest:
+            raise UsageError("Flower's SuperLink holds a run of another app bundle", remedy="start again")
+        grid.set_run(run)
+        with _kept_alive(grid), _told(grid), _spoken_plainly():
+            yield grid
+    finally:
+        grid.close()
+
+
+@contextmanager
+def _kept_alive(grid: HttpGrid) -> Iterator[None]:
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_HEARTBEAT_SECONDS):
+            try:
+                grid._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+            except Exception:  # noqa: S112 - the next message says what is wrong, in the run's own thread
+                continue
+
+    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextmanager
+def _told(grid: HttpGrid) -> Iterator[None]:
+    """Flower learns how it ended in its own words alone: an error's text is not its business."""
+    how = SubStatus.FAILED
+    try:
+        yield
+        how = SubStatus.COMPLETED
+    except KeyboardInterrupt:
+        how = SubStatus.STOPPED
+        raise
+    finally:
+        grid._retry_invoker.max_tries = 1
+        try:
+            grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=how, details=""))
+        except httpx.HTTPError:
+            pass  # it is stopped next, and its run with it
+
+
+@contextmanager
+def _spoken_plainly() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise RoundError(
+            f"Flower's SuperLink has ended the run (HTTP {error.response.status_code})",
+            remedy="look at superlink.log in its folder, then go on with --resume",
+        ) from error
+    except httpx.TransportError as error:
+        raise RoundError(
+            f"Flower's SuperLink is away ({type(error).__name__})",
+            remedy="look at superlink.log in its folder, then go on with --resume",
+        ) from error
