@@ -54,6 +54,7 @@ class ChildProcess:
                 env=None if environment is None else dict(environment),
                 pass_fds=tuple(descriptors),
                 start_new_session=True,
+                umask=0o077,
             )
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from typing import Any
 from testudo_common.errors import RoundError, TestudoError, UsageError
 from testudo_common.files import write_atomically
 from testudo_server.deployment.environment import enter_flower_environment
-from testudo_server.deployment.front import Front
+from testudo_server.deployment.front import DOOR, Front
 from testudo_server.deployment.interruption import Interruption
 from testudo_server.deployment.preflight import PLAN_FILE, Address, Ready, check_free, look_at
 from testudo_server.deployment.process import resident_bytes
@@ -47,6 +47,7 @@ class RunOptions:
         status: Of the status page; None: the port after it, on this machine alone.
         resume: Whether to go on with the run in ``out``.
         wait_seconds: How long owners are waited for; None: for ever.
+        door: The door's command, without arguments.
     """
 
     plan: Path
@@ -57,6 +58,7 @@ class RunOptions:
     status: Address | None = None
     resume: bool = False
     wait_seconds: float | None = None
+    door: Sequence[str] = DOOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class _RunningServer:
             listen=listen,
             status=status,
             log=self._folder.superlink / "door.log",
+            program=options.door,
         )
         self._progress = RunProgress(options.out, self._first_status(), ready.plan)
         self._to_first: float | None = None
