@@ -95,7 +95,7 @@ class Executor:
                 if api is not None and self._answer_one(api):
                     last_task = time.monotonic()
                     continue
-            except (httpx.HTTPError, OSError) as error:  # the SuperNode has ended, or is not there yet
+            except Exception as error:  # the SuperNode has ended, or is not there yet; or a task could not be had
                 _LOG.debug("no answer from the node: %s", type(error).__name__)
                 _close(api)
                 api = None

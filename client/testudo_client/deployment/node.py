@@ -37,7 +37,7 @@ POLLS = frozenset({"/v1/fleet/activate-node", "/v1/fleet/pull-messages", "/v1/fl
 """Paths whose answer says whether the node is let in; others are also refused when a run has ended."""
 RECEIVED = "/v1/fleet/confirm-message-received"
 _LOG_BYTES = 1_000_000
-_STOP_SECONDS = 8.0
+_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from testudo_client.approve_command import existing_home
@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 30.0
 WARN_DAYS = 30
 _TICK_SECONDS = 0.5
-_LAST_MESSAGE_SECONDS = 8.0
+_LAST_MESSAGE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,10 @@ class Supervisor:
         self._was_connected = False
 
     def run(self) -> int:
-        """Keep it running until it is time to stop, or until that is of no use; the process's status."""
+        """Keep it running until it is time to stop, or until that is of no use; the process's status.
+
+        The last SuperNode still runs when this returns: the executor goes first.
+        """
         pause = FIRST_WAIT_SECONDS
         try:
             while True:
@@ -105,7 +108,6 @@ class Supervisor:
                     return 0
         finally:
             self._tell(False)
-            self._node.stop()
 
     def _watch(self) -> tuple[bool | None, bool]:
         """Whether what ended it lasts (None: it is time to stop), and whether it was connected."""
@@ -172,8 +174,8 @@ def run(request: RunRequest) -> int:
         executor, health = _executor(request, home, node), _health(request, node)
         node.on_received = executor.wake
         _LOG.info("plan %s of %s, for %s", plan.digest[:16], connection.federation, connection.address)
-        thread = threading.Thread(target=executor.run, name="executor", daemon=True)
-        thread.start()
+        work = _Work(executor, stopping)
+        work.start()
         supervisor = Supervisor(
             node,
             lambda status: diagnose(connection, pins, last_status=status),
@@ -185,22 +187,49 @@ def run(request: RunRequest) -> int:
             status = supervisor.run()
         finally:
             executor.stop()
+            work.join(_LAST_MESSAGE_SECONDS)
+            node.stop()
             if health is not None:
                 health.stop()
                 node.files.health.unlink(missing_ok=True)
-            thread.join(_LAST_MESSAGE_SECONDS)
+    if work.error is not None:
+        raise work.error
     counts = executor.counts
     _LOG.info("stopped: %d messages answered, %d failed", counts.answered, counts.failed)
-    if thread.is_alive():
+    if work.is_alive():
         # A training that goes on would hold the process; the ledger was charged before it began.
         sys.stderr.flush()
         os._exit(status)
     return status
 
 
+class _Work(threading.Thread):
+    """The executor's thread; what ends it by itself ends the node."""
+
+    def __init__(self, executor: Executor, stopping: threading.Event) -> None:
+        super().__init__(name="executor", daemon=True)
+        self._executor, self._stopping = executor, stopping
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Make ready while the SuperNode starts, and work."""
+        try:
+            _installed()
+            self._executor.run()
+        except Exception as error:
+            self.error = error
+            self._stopping.set()
+
+
+def _installed() -> ModuleType:
+    """Loads torch, which takes seconds."""
+    from testudo_client.deployment import installed
+
+    return installed
+
+
 def _executor(request: RunRequest, home: OwnerHome, node: NodeProcess) -> Executor:
     from testudo_client.deployment.executor import Executor
-    from testudo_client.deployment.installed import app_of
     from testudo_client.deployment.runtime_api import HttpRuntimeApi
     from testudo_common.flower_adapter import quicken_object_pulls
 
@@ -214,7 +243,7 @@ def _executor(request: RunRequest, home: OwnerHome, node: NodeProcess) -> Execut
     config = {"owner": home.folder, "plan": request.plan.resolve(), "data": request.data.resolve()}
     return Executor(
         connect,
-        lambda bundle: app_of(bundle, node.state.certificates),
+        lambda bundle: _installed().app_of(bundle, node.state.certificates),
         {key: str(path) for key, path in config.items()},
         home.log,
     )

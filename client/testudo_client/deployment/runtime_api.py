@@ -35,6 +35,7 @@ from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_f
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 KINDS = (TaskType.CLIENT_APP, TaskType.AGENT_APP)
@@ -132,6 +133,7 @@ class HttpRuntimeApi:
         """See :class:`RuntimeApi`."""
         given = self._client.PullTaskInput(PullTaskInputRequest())
         context, fab = context_from_proto(given.context), fab_from_proto(given.fab)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run_id, context.node_id
         waiting = self._client.PullMessages(PullAppMessagesRequest())
         if not waiting.messages_list:
             raise LookupError("no message waits for the task")

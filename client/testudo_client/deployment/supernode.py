@@ -97,7 +97,7 @@ def main() -> None:
     """Run until the connection is lost, or somebody says stop."""
     options = _parser().parse_args()
     watch_parent(options.parent_pid)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("testudo").addHandler(logging.StreamHandler(sys.stderr))
     reports = Reports(options.report)
     try:
         connection = read_connection(options.folder)
