@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 
 from helpers import OWNERS_TABLE, make_plan, message_in, request_for
-from testudo_client.app import build_client_app, participant_from_context
+from testudo_client.app import build_client_app, participant_from_context, signer_from_context
 from testudo_client.approve_command import approve_plan, withdraw_plan
 from testudo_client.home import OwnerHome
 from testudo_client.init_command import InitRequest, make_home
@@ -76,7 +76,11 @@ def context_of(node_config: dict[str, Any]) -> Context:
 
 def asked(config: dict[str, Any], plan: FederationPlan) -> Message:
     """What the server hears when it asks the owner's ClientApp to train."""
-    grid = InProcessGrid(build_client_app(lambda context: participant_from_context(context_of(config), LAUNCH)), 1)
+    app = build_client_app(
+        lambda context: participant_from_context(context_of(config), LAUNCH),
+        signer_of=lambda context: signer_from_context(context_of(config)),
+    )
+    grid = InProcessGrid(app, 1)
     (node,) = grid.get_node_ids()
     (reply,) = grid.send_and_receive([FlowerMessage(to_records(request_for(plan)), node, TRAIN)])
     return message_in(reply.content)
