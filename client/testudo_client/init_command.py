@@ -19,6 +19,7 @@ from testudo_client.home import OwnerHome
 from testudo_client.policy.load import load_policy, parse_policy
 from testudo_common.app_bundle import bundle_digest
 from testudo_common.errors import UsageError
+from testudo_common.files import write_new
 from testudo_common.key_files import create_key, parse_public, public_hex, read_key, read_public
 
 _TEMPLATE = """\
@@ -173,9 +174,7 @@ def make_home(request: InitRequest) -> dict[str, Any]:
     parse_policy(tomllib.loads(text), source="the policy to be")
     key = home.key() if home.identity_file.exists() else create_key(home.identity_file)
     try:
-        descriptor = os.open(home.policy_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_new(home.policy_file, text.encode())
     except OSError as error:
         problem = f"cannot be written: {error.strerror}"
         raise UsageError(problem, where=str(home.policy_file), remedy="name a folder of your own") from error
