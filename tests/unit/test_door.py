@@ -394,12 +394,13 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address(text)
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "example.org:1", "localhost:1", "[fe80::1]:1"])
+@pytest.mark.parametrize("text", ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "example.org:1", "localhost.:1", "[fe80::1]:1"])
 def test_the_status_page_is_not_shown_to_other_machines(text: str) -> None:
     assert address(text).port == 1
     with pytest.raises(UsageError, match="other machines"):
         address(text, loopback=True)
     assert str(address("[::1]:5", loopback=True)) == "[::1]:5"
+    assert str(address("localhost:5", loopback=True)) == "127.0.0.1:5"
 
 
 def test_a_parent_that_is_gone_is_noticed() -> None:

@@ -252,6 +252,8 @@ def address(text: str, *, loopback: bool = False) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"{text!r} is no address", remedy="write HOST:PORT, such as 127.0.0.1:9092")
+    if loopback and host == "localhost":
+        host = "127.0.0.1"  # what the name stands for is the resolver's word
     if loopback and not _is_loopback(host):
         raise UsageError(
             f"{text!r} can be reached from other machines",
@@ -264,7 +266,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name, even localhost, means what the resolver says
+        return False
 
 
 class _Plain(logging.Formatter):
