@@ -16,6 +16,7 @@ import ssl
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -177,7 +178,7 @@ async def serve(settings: DoorSettings) -> None:
         ),
     )  # fmt: skip
     watch = Watch(Parent(settings.parent), members, certificate, superlink, settings.superlink_root, counts)
-    watch.look()
+    await watch.look()
     for listener in listeners:
         await listener.open()
     loop = asyncio.get_running_loop()
@@ -206,15 +207,15 @@ class Watch:
     _trouble: str = ""
     _root_stamp: int = 0
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look once. Trouble with a file is said once, and the door stays open as far as it is safe."""
         try:
             self.members.look()
             self.counts.certificate_expires = self.certificate.look()
             stamp = self.superlink_root.stat().st_mtime_ns
             if stamp != self._root_stamp:
-                self.superlink.trust_again()
                 self._root_stamp = stamp
+                await self.superlink.trust_again()
         except (UsageError, OSError, ValueError) as error:
             said = str(error) if isinstance(error, UsageError) else type(error).__name__
             if said != self._trouble:
@@ -226,7 +227,7 @@ class Watch:
     async def until_gone(self, listeners: tuple[Listener, ...]) -> None:
         """Look until the parent is gone; then tell the listeners to end."""
         while not self.parent.gone():
-            self.look()
+            await self.look()
             await asyncio.sleep(LOOK_SECONDS)
         _log.warning("the process that opened the door is gone; closing")
         _end(listeners)
@@ -251,6 +252,8 @@ def address(text: str, *, loopback: bool = False) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"{text!r} is no address", remedy="write HOST:PORT, such as 127.0.0.1:9092")
+    if loopback and host == "localhost":
+        host = "127.0.0.1"  # what the name stands for is the resolver's word
     if loopback and not _is_loopback(host):
         raise UsageError(
             f"{text!r} can be reached from other machines",
@@ -263,7 +266,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name, even localhost, means what the resolver says
+        return False
 
 
 class _Plain(logging.Formatter):
@@ -309,6 +312,9 @@ def main(
         address(listen), address(status, loopback=True), parent_pid,
     )  # fmt: skip
     set_up_logging()
+    if find_spec("sniffio") is None:
+        # httpcore asks for it several times a request; a search that finds nothing costs a fifth of the door's CPU.
+        sys.modules["sniffio"] = None  # type: ignore[assignment]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))
     asyncio.run(serve(settings))

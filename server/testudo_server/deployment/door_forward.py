@@ -43,14 +43,7 @@ class SuperLinkConnection:
 
     def __init__(self, address: str, root: Path) -> None:
         self._base, self._root = f"https://{address}{FLEET}", root
-        self._context = ssl.create_default_context(cafile=str(root))
-        self._client = httpx.AsyncClient(
-            verify=self._context,
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS),
-            trust_env=False,  # no proxy stands between two processes of one machine
-            follow_redirects=False,
-        )
+        self._client = self._new_client()
 
     @asynccontextmanager
     async def asked(self, method: str, headers: Mapping[bytes, bytes], body: bytes) -> AsyncIterator[Answer]:
@@ -82,17 +75,28 @@ class SuperLinkConnection:
         finally:
             await response.aclose()
 
-    def trust_again(self) -> None:
+    async def trust_again(self) -> None:
         """Read the SuperLink's certificate anew, after it was started with another.
 
         Raises:
             OSError: It cannot be read.
         """
-        self._context.load_verify_locations(cafile=str(self._root))
+        before, self._client = self._client, self._new_client()
+        await before.aclose()
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            # A context of its own each time: of two roots with one name, OpenSSL would try the older.
+            verify=ssl.create_default_context(cafile=str(self._root)),
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS),
+            trust_env=False,  # no proxy stands between two processes of one machine
+            follow_redirects=False,
+        )
 
 
 def _answer_of(response: httpx.Response) -> Answer:

@@ -19,10 +19,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from testudo_common.errors import UsageError
+from testudo_server.deployment.door_rules import MAX_HEADER_BYTES
 
-MAX_HEADER_BYTES = 16 * 1024
 HEADERS_SECONDS = 10.0
 HANDSHAKE_SECONDS = 10.0
+GOODBYE_SECONDS = 2.0
 IDLE_SECONDS = 75  # a SuperNode polls every 3 s; its heartbeat comes every 30 s
 MAX_CONNECTIONS = 4096
 MAX_CONNECTIONS_OF_ONE = 32
@@ -132,6 +133,13 @@ class DoorProtocol(H11Protocol):
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
+    def shutdown(self) -> None:
+        """Let the request that is going on end; do not wait for a client to say goodbye."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def _set_deadline(self) -> None:
         self._deadline = self.loop.call_later(HEADERS_SECONDS, self.transport.abort)
 
@@ -180,7 +188,7 @@ class Listener(uvicorn.Server):
         try:
             server = await loop.create_server(
                 protocol, config.host, config.port, ssl=self._context, backlog=config.backlog,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=GOODBYE_SECONDS,
             )  # fmt: skip
         except OSError as error:
             raise UsageError(

@@ -15,6 +15,7 @@ from enum import Enum
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # Flower cuts what is larger than 5 MiB into objects of that size
+MAX_HEADER_BYTES = 16 * 1024
 FLEET = "/v1/fleet/"
 FLEET_METHODS = frozenset({
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
@@ -93,7 +94,10 @@ def what_is_asked(method: str, target: bytes, query: bytes, http_version: str, h
     Raises:
         RefusedError: It is not on the list; or its body has no length, or is too large.
     """
+    headers = list(headers)
     names = [name for name, _ in headers]
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+        raise RefusedError(Reason.MALFORMED)
     if http_version != "1.1" or query or b"upgrade" in names:
         raise RefusedError(Reason.NOT_HERE)
     if method == "GET" and target in OWN_PATHS:

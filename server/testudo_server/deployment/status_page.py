@@ -98,7 +98,7 @@ def size(count: int) -> str:
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
-    return f"{value:.0f} {units[0]}" if value >= 100 or units[0] == "bytes" else f"{value:.1f} {units[0]}"
+    return f"{value:.0f} {units[0]}" if value >= 99.95 or units[0] == "bytes" else f"{value:.1f} {units[0]}"
 
 
 def duration(seconds: float) -> str:
@@ -174,13 +174,14 @@ def _tiles(status: RunStatus) -> Markup:
         _tile("Owners there", f"{status.connected} of {status.expected}"),
         _tile("Counted in the last round", f"{status.counted} of {status.asked}", f"{status.left_out} left out")
         if status.round else _tile("Counted in the last round", "–", "no round is finished yet"),
-        *(_tile(f"Epsilon, {unit} hidden", f"{value:.3g}", "the most spent by an owner under this plan")
+        *(_tile(f"Epsilon, unit {unit}", f"{value:.3g}", "the most spent by an owner under this plan")
           for unit, value in sorted(status.epsilon.items())),
         *([] if status.epsilon else [_tile("Epsilon", "none", "no differential privacy, or nothing spent")]),
         _tile("Audit log", f"{status.log_size} entries",
               f"{status.cosigned_by} owners signed its last checkpoint; {status.quorum} have to")
         if status.quorum or status.log_size else _tile("Audit log", "off", "this plan keeps none, or none was begun"),
-        _tile("Sent to owners", size(status.bytes_down), f"received: {size(status.bytes_up)}"),
+        _tile("Sent to owners", size(status.bytes_down), "payload of all rounds"),
+        _tile("Received from owners", size(status.bytes_up), "payload of all rounds"),
     ]  # fmt: skip
     if status.attempts > 1:
         tiles.insert(2, _tile("Attempts of the last round", str(status.attempts), "too few owners answered at first"))
@@ -214,7 +215,7 @@ def _round_times(status: RunStatus) -> Markup:
     middle = sorted(seconds)[len(seconds) // 2]
     said = f"Seconds of rounds {first} to {status.round}: median {duration(middle)}, longest {duration(high)}."
     lines = [tag("line", x1=str(left), x2=str(width), y1=str(y), y2=str(y)) for y in (8, height + 8)]
-    drawing = tag("svg", *lines, *bars, *labels, viewBox=f"0 0 {width} {height + 30}", role="img", aria_label=said)
+    drawing = tag("svg", *lines, *bars, *labels, viewBox=f"0 0 {width + 10} {height + 30}", role="img", aria_label=said)
     return tag("section", tag("h2", "How long a round takes"), tag("figure", drawing), tag("p", said, class_="faint"))
 
 
@@ -250,6 +251,6 @@ def _certificate(shown: Shown) -> list[Markup]:
     return [tag("p", said)]
 
 
-def _time(when: datetime) -> Markup:
+def _time(when: datetime) -> str:
     # A machine's time zone would tell little, and confuse readers elsewhere.
-    return tag("time", f"{when:%Y-%m-%d %H:%M:%S} UTC", datetime=when.isoformat(timespec="seconds"))
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"

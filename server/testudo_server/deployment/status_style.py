@@ -24,7 +24,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .headline { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; }
 .track { height: 1.1rem; background: var(--track); border-radius: .55rem; overflow: hidden; margin: .4rem 0 .5rem; }
 .track > div { height: 100%; min-width: 0; background: var(--bar); border-radius: .55rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: 1rem; margin: 1rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; margin: 1rem 0; }
 .tiles > div { background: var(--paper); border: 1px solid var(--line); border-radius: .6rem; padding: .85rem 1rem; }
 .tiles dt { color: var(--faint); font-size: .9rem; }
 .tiles dd { margin: 0; overflow-wrap: anywhere; }
