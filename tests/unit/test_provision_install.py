@@ -337,6 +337,14 @@ def test_an_earlier_answer_does_not_take_a_newer_roster_away(scene: Scene) -> No
     assert scene.home.roster_file.read_bytes() == made.roster.encode()
 
 
+def test_a_renewal_brings_the_newest_roster(scene: Scene) -> None:
+    scene.installed(scene.admitted())
+    second = joined_again(scene, folder=scene.home.folder.parent / "second", client="shop-2")
+    scene.answered(second.request.to_bytes())
+    scene.installed(scene.answered(renew(scene.home).to_bytes()))
+    assert set(read_membership(scene.home.folder).roster.members) == {"shop-1", "shop-2"}
+
+
 def test_a_certificate_is_renewed(scene: Scene) -> None:
     scene.installed(scene.admitted())
     old = scene.files.client_key.read_bytes()
