@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -153,7 +152,9 @@ class Supervisor:
 
 
 def run(request: RunRequest) -> int:
-    """Run an owner's node until it is told to stop; the process's status.
+    """Run an owner's node until it is told to stop; the process's status, with which it should be left at once.
+
+    A training that goes on would hold it: what it costs was charged before it began.
 
     Raises:
         TestudoError: It cannot be started: folder, plan, connection or data do not fit, or a node runs there.
@@ -196,10 +197,6 @@ def run(request: RunRequest) -> int:
         raise work.error
     counts = executor.counts
     _LOG.info("stopped: %d messages answered, %d failed", counts.answered, counts.failed)
-    if work.is_alive():
-        # A training that goes on would hold the process; the ledger was charged before it began.
-        sys.stderr.flush()
-        os._exit(status)
     return status
 
 
