@@ -79,7 +79,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Look whether a node would work here: network, certificates, clock, files, plan, data, memory, and a dry round."""
-    from testudo_client.deployment.doctor import DoctorRequest, Verdict, examine
+    from testudo_client.deployment.check import Verdict
+    from testudo_client.deployment.doctor import DoctorRequest, examine
 
     found = []
     for check in examine(DoctorRequest(folder, plan, data, offline)):

@@ -29,6 +29,7 @@ from testudo_client.provisioning.connection import Connection, read_connection
 from testudo_common.commands import EXIT_FAILED
 from testudo_common.errors import UsageError
 from testudo_common.plan.load import load_plan
+from testudo_common.provisioning.expiry import WARN_DAYS
 
 if TYPE_CHECKING:
     from testudo_client.deployment.executor import Executor
@@ -40,7 +41,6 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 60.0
 PATIENCE_SECONDS = 15.0
 """A node that starts, or whose server does, is not asked what is wrong before."""
 LOOK_AGAIN_SECONDS = 30.0
-WARN_DAYS = 30
 _TICK_SECONDS = 0.5
 _LAST_MESSAGE_SECONDS = 4.0
 
