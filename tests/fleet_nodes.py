@@ -6,6 +6,7 @@ import argparse
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,51 +25,43 @@ POLL_SECONDS = 0.05
 
 
 def answer(name: str, arguments: argparse.Namespace) -> None:
-    """One owner, for ever; it connects again whenever it has to."""
+    """One owner, for ever. It stays connected whatever happens, since Flower lets nobody in a second time for a minute."""
     plan = load_plan(arguments.plan)
-    number = sum(name.encode())
-    participant = make_participant(plan, make_examples(seed=number))
+    participant = make_participant(plan, make_examples(seed=sum(name.encode())))
     app = build_client_app(lambda _context: participant)
     key = load_pem_private_key((arguments.keys / f"{name}.pem").read_bytes(), password=None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    while True:
-        try:
-            with http_request_response(
-                arguments.superlink,
-                insecure=False,
-                root_certificates=arguments.root.read_bytes(),
-                authentication_keys=(key, key.public_key()),
-                max_wait_time=30.0,
-            ) as (node, receive, send, _run, _fab, pull_object, push_object, confirm):
-                print(f"{name} connected", flush=True)
-                while True:
-                    found = receive()
-                    if found is None:
-                        time.sleep(POLL_SECONDS)
-                        continue
-                    message, tree = found
-                    run = message.metadata.run_id
-                    identifiers = [each.object_id for each in iterate_object_tree(tree)]
-                    objects = pull_objects(
-                        identifiers, pull_object_fn=lambda each, run=run: pull_object(run, each), initial_backoff=0.02
-                    )
-                    request = inflate_object_from_contents(message.metadata.message_id, objects)
-                    confirm(run, message.metadata.message_id)
-                    request.metadata.__dict__["_message_id"] = message.metadata.message_id
-                    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
-                    context = Context(run, node, {}, RecordDict(), {})
-                    reply = app(request, context)
-                    reply.metadata.__dict__["_message_id"] = reply.object_id
-                    parts, reply_tree = get_all_nested_objects(reply), get_object_tree(reply)
-                    wanted, session = send(reply, reply_tree, 0.0)
-                    for identifier, part in parts.items():
-                        if identifier in wanted:
-                            push_object(run, session, identifier, part.deflate())
-        except SystemExit:
-            pass
-        except Exception as error:
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        time.sleep(0.5)
+    with http_request_response(
+        arguments.superlink,
+        insecure=False,
+        root_certificates=arguments.root.read_bytes(),
+        authentication_keys=(key, key.public_key()),
+    ) as (node, receive, send, _run, _fab, pull_object, push_object, confirm):
+        print(f"{name} connected", flush=True)
+        while True:
+            try:
+                if (found := receive()) is None:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                message, tree = found
+                run, number = message.metadata.run_id, message.metadata.message_id
+                objects = pull_objects(
+                    [each.object_id for each in iterate_object_tree(tree)],
+                    pull_object_fn=partial(pull_object, run),
+                    initial_backoff=POLL_SECONDS,
+                )
+                request = inflate_object_from_contents(number, objects)
+                confirm(run, number)
+                request.metadata.__dict__["_message_id"] = number
+                TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
+                reply = app(request, Context(run, node, {}, RecordDict(), {}))
+                reply.metadata.__dict__["_message_id"] = reply.object_id
+                wanted, session = send(reply, get_object_tree(reply), 0.0)
+                for identifier, part in get_all_nested_objects(reply).items():
+                    if identifier in wanted:
+                        push_object(run, session, identifier, part.deflate())
+            except Exception as error:
+                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

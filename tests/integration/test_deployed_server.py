@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 TESTS = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120.0
 ROUNDS = 8
-SHORT = ("rounds.deadline_seconds=8", "rounds.min_replies=1")
+SHORT = ("rounds.deadline_seconds=15", "rounds.min_replies=1")
 """A message on its way when the SuperLink is killed is lost, and its round closes without it once its time is over."""
 
 
