@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from flwr.app import RecordDict
 
 from testudo_client.consent import Consent
 from testudo_client.gate import Gate
@@ -15,12 +16,13 @@ from testudo_client.ledger import Ledger
 from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
+from testudo_common.flower_records import reply_in
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
 from testudo_common.vectors import Vector, vector_digest
-from testudo_common.wire import TrainRequest
+from testudo_common.wire import Message, TrainRequest, decode
 from testudo_simulations.consent import SimulatedConsent
 
 CLASSIFICATION: dict[str, Any] = {
@@ -79,6 +81,11 @@ def make_examples(count: int = 12, *, regression: bool = False, inputs: int = 3,
     if regression:
         return Examples(features, rng.normal(size=count).astype(np.float32))
     return Examples(features, (np.arange(count) % 2).astype(np.int64))
+
+
+def message_in(records: RecordDict) -> Message:
+    """What a client answered, signed or not."""
+    return decode(reply_in(records)[0])
 
 
 def request_for(

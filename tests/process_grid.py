@@ -42,6 +42,7 @@ from testudo_simulations.grid import InProcessGrid
 NODE_IS_GONE = 3
 """The error that stands for a reply of a node that died. Any code will do."""
 _HELD = b"held"
+_RUN_ID = 1
 _PRELOADED = ["__main__", "testudo_client.app", "testudo_simulations.grid", "testudo_simulations.federations"]
 
 
@@ -87,7 +88,7 @@ class Kill:
 def serve(pipe: Connection, node: Node) -> None:
     """Answer messages until the pipe closes; runs in the node's process."""
     torch.set_num_threads(1)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _RUN_ID, 1, 1
     participants: list[Participant] = []
 
     def participant_of(_context: Context) -> Participant:
@@ -106,7 +107,7 @@ def serve(pipe: Connection, node: Node) -> None:
         return participants[0]
 
     client_app = build_client_app(participant_of)
-    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    context = Context(run_id=_RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
     while True:
         try:
             data = pipe.recv_bytes()
@@ -146,7 +147,7 @@ class ProcessGrid(InProcessGrid):
     """
 
     def __init__(self, nodes: Sequence[Node], kills: Iterable[Kill] = ()) -> None:
-        super().__init__(ClientApp(), len(nodes))
+        super().__init__(ClientApp(), len(nodes), run_id=_RUN_ID)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._nodes = dict(zip(self.get_node_ids(), nodes, strict=True))

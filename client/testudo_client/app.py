@@ -29,44 +29,81 @@ from testudo_client.participant import Answer, Participant
 from testudo_client.policy.findings import NOTHING_KNOWN, Launch
 from testudo_client.store import ClientStore
 from testudo_client.witness import Witness
-from testudo_common.errors import TestudoError, UsageError, WireError
-from testudo_common.flower_records import from_records, identity_records, to_records
+from testudo_common.errors import RosterError, TestudoError, UsageError, WireError
+from testudo_common.flower_records import from_records, identity_records, records_of
 from testudo_common.plan.load import load_plan
-from testudo_common.wire import LogUpdate, Refusal, RefusalReason, SecureMessage, TrainRequest
+from testudo_common.signed_replies import IDENTIFICATION, Asked, ReplySigner
+from testudo_common.wire import LogUpdate, Parts, Refusal, RefusalReason, SecureMessage, TrainRequest, encode
 
 _LOG = logging.getLogger("testudo.client")
 _NO_PLAN = "0" * 64
 
 ParticipantOf = Callable[[Context], Participant]
 ObserverOf = Callable[[Context], Observer | None]
+SignerOf = Callable[[Context], ReplySigner | None]
 
 
 def no_observer(_context: Context) -> None:
     """The participant watches the log itself, as where it is there already."""
 
 
-def build_client_app(participant_of: ParticipantOf, observer_of: ObserverOf = no_observer) -> ClientApp:
+def build_client_app(
+    participant_of: ParticipantOf, observer_of: ObserverOf = no_observer, signer_of: SignerOf | None = None
+) -> ClientApp:
     """A ClientApp that answers for the participant of its context.
 
     Args:
         participant_of: Makes it, or finds it.
         observer_of: What answers the log's messages before the participant, and its data, is asked for; or None.
+        signer_of: Signs every reply, or None where the owner has no key; none given: the participant's own.
     """
     client_app = ClientApp()
+    signer_of = signer_of or partial(_own_signer, participant_of, observer_of)
 
     @client_app.query("identify")
     def identify(message: Message, context: Context) -> Message:
         try:
-            return Message(identity_records(_client_id(context, participant_of, observer_of)), reply_to=message)
+            signer, client_id = signer_of(context), _client_id(context, participant_of, observer_of)
+            if signer is not None and signer.client_id != client_id:
+                raise RosterError(
+                    f"the roster holds your key under the name {signer.client_id!r}",
+                    where=client_id,
+                    remedy="write that name into your policy",
+                )
+            signature = None if signer is None else signer.sign(_asked(message, context), IDENTIFICATION)
+            return Message(identity_records(client_id, signature), reply_to=message)
         except Exception as error:
             _LOG.error("cannot start: %s", _safe(error))
             return Message(RecordDict(), reply_to=message)
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
-        return Message(to_records(_answer(message, context, participant_of, observer_of)), reply_to=message)
+        parts = encode(_answer(message, context, participant_of, observer_of))
+        signature = _signature(signer_of, message, context, parts)
+        return Message(records_of(parts, signature), reply_to=message)
 
     return client_app
+
+
+def _own_signer(participant_of: ParticipantOf, observer_of: ObserverOf, context: Context) -> ReplySigner | None:
+    observer = observer_of(context)
+    if observer is not None and observer.witness is not None:
+        return observer.witness.signer
+    return participant_of(context).signer
+
+
+def _signature(signer_of: SignerOf, message: Message, context: Context, parts: Parts) -> bytes | None:
+    """Of the reply; None where there is no key, or none that can be used: whoever needs one will not count it."""
+    try:
+        signer = signer_of(context)
+        return None if signer is None else signer.sign(_asked(message, context), parts)
+    except Exception as error:
+        _LOG.error("a reply is not signed: %s", _safe(error))
+        return None
+
+
+def _asked(message: Message, context: Context) -> Asked:
+    return Asked(context.run_id, message.metadata.message_id)
 
 
 def _client_id(context: Context, participant_of: ParticipantOf, observer_of: ObserverOf) -> str:
@@ -172,6 +209,28 @@ def observer_from_context(context: Context, launch: Launch = NOTHING_KNOWN) -> O
         return _observer(owner, plan, launch)
 
 
+@lru_cache(maxsize=64)
+def _signer(owner: str) -> ReplySigner:
+    membership = read_membership(Path(owner))
+    return ReplySigner(membership.client_id, membership.key)
+
+
+def signer_from_context(context: Context) -> ReplySigner | None:
+    """Who signs that owner's replies, whatever it consents to; None: its folder holds no roster yet.
+
+    Raises:
+        UsageError: The configuration names no folder, plan or data.
+        KeyFileError, RosterError: It is not known who the owner or the federation is.
+    """
+    if "partition-id" in context.node_config:
+        return simulated_participant(context).signer
+    owner, _, _ = _configured(context)
+    if not OwnerHome(Path(owner)).roster_file.exists():
+        return None
+    with _refusals_logged(owner):
+        return _signer(owner)
+
+
 def _configured(context: Context) -> tuple[str, str, str]:
     keys = ("owner", "plan", "data")
     missing = [key for key in keys if not context.node_config.get(key)]
@@ -217,7 +276,9 @@ def app_for(bundle_digest: str | None, server_certificate: str | tuple[str, ...]
     certificates = (server_certificate,) if isinstance(server_certificate, str) else server_certificate
     launch = Launch(bundle_digest, certificates)
     return build_client_app(
-        partial(participant_from_context, launch=launch), partial(observer_from_context, launch=launch)
+        partial(participant_from_context, launch=launch),
+        partial(observer_from_context, launch=launch),
+        signer_from_context,
     )
 
 

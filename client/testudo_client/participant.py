@@ -38,6 +38,7 @@ from testudo_common.secagg.primitives import derive, random_secret
 from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
+from testudo_common.signed_replies import ReplySigner
 from testudo_common.vectors import Vector, clip_to_norm, vector_digest
 from testudo_common.wire import (
     LogUpdate,
@@ -138,6 +139,13 @@ class Participant:
                 remedy="make your folder with testudo-client init, and get roster.json from the federation",
             )
         return witness
+
+    @property
+    def signer(self) -> ReplySigner | None:
+        """Signs what leaves; None without a key."""
+        if self._membership is not None:
+            return ReplySigner(self.client_id, self._membership.key)
+        return None if self._witness is None else self._witness.signer
 
     def answer(self, message: TrainRequest | SecureMessage | LogUpdate) -> Answer:
         """Answer one message of the server. What goes wrong without an answer stands in the owner's log as well."""

@@ -37,6 +37,7 @@ from testudo_common.audit.statements import (
 )
 from testudo_common.errors import AuditError, AuditFault, UsageError
 from testudo_common.plan import FederationPlan
+from testudo_common.signed_replies import ReplySigner
 from testudo_common.wire import LogUpdate, TrainRequest, Witnessed
 
 _PROVES_NOTHING = frozenset(
@@ -93,9 +94,9 @@ class Witness:
         self._signer = Signer(witness_name(client_id), membership.key, cosigner=True)
 
     @property
-    def membership(self) -> Membership:
-        """As given."""
-        return self._membership
+    def signer(self) -> ReplySigner:
+        """Signs the owner's replies."""
+        return ReplySigner(self.client_id, self._membership.key)
 
     def answer(self, update: LogUpdate) -> Witnessed:
         """Take in what is new, and cosign it; or say what is missing.

@@ -15,6 +15,11 @@ EXIT_INTERRUPTED = 130
 DEBUG_VARIABLE = "TESTUDO_DEBUG"
 
 
+def at_a_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
 def run_command(command: Callable[[], object], *, on_interrupt: str = "Interrupted") -> NoReturn:
     """Run ``command`` and leave the process.
 

@@ -140,6 +140,10 @@ class WireError(TestudoError):
     """A message is not of the agreed format."""
 
 
+class ReplyError(TestudoError):
+    """A reply is not signed by the client that it is said to be from."""
+
+
 class UsageError(TestudoError):
     """A command was called with arguments that do not fit together."""
 
@@ -280,3 +284,36 @@ class AuditError(TestudoError):
         self.fault, self.index = fault, index
         place = where if index is None else f"{where}, entry {index}" if where else f"entry {index}"
         super().__init__(problem, where=place, remedy=remedy)
+
+
+class ProvisionFault(StrEnum):
+    """What is wrong with a document or certificate by which an owner joins. Fixed words."""
+
+    FORMAT = "format"
+    SIGNATURE = "signature"
+    PROOF = "proof"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+    USED = "used"
+    REVOKED = "revoked"
+    FEDERATION = "federation"
+    CLIENT = "client"
+    KEY = "key"
+    CHAIN = "chain"
+    FINGERPRINT = "fingerprint"
+    UNCONFIRMED = "unconfirmed"
+
+
+class ProvisionError(TestudoError):
+    """An invitation, request, answer or certificate is refused, and nothing was changed.
+
+    Args:
+        fault: Which rule, as a fixed word.
+        problem: In a sentence.
+        where: The file, field or client; empty where it has no place.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, fault: ProvisionFault, problem: str, *, where: str = "", remedy: str = "") -> None:
+        self.fault = fault
+        super().__init__(problem, where=where, remedy=remedy)

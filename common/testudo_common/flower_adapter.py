@@ -178,27 +178,32 @@ def _pauses_in(module: ModuleType) -> list[float]:
 
 def _quicken_object_pulls() -> None:
     from flwr.supercore.inflatable import inflatable_utils as objects
-    from flwr.supernode import start_client_internal as node
     from flwr.superlink.grid import http_grid
+    from flwr.supernode import start_client_internal as node
 
     _expect_version()
     pulls = (objects.pull_objects, objects.pull_and_inflate_object_from_tree)
-    _expect(node.pull_objects is pulls[0] is http_grid.pull_objects, "node and grid pull in another way")
+    _expect(
+        all(vars(user).get("pull_objects") is pulls[0] for user in (node, http_grid)),
+        "node and grid pull in another way",
+    )
     _expect("delay = min(delay * 2, backoff_cap)" in inspect.getsource(pulls[0]), "the pauses grow in another way")
     for pull in pulls:
         defaults: Mapping[str, Any] = pull.__kwdefaults__ or {}
         _expect(_PULL_DEFAULTS.items() <= defaults.items(), f"{pull.__name__} has other defaults")
     for pull in pulls:
-        pull.__kwdefaults__ = {**pull.__kwdefaults__, "initial_backoff": INITIAL_BACKOFF}
+        pull.__kwdefaults__ = {**(pull.__kwdefaults__ or {}), "initial_backoff": INITIAL_BACKOFF}
 
 
 def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
     import httpx
     from flwr.supercore.protobuf import client as protobuf
     from flwr.supernode import fleet_http_connection as fleet
+    from flwr.supernode.fleet_http_client import FleetHttpClient
 
     _expect_version()
-    _expect(issubclass(fleet.FleetHttpClient, protobuf.ProtobufClient), "the node's client is another one")
+    _expect(vars(fleet).get("FleetHttpClient") is FleetHttpClient, "the node's client is another one")
+    _expect(issubclass(FleetHttpClient, protobuf.ProtobufClient), "the node's client is made in another way")
     made, built = protobuf.ProtobufClient.__init__, protobuf.ProtobufClient.from_server_address
     _expect_parameters(made, ("self", "base_url", "interceptors", "verify", "timeout", "retry_invoker"))
     named = ("server_address", "insecure", "root_certificates", "interceptors", "retry_invoker")
@@ -219,7 +224,7 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
             contact(path, response.status_code)
             return response
 
-    class Client(fleet.FleetHttpClient):
+    class Client(FleetHttpClient):
         """The node's client, with our TLS context."""
 
         @classmethod
@@ -227,7 +232,7 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
             cls,
             server_address: str,
             insecure: bool,
-            root_certificates: bytes | str | None,
+            root_certificates: bytes | str | None,  # noqa: ARG003 - the context has them
             interceptors: Sequence[protobuf.ProtobufClientInterceptor],
             *,
             retry_invoker: Any = None,
@@ -241,7 +246,7 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
             client._client.follow_redirects = False
             return client
 
-    fleet.FleetHttpClient = Client  # type: ignore[misc]
+    vars(fleet)["FleetHttpClient"] = Client
 
 
 def _expect_parameters(function: Callable[..., Any], names: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Our messages in Flower's records, and back: the one place in common that speaks Flower, for both apps.
 
-Header and body are a small ConfigRecord; a vector an ArrayRecord of its own, which Flower sends in chunks. dtype and
-shape in a record are claimed by the sender, so they are checked here; the length of the vector by who knows d.
+Header and body are a small ConfigRecord, with the signature of a reply beside them, which signed_replies.py verifies; a
+vector is an ArrayRecord of its own, which Flower sends in chunks. dtype and shape in a record are claimed by the
+sender, so they are checked here; the length of the vector by who knows d.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from flwr.app.typing import ConfigRecordValues
 
 from testudo_common.errors import WireError
 from testudo_common.roster import MAX_CLIENT_ID_CHARACTERS, is_client_id
+from testudo_common.signed_replies import SIGNATURE_BYTES
 from testudo_common.wire import Message, Parts, decode, encode
 
 TRAIN = "train"
@@ -22,15 +24,22 @@ _RECORD = "testudo"
 _HEADER = "header"
 _BODY = "body"
 _CLIENT_ID = "client_id"
+_SIGNATURE = "signature"
 _VECTOR = "vector"
 
 
 def to_records(message: Message) -> RecordDict:
     """Records of their own for one message."""
-    parts = encode(message)
+    return records_of(encode(message))
+
+
+def records_of(parts: Parts, signature: bytes | None = None) -> RecordDict:
+    """The same for a message as it travels, with the signature of a reply beside it."""
     config: dict[str, ConfigRecordValues] = {_HEADER: parts.header}
     if parts.body is not None:
         config[_BODY] = parts.body
+    if signature is not None:
+        config[_SIGNATURE] = signature
     records = RecordDict({_RECORD: ConfigRecord(config)})
     if parts.vector is not None:
         records[_VECTOR] = ArrayRecord([parts.vector])
@@ -38,7 +47,19 @@ def to_records(message: Message) -> RecordDict:
 
 
 def from_records(records: RecordDict) -> Message:
-    """The message in ``records``.
+    """The message in ``records``: of a request, which nobody signs.
+
+    Raises:
+        WireError: They are not exactly the records of one message.
+    """
+    parts, signature = reply_in(records)
+    if signature is not None:
+        raise WireError("a signature beside a request")
+    return decode(parts)
+
+
+def reply_in(records: RecordDict) -> tuple[Parts, bytes | None]:
+    """A reply as it travelled, and the signature beside it; neither verified nor understood.
 
     Raises:
         WireError: They are not exactly the records of one message.
@@ -47,11 +68,18 @@ def from_records(records: RecordDict) -> Message:
         raise WireError("the records are not those of a message")
     config = records.config_records[_RECORD]
     header, body = config.get(_HEADER), config.get(_BODY)
-    if not set(config) <= {_HEADER, _BODY} or not isinstance(header, bytes):
+    if not set(config) <= {_HEADER, _BODY, _SIGNATURE} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
     if not isinstance(body, bytes | None):
         raise WireError("the body is not bytes")
-    return decode(Parts(header, body, _vector_in(records) if _VECTOR in records else None))
+    return Parts(header, body, _vector_in(records) if _VECTOR in records else None), _signature_in(config)
+
+
+def _signature_in(config: ConfigRecord) -> bytes | None:
+    signature = config.get(_SIGNATURE)
+    if signature is not None and not (isinstance(signature, bytes) and len(signature) == SIGNATURE_BYTES):
+        raise WireError("the signature is not one")
+    return signature
 
 
 def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
@@ -65,19 +93,22 @@ def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
     return vector
 
 
-def identity_records(client_id: str) -> RecordDict:
-    """A client's answer to who it is."""
-    return RecordDict({_RECORD: ConfigRecord({_CLIENT_ID: client_id})})
+def identity_records(client_id: str, signature: bytes | None = None) -> RecordDict:
+    """A client's answer to who it is, with its signature where it has a key."""
+    config: dict[str, ConfigRecordValues] = {_CLIENT_ID: client_id}
+    if signature is not None:
+        config[_SIGNATURE] = signature
+    return RecordDict({_RECORD: ConfigRecord(config)})
 
 
-def client_id_in(records: RecordDict) -> str:
-    """The name a client gave.
+def identity_in(records: RecordDict) -> tuple[str, bytes | None]:
+    """The name a client gave, and the signature beside it, which is not verified.
 
     Raises:
-        WireError: It is missing, too long, or not printable.
+        WireError: The name is missing, too long, or not printable; or what is beside it is no signature.
     """
-    config = records.config_records.get(_RECORD)
-    name = config.get(_CLIENT_ID) if config is not None else None
+    config = records.config_records.get(_RECORD) or ConfigRecord()
+    name = config.get(_CLIENT_ID)
     if not isinstance(name, str) or not is_client_id(name):
         raise WireError(f"a client's name must be 1 to {MAX_CLIENT_ID_CHARACTERS} printable characters")
-    return name
+    return name, _signature_in(config)

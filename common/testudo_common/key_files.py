@@ -5,8 +5,6 @@ All are Ed25519 but for the key of an audit log, which may be ML-DSA-44.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from testudo_common.errors import KeyFileError
+from testudo_common.files import write_new
 
 LogKeyKind = Literal["ed25519", "ml-dsa-44"]
 
@@ -31,7 +30,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         KeyFileError: There is a file already, or it cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    _keep(path, key)
+    keep_new(path, _pem(key))
     return key
 
 
@@ -42,43 +41,29 @@ def create_log_key(path: Path, kind: LogKeyKind) -> Ed25519PrivateKey | MLDSA44P
         KeyFileError: See :func:`create_key`.
     """
     key = Ed25519PrivateKey.generate() if kind == "ed25519" else MLDSA44PrivateKey.generate()
-    _keep(path, key)
+    keep_new(path, _pem(key))
     return key
 
 
-def _keep(path: Path, key: Ed25519PrivateKey | MLDSA44PrivateKey) -> None:
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _pem(key: Ed25519PrivateKey | MLDSA44PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def keep_new(path: Path, secret: bytes) -> None:
+    """Keep ``secret`` in a new file with mode 0600, whole or not at all; missing folders are made with mode 0700.
+
+    Raises:
+        KeyFileError: There is a file already, or it cannot be written.
+    """
     try:
-        _make_private(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # with mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            _place(Path(temporary), path)
-        finally:
-            Path(temporary).unlink()
-    except OSError as error:
-        raise KeyFileError(
-            f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
-        ) from error
-
-
-def _make_private(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, for this user alone."""
-    if not folder.exists():
-        _make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def _place(temporary: Path, path: Path) -> None:
-    """Give a whole file its name, unless there is one of that name."""
-    try:
-        path.hardlink_to(temporary)
+        write_new(path, secret)
     except FileExistsError as error:
         raise KeyFileError(
             "there is a key already, and it is not overwritten", where=str(path), remedy="use it, or move it away first"
+        ) from error
+    except OSError as error:
+        raise KeyFileError(
+            f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
         ) from error
 
 

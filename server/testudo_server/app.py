@@ -5,34 +5,39 @@ Own loop on ``push_messages`` and ``pull_messages``, because ``send_and_receive`
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.serverapp import Grid, ServerApp
 
-from testudo_common.errors import RoundError, UsageError, WireError
-from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
+from testudo_common.errors import ReplyError, RoundError, UsageError, WireError
+from testudo_common.flower_records import IDENTIFY, TRAIN, to_records
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.roster import Roster
 from testudo_common.wire import Message
 from testudo_server.attendance import EVERYBODY, Attendance, NodeAttendance, Registered
 from testudo_server.audit_file import held_log
 from testudo_server.coordinator import Coordinator, OnRound, no_report
-from testudo_server.exchange import FAILED_ON_THE_WAY, Exchange, PlainExchange
+from testudo_server.exchange import Exchange, PlainExchange
 from testudo_server.journal import NO_JOURNAL, Journal
 from testudo_server.log_journal import LogJournal
-from testudo_server.roster import ServerKeys, keys_in
+from testudo_server.replies import ReplyReader
+from testudo_server.roster import ROSTER, ServerKeys, keys_in
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
 
 ExchangeOf = Callable[["GridTransport"], Exchange]
+
+_LOG = logging.getLogger("testudo.server")
 
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -87,14 +92,20 @@ class GridTransport:
     Args:
         grid: The Grid.
         nodes: Client id -> node id.
+        reader: Of the replies; None: of a federation without keys.
         online: Gives the nodes that are connected now: to others nothing is sent; without it, all are.
     """
 
     def __init__(
-        self, grid: Grid, nodes: Mapping[str, int], online: Callable[[], Collection[int]] | None = None
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        reader: ReplyReader | None = None,
+        online: Callable[[], Collection[int]] | None = None,
     ) -> None:
         self._grid = grid
         self._nodes = nodes
+        self._reader = reader if reader is not None else ReplyReader(grid.run.run_id)
         self._online = online
 
     def deliver(
@@ -107,17 +118,7 @@ class GridTransport:
             clients = {node: client for node, client in clients.items() if node in online}
         contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
         for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
-            yield clients[node], _message_in(reply)
-
-
-def _message_in(reply: FlowerMessage) -> Message | str:
-    if reply.has_error():
-        # The reason is the peer's text, or a trace of its code: neither goes into a record.
-        return f"{FAILED_ON_THE_WAY} {reply.error.code}"
-    try:
-        return from_records(reply.content)
-    except WireError as error:
-        return f"reply not understood: {error.problem}"
+            yield clients[node], self._reader.message_in(clients[node], reply)
 
 
 def _node_of(answer: tuple[int, FlowerMessage]) -> int:
@@ -125,7 +126,11 @@ def _node_of(answer: tuple[int, FlowerMessage]) -> int:
 
 
 def identify_clients(
-    grid: Grid, *, expected: int = 1, deadline_seconds: float = _IDENTIFY_DEADLINE_SECONDS
+    grid: Grid,
+    *,
+    expected: int = 1,
+    deadline_seconds: float = _IDENTIFY_DEADLINE_SECONDS,
+    roster: Callable[[], Roster | None] | None = None,
 ) -> dict[str, int]:
     """Wait for nodes to connect, and ask every one for its client id.
 
@@ -133,28 +138,40 @@ def identify_clients(
         grid: Any of Flower's, or ours.
         expected: Nodes to wait for; with fewer it goes on once the deadline is over.
         deadline_seconds: For connecting, and again for answering.
+        roster: Gives the federation's, once the nodes have answered: a name counts only where its owner signed; None,
+            or if it gives none: every name counts.
 
     Returns:
-        Client id -> node id.
+        Client id -> node id. Of two nodes that both sign as one owner, that with the lower id.
 
     Raises:
-        RoundError: No node answered, or two gave the same name.
+        RoundError: No node answered; or two gave the same name, and nobody signs.
     """
     ends = time.monotonic() + deadline_seconds
     while len(list(grid.get_node_ids())) < expected and time.monotonic() < ends:
         time.sleep(_CONNECT_PAUSE_SECONDS)
     question = {node: (IDENTIFY, RecordDict()) for node in grid.get_node_ids()}
+    answers = sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds), key=_node_of)
+    reader = ReplyReader(grid.run.run_id, None if roster is None or not answers else roster())
     nodes: dict[str, int] = {}
-    for node, reply in sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds), key=_node_of):
-        if reply.has_error():
-            continue
+    unsigned = 0
+    for node, reply in answers:
         try:
-            client = client_id_in(reply.content)
+            client = reader.client_in(reply)
         except WireError:
             continue
-        if client in nodes:
+        except ReplyError as error:
+            _LOG.warning("node %d is left out, as %s", node, error)
+            unsigned += 1
+            continue
+        if nodes.setdefault(client, node) == node:
+            continue
+        if reader.roster is None:
             raise RoundError(f"two nodes call themselves {client!r}", remedy="give every client a name of its own")
-        nodes[client] = node
+        _LOG.warning("node %d is left out, as %s has signed for node %d", node, client, nodes[client])
+    if not nodes and unsigned:
+        remedy = "give them the newest roster.json, and look at their logs"
+        raise RoundError(f"{unsigned} nodes answered, and none signed as a member on the roster", remedy=remedy)
     if not nodes:
         raise RoundError("no client answered", remedy="start the clients first, and look at their logs")
     return nodes
@@ -179,7 +196,8 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
-        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log.
+        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log. With
+            them only what a client signed is its reply, under any plan.
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
@@ -193,15 +211,20 @@ def run_federation(
         CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
         AuditError: The audit log cannot be used.
     """
+    once = cache(partial(_keys_for, plan, keys))
     attendance: Attendance = EVERYBODY
+    online: Callable[[], Collection[int]] | None = None
     if registered is None:
-        nodes: Mapping[str, int] = identify_clients(grid, expected=clients or plan.rounds.cohort_size)
-        transport, there = GridTransport(grid, nodes), frozenset(nodes)
+        nodes: Mapping[str, int] = identify_clients(
+            grid, expected=clients or plan.rounds.cohort_size, roster=lambda: _roster_of(once())
+        )
+        there = frozenset(nodes)
     else:
-        nodes = registered.nodes
-        attendance = gathering = NodeAttendance(registered, partial(_online_in, grid))
-        transport, there = GridTransport(grid, nodes, partial(_online_in, grid)), gathering.gather()
-    its_keys = _keys_for(plan, keys)
+        nodes, online = registered.nodes, partial(_online_in, grid)
+        attendance = gathering = NodeAttendance(registered, online)
+        there = gathering.gather()
+    its_keys = once()
+    transport = GridTransport(grid, nodes, ReplyReader(grid.run.run_id, _roster_of(its_keys)), online)
     exchange = _exchange_for(plan, transport, its_keys) if exchange_of is None else exchange_of(transport)
     with _journal_for(plan, its_keys, store, transport, there, _bundle_of(grid)) as journal:
         coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal, attendance)
@@ -214,15 +237,19 @@ def _online_in(grid: Grid) -> frozenset[int]:
 
 
 def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:
-    if not plan.secure and not plan.audited:
-        return None
     if keys is None:
+        if not plan.secure and not plan.audited:
+            return None
         what = "secure aggregation" if plan.secure else "an audit log"
         raise UsageError(
             f"the plan has {what}, and the server has no roster",
             remedy="name roster.json and the federation's key; testudo-server roster makes one",
         )
     return keys()
+
+
+def _roster_of(keys: ServerKeys | None) -> Roster | None:
+    return None if keys is None else keys.roster
 
 
 def _exchange_for(plan: FederationPlan, transport: GridTransport, keys: ServerKeys | None) -> Exchange:
@@ -273,9 +300,10 @@ def _run_from_config(grid: Grid, context: Context) -> None:
     plan_path, out = (str(context.run_config.get(key, "")) for key in ("plan", "out"))
     if not plan_path or not out:
         raise UsageError("the run names no plan or no folder", remedy='flwr run ... -c \'plan="..." out="..."\'')
-    store = RunStore(Path(out))
+    store, plan = RunStore(Path(out)), load_plan(Path(plan_path))
     folder = Path(str(context.run_config.get("keys", "")) or Path(out) / "keys")
-    run_federation(grid, load_plan(Path(plan_path)), store, keys=lambda: keys_in(folder), resume=store.exists)
+    has_keys = plan.secure or plan.audited or (folder / ROSTER).exists()
+    run_federation(grid, plan, store, keys=(lambda: keys_in(folder)) if has_keys else None, resume=store.exists)
 
 
 app = build_server_app(_run_from_config)

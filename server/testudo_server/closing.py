@@ -26,6 +26,7 @@ from testudo_server.exchange import (
     NO_REPLY,
     NOT_ENROLLED,
     NOT_OPENED,
+    NOT_SIGNED,
     REFUSED,
     GroupRecord,
 )
@@ -34,6 +35,7 @@ from testudo_server.store import RoundRecord, RunState
 _REASONS = {
     NO_REPLY: Reason.NO_REPLY,
     FAILED_ON_THE_WAY: Reason.NO_REPLY,
+    NOT_SIGNED: Reason.NO_REPLY,
     REFUSED: Reason.REFUSED,
     NOT_ENROLLED: Reason.NOT_ENROLLED,
     NOT_OPENED: Reason.GROUP_NOT_OPENED,

@@ -173,6 +173,7 @@ class Exchange(Protocol):
 
 NO_REPLY = "no reply before the deadline"
 FAILED_ON_THE_WAY = "Flower error"
+NOT_SIGNED = "reply not signed by"
 REFUSED = "refused"
 NOT_ENROLLED = "not on the roster"
 NOT_OPENED = "its group was not opened"

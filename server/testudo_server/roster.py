@@ -119,6 +119,22 @@ def admit(folder: Path, federation: str, members: Mapping[str, str], *, log_key:
     return roster
 
 
+def expel(folder: Path, client: str) -> Roster:
+    """Sign the roster without ``client``; who is not on it stays off it.
+
+    Raises:
+        RosterError: There is no roster, or not one of this federation.
+        KeyFileError: The federation's private key is not here.
+    """
+    before = roster_in(folder)
+    key = _signing_key(folder)
+    remaining = {name: member for name, member in before.members.items() if name != client}
+    roster = Roster(before.federation, remaining, before.log)
+    if roster != before:
+        write_atomically(folder / ROSTER, sign_roster(roster, key))
+    return roster
+
+
 def _signed_roster_in(folder: Path, pinned: Ed25519PublicKey) -> tuple[Roster, bytes]:
     path = folder / ROSTER
     try:

@@ -6,6 +6,7 @@ For tests, demos and up to some thousand clients. The same ServerApp and ClientA
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable
 from itertools import count
 
@@ -27,6 +28,7 @@ class InProcessGrid(Grid):
     Args:
         client_app: Answers every message.
         clients: Number of nodes; node number i has partition-id i.
+        run_id: Of the run; None: one that no other run has, so that no reply of one counts in another.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class InProcessGrid(Grid):
         client_app: ClientApp,
         clients: int,
         *,
-        run_id: int = 1,
+        run_id: int | None = None,
     ) -> None:
+        run_id = 1 + secrets.randbelow((1 << 63) - 1) if run_id is None else run_id
         self._client_app = client_app
         self._run = Run.create_empty(run_id)
         self._numbers = count(1)

@@ -11,16 +11,19 @@ from flwr.app import Context, RecordDict
 from typer.testing import CliRunner
 
 from helpers import OWNERS_TABLE, make_plan
-from testudo_client.app import build_client_app, observer_from_context, participant_from_context
+from testudo_client.app import build_client_app, observer_from_context, participant_from_context, signer_from_context
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import Purpose, Reserved
 from testudo_client.observer import Observer
 from testudo_client.participant import Participant
+from testudo_client.policy.findings import Launch
+from testudo_common.app_bundle import bundle_digest
 from testudo_common.audit.entries import AnyEntry, OwnerWithdrawn, RoundClosed, decode_entry
 from testudo_common.audit.log import AuditLog
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
+from testudo_common.signed_replies import ReplySigner
 from testudo_server.app import run_federation
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit, keys_in
 from testudo_server.store import RoundRecord, RunState, RunStore
@@ -82,6 +85,8 @@ def owners(tmp_path: Path, plan: FederationPlan) -> dict[str, Path]:
 
 
 def test_from_init_to_statement(tmp_path: Path, plan: FederationPlan, owners: dict[str, Path]) -> None:
+    launch = Launch(bundle_digest())
+
     def own(context: Context) -> Context:
         shop = SHOPS[int(context.node_config["partition-id"])]
         config = {"owner": owners[shop], "plan": tmp_path / "plan.toml", "data": tmp_path / f"{shop}.csv"}
@@ -89,16 +94,20 @@ def test_from_init_to_statement(tmp_path: Path, plan: FederationPlan, owners: di
         return Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
 
     def participant_of(context: Context) -> Participant:
-        return participant_from_context(own(context))
+        return participant_from_context(own(context), launch)
 
     def observer_of(context: Context) -> Observer | None:
-        return observer_from_context(own(context))
+        return observer_from_context(own(context), launch)
+
+    def signer_of(context: Context) -> ReplySigner | None:
+        return signer_from_context(own(context))
 
     def on_round(state: RunState, _record: RoundRecord) -> None:
         if state.round == 1:  # one owner has had enough
             said("withdraw", plan.digest, str(owners["shop-3"]))
 
-    grid = InProcessGrid(build_client_app(participant_of, observer_of), len(SHOPS))
+    grid = InProcessGrid(build_client_app(participant_of, observer_of, signer_of), len(SHOPS))
+    grid.run.fab_hash = bundle_digest()
     store = RunStore(tmp_path / "run", durable=False)
     run_federation(grid, plan, store, clients=len(SHOPS), keys=lambda: keys_in(tmp_path / "server"), on_round=on_round)
 

@@ -258,7 +258,7 @@ def test_preview_compares_the_bundle(tmp_path: Path, home: OwnerHome) -> None:
     digest = hashlib.sha256(b"a bundle").hexdigest()
     write_policy(home.policy_file, 'pins.federation_key="any"', 'pins.code="any"', f'pins.bundle=["{digest}"]', *OPEN)
     plan = plan_file(tmp_path)
-    assert run("preview", plan, home.folder).exit_code == 1, "not known here"
+    assert run("preview", plan, home.folder).exit_code == 1, "this installation makes another"
     assert answer_of("preview", plan, home.folder, "--bundle", bundle)["bundle"] == digest
     bundle.write_bytes(b"another bundle")
     assert run("preview", plan, home.folder, "--bundle", bundle).exit_code == 1

@@ -1,4 +1,4 @@
-"""The adapter takes effect on the Flower that it was made for; on any other, polls stay as they are and TLS is refused."""
+"""The adapter takes effect on the Flower that it was made for; on any other, polls stay and TLS is refused."""
 
 from __future__ import annotations
 

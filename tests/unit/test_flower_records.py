@@ -13,8 +13,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from testudo_common.errors import WireError
 from testudo_common.flower_records import (
     MAX_CLIENT_ID_CHARACTERS,
-    client_id_in,
     from_records,
+    identity_in,
     identity_records,
     to_records,
 )
@@ -206,7 +206,7 @@ def test_hostile_records(records: RecordDict) -> None:
 
 @pytest.mark.parametrize("name", ["ada", "Größe 1", "x" * MAX_CLIENT_ID_CHARACTERS])
 def test_name_there_and_back(name: str) -> None:
-    assert client_id_in(identity_records(name)) == name
+    assert identity_in(identity_records(name)) == (name, None)
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_name_there_and_back(name: str) -> None:
 )
 def test_not_a_name(records: RecordDict) -> None:
     with pytest.raises(WireError, match="name"):
-        client_id_in(records)
+        identity_in(records)

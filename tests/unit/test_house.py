@@ -69,6 +69,14 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the member": (["testudo_client.membership"], SLOW),
     "the member's sessions": (["testudo_client.secure_side"], SLOW),
     "the owner's ledger": (["testudo_client.ledger", "testudo_client.ledger_command"], SLOW),
+    "joining": (
+        [
+            "testudo_server.provisioning.admission",
+            "testudo_server.provisioning.members",
+            "testudo_client.provisioning.installing",
+        ],
+        SLOW,
+    ),
     "the owner's policy": (["testudo_client.policy.check", "testudo_client.policy.load"], SLOW),
     "the owner's consent": (["testudo_client.consent", "testudo_client.preview", "testudo_client.init_command"], SLOW),
     "the audit log": (["testudo_common.audit.verify", "testudo_common.audit.receipts"], (*SLOW, "scipy")),

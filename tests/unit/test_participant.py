@@ -21,6 +21,7 @@ from helpers import (
     make_examples,
     make_participant,
     make_plan,
+    message_in,
     request_for,
     without_noise,
 )
@@ -29,7 +30,7 @@ from testudo_client.app import build_client_app, participant_from_context
 from testudo_client.participant import Participant
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import CheckpointError, ModelError, PrivacyError, UsageError
-from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, identity_in, to_records
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
@@ -460,8 +461,8 @@ def ask(grid: InProcessGrid, message_type: str, records: RecordDict) -> FlowerMe
 def test_app_trains_and_names_its_client() -> None:
     plan = make_plan()
     grid = grid_of(lambda context: make_participant(plan))
-    assert client_id_in(ask(grid, IDENTIFY, RecordDict()).content) == "ada"
-    reply = from_records(ask(grid, TRAIN, to_records(request_for(plan))).content)
+    assert identity_in(ask(grid, IDENTIFY, RecordDict()).content)[0] == "ada"
+    reply = message_in(ask(grid, TRAIN, to_records(request_for(plan))).content)
     assert isinstance(reply, TrainReply)
     np.testing.assert_array_equal(reply.update, update_of(make_participant(plan), request_for(plan)))
 
@@ -473,6 +474,7 @@ class Raising:
     """A participant whose error carries data, as pandas' and sklearn's do."""
 
     client_id = "ada"
+    signer = None
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -490,7 +492,7 @@ def test_text_of_an_error_stays_with_the_owner(caplog: pytest.LogCaptureFixture,
     caplog.set_level(logging.DEBUG)
     plan = make_plan()
     reply = ask(grid_of(lambda context: Raising(error)), TRAIN, to_records(request_for(plan, round_number=7)))
-    assert from_records(reply.content) == Refusal(plan.digest, 7, 0, RefusalReason.INTERNAL)
+    assert message_in(reply.content) == Refusal(plan.digest, 7, 0, RefusalReason.INTERNAL)
     assert SECRET not in everything_in(reply)
     assert SECRET not in caplog.text
     assert type(error).__name__ in caplog.text
@@ -500,7 +502,7 @@ def test_text_of_an_error_in_secure_aggregation_stays_with_the_owner(caplog: pyt
     caplog.set_level(logging.DEBUG)
     step = SecureMessage("ab" * 32, 7, 2, SECRET.encode())
     reply = ask(grid_of(lambda context: Raising(ValueError(SECRET))), TRAIN, to_records(step))
-    assert from_records(reply.content) == Refusal("ab" * 32, 7, 2, RefusalReason.INTERNAL)
+    assert message_in(reply.content) == Refusal("ab" * 32, 7, 2, RefusalReason.INTERNAL)
     assert SECRET not in everything_in(reply) + caplog.text
 
 
@@ -521,7 +523,7 @@ def test_client_that_cannot_start(caplog: pytest.LogCaptureFixture) -> None:
     identity = ask(grid, IDENTIFY, RecordDict())
     assert len(identity.content) == 0
     reply = ask(grid, TRAIN, to_records(request_for(plan)))
-    assert from_records(reply.content) == Refusal(plan.digest, 1, 0, RefusalReason.INTERNAL)
+    assert message_in(reply.content) == Refusal(plan.digest, 1, 0, RefusalReason.INTERNAL)
     assert SECRET not in everything_in(identity) + everything_in(reply) + caplog.text
     assert "cannot start: ValueError" in caplog.text
 
@@ -538,7 +540,7 @@ def test_client_that_cannot_start(caplog: pytest.LogCaptureFixture) -> None:
 def test_request_that_is_none(records: RecordDict) -> None:
     participant = Raising(AssertionError("it was called"))
     reply = ask(grid_of(lambda context: participant), TRAIN, records)
-    assert from_records(reply.content) == Refusal("0" * 64, 0, 0, RefusalReason.INTERNAL)
+    assert message_in(reply.content) == Refusal("0" * 64, 0, 0, RefusalReason.INTERNAL)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x01\x01", SECRET.encode()])
@@ -549,7 +551,7 @@ def test_steps_of_secure_aggregation_are_nothing_for_a_plan_without(body: bytes)
     refusal = Refusal(plan.digest, 3, 1, RefusalReason.OTHER_PLAN)
     assert participant.answer(step) == participant.step(step) == refusal
     reply = ask(grid_of(lambda context: participant), TRAIN, to_records(step))
-    assert from_records(reply.content) == refusal
+    assert message_in(reply.content) == refusal
     assert participant.secure_cpu_seconds == 0
 
 

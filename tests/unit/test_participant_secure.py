@@ -17,7 +17,7 @@ from flwr.app import Message as FlowerMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import make_examples, make_participant, make_plan, without_noise
+from helpers import make_examples, make_participant, make_plan, message_in, without_noise
 from secure_federation import (
     NAMES,
     NOISY,
@@ -42,7 +42,7 @@ from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_client.store import ClientMemory, ClientStore
 from testudo_common.errors import CheckpointError, ModelError
-from testudo_common.flower_records import TRAIN, from_records, to_records
+from testudo_common.flower_records import TRAIN, to_records
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import SampledGaussian
 from testudo_common.secagg import client as secagg_client
@@ -505,7 +505,7 @@ def reply_through_flower(participant: Participant, message: Any) -> Message:
     (node,) = grid.get_node_ids()
     (reply,) = grid.send_and_receive([FlowerMessage(to_records(message), node, TRAIN)])
     assert not reply.has_error()
-    return from_records(reply.content)
+    return message_in(reply.content)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -52,9 +52,9 @@ LIMITS: list[tuple[str, tuple[str, ...], tuple[str, ...], dict[str, Any], tuple[
         "pins.server_certificate",
         (f'pins.server_certificate=["{CERTIFICATE}"]',),
         (),
-        {"server_certificate": CERTIFICATE},
+        {"server_certificates": (CERTIFICATE,)},
         (),
-        {"server_certificate": KEY},
+        {"server_certificates": (KEY,)},
     ),
     (
         "pins.witnesses",
@@ -151,7 +151,7 @@ def test_exactly_at_the_limit_passes_and_one_step_over_is_refused(
 
 
 def test_every_rule_stands_in_the_table() -> None:
-    here = circumstances(bundle_digest=BUNDLE, server_certificate=CERTIFICATE, witnesses=(KEY,))
+    here = circumstances(bundle_digest=BUNDLE, server_certificates=(CERTIFICATE,), witnesses=(KEY,))
     policy = make_policy(CLIENT_LIMITS, TENSORS, ALL_SCORES, f'pins.witnesses=["{KEY}"]')
     rules = {finding.key for plan in (SCORES, CLIENT) for finding in examine(policy, private_plan(*plan), here)}
     elsewhere = {f"privacy.{unit}{key}" for unit in Unit for key in ("", ".epsilon_per_run")}
@@ -247,7 +247,7 @@ def test_a_pin_that_cannot_be_checked_here(setting: str, key: str) -> None:
 
 @pytest.mark.parametrize("pin", ["federation_key", "code", "bundle", "server_certificate"])
 def test_an_empty_pin_allows_nothing(pin: str) -> None:
-    everything = {"bundle_digest": BUNDLE, "server_certificate": CERTIFICATE}
+    everything = {"bundle_digest": BUNDLE, "server_certificates": (CERTIFICATE,)}
     assert refused((f"pins.{pin}=[]",), **everything) == {f"pins.{pin}"}
 
 

@@ -9,12 +9,14 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
 
-from helpers import OWNERS_TABLE, make_plan, request_for
-from testudo_client.app import build_client_app, participant_from_context
+from helpers import OWNERS_TABLE, make_plan, message_in, request_for
+from testudo_client.app import build_client_app, participant_from_context, signer_from_context
 from testudo_client.approve_command import approve_plan, withdraw_plan
 from testudo_client.home import OwnerHome
 from testudo_client.init_command import InitRequest, make_home
-from testudo_common.flower_records import TRAIN, from_records, to_records
+from testudo_client.policy.findings import Launch
+from testudo_common.app_bundle import bundle_digest
+from testudo_common.flower_records import TRAIN, to_records
 from testudo_common.key_files import create_key, public_hex, read_key
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
@@ -22,6 +24,8 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
 from testudo_simulations.grid import InProcessGrid
+
+LAUNCH = Launch(bundle_digest())
 
 
 def owner_of(plan: FederationPlan, folder: Path, *, approved: bool = True, **more: Any) -> dict[str, Any]:
@@ -72,19 +76,23 @@ def context_of(node_config: dict[str, Any]) -> Context:
 
 def asked(config: dict[str, Any], plan: FederationPlan) -> Message:
     """What the server hears when it asks the owner's ClientApp to train."""
-    grid = InProcessGrid(build_client_app(lambda context: participant_from_context(context_of(config))), 1)
+    app = build_client_app(
+        lambda context: participant_from_context(context_of(config), LAUNCH),
+        signer_of=lambda context: signer_from_context(context_of(config)),
+    )
+    grid = InProcessGrid(app, 1)
     (node,) = grid.get_node_ids()
     (reply,) = grid.send_and_receive([FlowerMessage(to_records(request_for(plan)), node, TRAIN)])
-    return from_records(reply.content)
+    return message_in(reply.content)
 
 
 def test_participant_of_a_real_owner(tmp_path: Path) -> None:
     plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
     config = federation_of(tmp_path, plan)
     approve_plan(plan, OwnerHome(Path(config["owner"])))
-    participant = participant_from_context(context_of(config))
+    participant = participant_from_context(context_of(config), LAUNCH)
     assert (participant.client_id, participant.plan) == ("ada", plan)
-    assert participant_from_context(context_of(config)) is participant, "data is read once a process"
+    assert participant_from_context(context_of(config), LAUNCH) is participant, "data is read once a process"
     reply = participant.answer(request_for(plan))
     assert isinstance(reply, SecureMessage), "no update leaves in clear"
     assert reply.masked is None
@@ -124,7 +132,7 @@ def test_withdrawal_counts_from_the_next_round_on(tmp_path: Path) -> None:
     config = federation_of(tmp_path, plan)
     home = OwnerHome(Path(config["owner"]))
     approve_plan(plan, home)
-    participant = participant_from_context(context_of(config))
+    participant = participant_from_context(context_of(config), LAUNCH)
     assert isinstance(participant.train(request_for(plan)), SecureMessage)
     withdraw_plan(plan.digest, home)
     refusal = Refusal(plan.digest, 2, 0, RefusalReason.NOT_APPROVED)
@@ -139,7 +147,7 @@ def test_what_goes_wrong_stands_in_the_owners_log_without_data(tmp_path: Path) -
     config = federation_of(tmp_path, plan)
     home = OwnerHome(Path(config["owner"]))
     approve_plan(plan, home)
-    participant = participant_from_context(context_of(config))
+    participant = participant_from_context(context_of(config), LAUNCH)
     participant._learner.start_from = failing  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="secret 123"):
         participant.answer(request_for(plan))

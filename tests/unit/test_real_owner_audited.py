@@ -17,17 +17,24 @@ from flwr.app import Message as FlowerMessage
 from typer.testing import CliRunner
 
 from audit_logs import TIME, AuditLogBuilder
-from helpers import OWNERS_TABLE, make_plan
+from helpers import OWNERS_TABLE, make_plan, message_in
 from testudo_client import app as client_app
-from testudo_client.app import build_client_app, observer_from_context, participant_from_context
+from testudo_client.app import (
+    build_client_app,
+    observer_from_context,
+    participant_from_context,
+    signer_from_context,
+)
 from testudo_client.cli import app as commands
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import Entry
+from testudo_client.policy.findings import Launch
+from testudo_common.app_bundle import bundle_digest
 from testudo_common.audit.entries import UpdateReceived
 from testudo_common.audit.extension import decode_testimony, encode_extension
 from testudo_common.audit.history import begin_history
 from testudo_common.audit.statements import Approval, Contribution, Withdrawal, parse_statement
-from testudo_common.flower_records import IDENTIFY, TRAIN, client_id_in, from_records, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, identity_in, to_records
 from testudo_common.key_files import create_key, public_hex, read_key, read_log_key
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
@@ -45,6 +52,7 @@ from testudo_common.wire import (
 from testudo_server.roster import FEDERATION_KEY, FEDERATION_PUBLIC, LOG_KEY, ROSTER, admit
 from testudo_simulations.grid import InProcessGrid
 
+LAUNCH = Launch(bundle_digest())
 PLAN = make_plan(
     'audit.mode="log"',
     'secure_aggregation.mode="plain"',
@@ -65,7 +73,7 @@ class LogOfOwners(AuditLogBuilder):
         self.federation_key = read_key(server / FEDERATION_KEY)
         self.keys = {owner: read_key(folder / "identity.pem") for owner, folder in sorted(owners.items())}
         self._history = begin_history(self.federation_public, plan.digest)
-        self.charter()
+        self.charter(bundle=bundle_digest())
         self.enrol()
 
 
@@ -103,7 +111,9 @@ class Ada:
             return Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
 
         app = build_client_app(
-            lambda given: participant_from_context(context(given)), lambda given: observer_from_context(context(given))
+            lambda given: participant_from_context(context(given), LAUNCH),
+            lambda given: observer_from_context(context(given), LAUNCH),
+            lambda given: signer_from_context(context(given)),
         )
         return InProcessGrid(app, 1)
 
@@ -112,14 +122,14 @@ class Ada:
         grid = self.grid()
         (node,) = grid.get_node_ids()
         (reply,) = grid.send_and_receive([FlowerMessage(to_records(message), node, TRAIN)])
-        return from_records(reply.content)
+        return message_in(reply.content)
 
     def name(self) -> str:
         """Who her ClientApp says that she is."""
         grid = self.grid()
         (node,) = grid.get_node_ids()
         (reply,) = grid.send_and_receive([FlowerMessage(RecordDict(), node, IDENTIFY)])
-        return client_id_in(reply.content)
+        return identity_in(reply.content)[0]
 
     def told(self, cosigned: bytes = b"") -> Message:
         """What she answers to what is new in the log; to what she lacks, where she says that she does."""

@@ -445,7 +445,7 @@ def test_plan_with_a_log_and_without_keys_is_not_begun(tmp_path: Path) -> None:
 
 def test_two_servers_do_not_write_one_log(tmp_path: Path) -> None:
     keys = SimulatedKeys("small", FOUR, b"k" * 32)
-    grid = InProcessGrid(clients_of(PLAN), 3)
+    grid = InProcessGrid(clients_of(PLAN, keys=keys), 3)
     with held_log(tmp_path), pytest.raises(UsageError, match="another process is writing this audit log"):
         run_federation(grid, LOGGED, RunStore(tmp_path), keys=lambda: keys.server_keys)
     assert not RunStore(tmp_path).exists
@@ -457,7 +457,7 @@ def test_two_servers_do_not_write_one_log(tmp_path: Path) -> None:
 def test_bundle_that_flower_runs_is_in_the_charter(tmp_path: Path, fab_hash: str, bundle: str | None) -> None:
     """Clients here know no log, so the run goes no further."""
     keys = SimulatedKeys("small", FOUR, b"k" * 32)
-    grid = InProcessGrid(clients_of(PLAN), 3)
+    grid = InProcessGrid(clients_of(PLAN, keys=keys), 3)
     grid.run.fab_hash = fab_hash
     with pytest.raises(RoundError, match="0 of 4 owners have cosigned the log for round 1, and 3 have to"):
         run_federation(grid, LOGGED, RunStore(tmp_path, durable=False), keys=lambda: keys.server_keys)

@@ -1,7 +1,10 @@
 """How an owner's node reaches its federation: address, keys and certificates in ``connection/`` of the owner's folder.
 
-``server.json`` (federation, host, port), ``ca.crt`` (the federation's root), ``client.key`` and ``client.crt`` (TLS),
-``node.key`` (Flower's node key, ECDSA P-384 in OpenSSH format). Private keys have mode 0600 and never leave.
+``server.json`` (federation, host, port), ``ca.crt`` (the federation's root), ``node.key`` (Flower's node key, ECDSA
+P-384 in OpenSSH format), ``tls/client.key`` and ``tls/client.crt``. ``tls`` is a link to one of the folders ``tls-1``,
+``tls-2``, ...: a renewal makes the next one, and moves the link in one step, so that key and certificate always belong
+together. Private keys have mode 0600 and never leave. Beside them lie the documents of joining: ``invitation.json``,
+``request.json``, ``renewal.json``.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from pathlib import Path
 from testudo_common.errors import UsageError
 
 CONNECTION_FOLDER = "connection"
+CLIENT_KEY = "client.key"
+CLIENT_CERTIFICATE = "client.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +46,39 @@ class ConnectionFiles:
         return self.folder / "ca.crt"
 
     @property
+    def tls(self) -> Path:
+        """Link to the folder of the TLS key and its certificate."""
+        return self.folder / "tls"
+
+    @property
     def client_key(self) -> Path:
         """Private key of TLS."""
-        return self.folder / "client.key"
+        return self.tls / CLIENT_KEY
 
     @property
     def client_certificate(self) -> Path:
-        """Certificate of TLS, signed by the federation's CA."""
-        return self.folder / "client.crt"
+        """Certificate of TLS, signed by the federation's CA; there once an answer was installed."""
+        return self.tls / CLIENT_CERTIFICATE
 
     @property
     def node_key(self) -> Path:
         """Private key of the Flower node."""
         return self.folder / "node.key"
+
+    @property
+    def invitation(self) -> Path:
+        """The invitation that was accepted."""
+        return self.folder / "invitation.json"
+
+    @property
+    def request(self) -> Path:
+        """The join request that answers it."""
+        return self.folder / "request.json"
+
+    @property
+    def renewal(self) -> Path:
+        """The request for the next certificate, while one is asked for."""
+        return self.folder / "renewal.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,24 @@
 
 ``federation.pem``, ``federation.pub``, ``log.pem`` and ``roster.json`` are testudo_server.roster's. Beside them lie
 ``federation.toml`` (names and port), ``tls/`` (CA and server certificate, with their keys), ``invites/``, ``members/``
-(who was admitted, a JSON file each), and ``superlink/`` (Flower's state, when a run is on).
+(who was admitted, a JSON file each), ``answers/`` (what they were answered, by the request's digest), and
+``superlink/`` (Flower's state, when a run is on).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from testudo_common.errors import UsageError
+from testudo_common.files import write_atomically
 
 DEFAULT_PORT = 9092
 Host = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:-]{1,253}$")]
@@ -40,12 +44,20 @@ class Member:
         node_key: Public key of its Flower node, OpenSSH text (ECDSA P-384).
         certificate: Its TLS certificate, PEM.
         revoked: Whether it is not let in any more.
+        earlier_certificate: The one before, PEM, which it uses until it has installed its renewal; empty: none.
     """
 
     client: str
     node_key: str
     certificate: str
     revoked: bool = False
+    earlier_certificate: str = ""
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """Every certificate that may open its connection, PEM; none once it is revoked."""
+        both = (self.certificate, self.earlier_certificate)
+        return () if self.revoked else tuple(filter(None, both))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,31 @@ class FederationFolder:
         return self.folder / "members"
 
     @property
+    def answers(self) -> Path:
+        """What owners were answered."""
+        return self.folder / "answers"
+
+    def invitation(self, invitation_id: str) -> Path:
+        """The invitation with this id (32 hexadecimal digits)."""
+        return self.invites / f"{invitation_id}.json"
+
+    def used(self, invitation_id: str) -> Path:
+        """Digest of the request that used this invitation."""
+        return self.invites / f"{invitation_id}.used"
+
+    def answer(self, request_digest: str) -> Path:
+        """The answer to the request with this digest (64 hexadecimal digits)."""
+        return self.answers / f"{request_digest}.json"
+
+    def pending_answer(self, request_digest: str) -> Path:
+        """The same, while its decision is not all written down."""
+        return self.answers / f"{request_digest}.pending"
+
+    def member_file(self, client: str) -> Path:
+        """What was written down of a member."""
+        return self.members_folder / f"{file_name_of(client)}.json"
+
+    @property
     def superlink(self) -> Path:
         """Flower's own state."""
         return self.folder / "superlink"
@@ -116,19 +153,45 @@ class FederationFolder:
                 "not a federation's settings", where=str(path), remedy="it holds federation, hosts and port"
             ) from error
 
+    def member(self, client: str) -> Member | None:
+        """Who was admitted under this name, the revoked too; None: nobody.
+
+        Raises:
+            UsageError: Its file is not a member's.
+        """
+        path = self.member_file(client)
+        return _read_member(path) if path.exists() else None
+
+    def keep_member(self, member: Member) -> None:
+        """Write down a member, in place of what was written of it."""
+        text = json.dumps(asdict(member), indent=1, sort_keys=True, ensure_ascii=False)
+        write_atomically(self.member_file(member.client), f"{text}\n".encode())
+
     def members(self) -> tuple[Member, ...]:
         """Everybody who was ever admitted, the revoked too, by name.
 
         Raises:
             UsageError: A file there is not a member's.
         """
-        found = []
-        for path in sorted(self.members_folder.glob("*.json")):
-            try:
-                found.append(Member(**json.loads(path.read_text(encoding="utf-8"))))
-            except (OSError, ValueError, TypeError) as error:
-                raise UsageError("not a member's file", where=str(path), remedy="restore it, or admit again") from error
-        return tuple(sorted(found, key=_name_of))
+        return tuple(sorted(map(_read_member, self.members_folder.glob("*.json")), key=_name_of))
+
+
+def file_name_of(client: str) -> str:
+    """A name for files that is safe whatever printable characters a client's name has, and its alone."""
+    plain = re.sub(r"[^0-9A-Za-z]+", "-", client).strip("-")[:40]
+    return f"{plain or 'client'}-{hashlib.sha256(client.encode()).hexdigest()[:16]}"
+
+
+def _read_member(path: Path) -> Member:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        member = Member(**found)
+        texts = (member.client, member.node_key, member.certificate, member.earlier_certificate)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(member.revoked, bool):
+            raise TypeError("not as it was written")
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError("not a member's file", where=str(path), remedy="restore it, or admit again") from error
+    return member
 
 
 def _name_of(member: Member) -> str:

@@ -1,0 +1,285 @@
+"""``testudo-client run``: keeps a SuperNode and the executor going for as long as the owner wants. Decides nothing.
+
+A node that cannot reach its server looks why, says it in one sentence, and tries again; it ends only for what the owner
+has to change. A SuperNode that ended is started again after 2, 4, ... 60 s: the server lets a node in again once the
+session of one that was killed has run out, after 60 to 90 s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING
+
+from testudo_client.approve_command import existing_home
+from testudo_client.deployment.diagnosis import Diagnosis, diagnose
+from testudo_client.deployment.environment import flower_environment, proxies_in
+from testudo_client.deployment.node import NodeProcess, only_run
+from testudo_client.deployment.supernode import EXIT_REFUSED
+from testudo_client.deployment.tls import door_context, own_certificate, utc_now
+from testudo_client.home import OwnerHome
+from testudo_client.provisioning.connection import Connection, read_connection
+from testudo_common.commands import EXIT_FAILED
+from testudo_common.errors import UsageError
+from testudo_common.plan.load import load_plan
+
+if TYPE_CHECKING:
+    from testudo_client.deployment.executor import Executor
+    from testudo_client.deployment.health import HealthService
+
+_LOG = logging.getLogger("testudo.client")
+
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 60.0
+PATIENCE_SECONDS = 15.0
+"""A node that starts, or whose server does, is not asked what is wrong before."""
+LOOK_AGAIN_SECONDS = 30.0
+WARN_DAYS = 30
+_TICK_SECONDS = 0.5
+_LAST_MESSAGE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What ``run`` was asked.
+
+    Attributes:
+        folder: The owner's.
+        plan: The copy of the plan that it approved.
+        data: Its table.
+        health: Address of the health service; None: none.
+        stock_polls: Leave Flower's pauses as they are.
+        use_proxies: Go through the proxies that the environment names.
+    """
+
+    folder: Path
+    plan: Path
+    data: Path
+    health: str | None = None
+    stock_polls: bool = False
+    use_proxies: bool = False
+
+
+class Supervisor:
+    """Watches one node.
+
+    Args:
+        node: To be kept running.
+        look: Finds out why it is not connected, from the last status.
+        healthy: Whether a message would be answered now.
+        tell: Told that, whenever it may have changed.
+        now: Seconds that only grow.
+        wait: Waits, at the most so long; True: it is time to stop.
+    """
+
+    def __init__(
+        self, node: NodeProcess, look: Callable[[int], Diagnosis], healthy: Callable[[], bool],
+        tell: Callable[[bool], None], wait: Callable[[float], bool], now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._node, self._look, self._healthy, self._tell = node, look, healthy, tell
+        self._wait, self._now = wait, now
+        self._last: Diagnosis | None = None
+        self._was_connected = False
+
+    def run(self) -> int:
+        """Keep it running until it is time to stop, or until that is of no use; the process's status.
+
+        The last SuperNode still runs when this returns: the executor goes first.
+        """
+        pause = FIRST_WAIT_SECONDS
+        try:
+            while True:
+                self._node.start()
+                lasts, connected = self._watch()
+                if lasts is None:
+                    return 0
+                if lasts:
+                    return EXIT_FAILED
+                pause = FIRST_WAIT_SECONDS if connected else min(2 * pause, LONGEST_WAIT_SECONDS)
+                _LOG.info("the node starts again in %.0f s", pause)
+                if self._wait(pause):
+                    return 0
+        finally:
+            self._tell(False)
+
+    def _watch(self) -> tuple[bool | None, bool]:
+        """Whether what ended it lasts (None: it is time to stop), and whether it was connected."""
+        looked = self._now() + PATIENCE_SECONDS - LOOK_AGAIN_SECONDS
+        connected = False
+        while self._node.alive():
+            if self._wait(_TICK_SECONDS):
+                return None, connected
+            self._tell(self._healthy())
+            if self._node.state.connected(self._now()):
+                connected = True
+                self._note_connected()
+                looked = self._now() + PATIENCE_SECONDS - LOOK_AGAIN_SECONDS
+            elif self._now() - looked >= LOOK_AGAIN_SECONDS:
+                looked = self._now()
+                if self._say():
+                    return True, connected
+        self._tell(False)
+        code = self._node.exit_code()
+        _LOG.warning("the node ended with status %s", code)
+        return self._say() or code == EXIT_REFUSED, connected
+
+    def _note_connected(self) -> None:
+        if not self._was_connected:
+            _LOG.info("connected")
+        self._was_connected, self._last = True, None
+
+    def _say(self) -> bool:
+        """Say why it is not connected, once; whether that lasts, having been found twice."""
+        self._was_connected = False
+        before, self._last = self._last, self._look(self._node.state.last_status)
+        if before != self._last:
+            _LOG.error("%s", self._last.sentence)
+        if not self._last.lasts:
+            return False
+        if before is not None and before.cause is self._last.cause:
+            return True
+        if self._wait(FIRST_WAIT_SECONDS):  # an answer of the server in the middle of a change must not end a node
+            return False
+        again = self._look(self._node.state.last_status)
+        self._last = again
+        return again.lasts
+
+
+def run(request: RunRequest) -> int:
+    """Run an owner's node until it is told to stop; the process's status.
+
+    Raises:
+        TestudoError: It cannot be started: folder, plan, connection or data do not fit, or a node runs there.
+    """
+    home, connection = existing_home(request.folder.resolve()), read_connection(request.folder.resolve())
+    plan, policy = load_plan(request.plan), home.policy()
+    if not request.data.is_file():
+        raise UsageError("there is no such table", where=str(request.data), remedy="check the path")
+    pins = policy.pins.server_certificate
+    door_context(connection.files, pins)
+    _warn(connection, request.use_proxies)
+    stopping = _stop_on_signals()
+    node = NodeProcess(home.folder, stock_polls=request.stock_polls, use_proxies=request.use_proxies)
+    with only_run(node.files):
+        os.environ.update(
+            flower_environment(os.environ, node.files.flower_home, use_proxies=False)
+        )  # this process talks to loopback alone
+        executor, health = _executor(request, home, node), _health(request, node)
+        node.on_received = executor.wake
+        _LOG.info("plan %s of %s, for %s", plan.digest[:16], connection.federation, connection.address)
+        work = _Work(executor, stopping)
+        work.start()
+        supervisor = Supervisor(
+            node,
+            lambda status: diagnose(connection, pins, last_status=status),
+            lambda: _healthy(node, executor),
+            lambda serving: None if health is None else health.tell(serving=serving),
+            stopping.wait,
+        )
+        try:
+            status = supervisor.run()
+        finally:
+            executor.stop()
+            work.join(_LAST_MESSAGE_SECONDS)
+            node.stop()
+            if health is not None:
+                health.stop()
+                node.files.health.unlink(missing_ok=True)
+    if work.error is not None:
+        raise work.error
+    counts = executor.counts
+    _LOG.info("stopped: %d messages answered, %d failed", counts.answered, counts.failed)
+    if work.is_alive():
+        # A training that goes on would hold the process; the ledger was charged before it began.
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+class _Work(threading.Thread):
+    """The executor's thread; what ends it by itself ends the node."""
+
+    def __init__(self, executor: Executor, stopping: threading.Event) -> None:
+        super().__init__(name="executor", daemon=True)
+        self._executor, self._stopping = executor, stopping
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Make ready while the SuperNode starts, and work."""
+        try:
+            _installed()
+            self._executor.run()
+        except Exception as error:
+            self.error = error
+            self._stopping.set()
+
+
+def _installed() -> ModuleType:
+    """Loads torch, which takes seconds."""
+    from testudo_client.deployment import installed
+
+    return installed
+
+
+def _executor(request: RunRequest, home: OwnerHome, node: NodeProcess) -> Executor:
+    from testudo_client.deployment.executor import Executor
+    from testudo_client.deployment.runtime_api import HttpRuntimeApi
+    from testudo_common.flower_adapter import quicken_object_pulls
+
+    if not request.stock_polls:
+        quicken_object_pulls()
+
+    def connect() -> HttpRuntimeApi | None:
+        runtime = node.runtime
+        return None if runtime is None else HttpRuntimeApi(*runtime)
+
+    config = {"owner": home.folder, "plan": request.plan.resolve(), "data": request.data.resolve()}
+    return Executor(
+        connect,
+        lambda bundle: _installed().app_of(bundle, node.state.certificates),
+        {key: str(path) for key, path in config.items()},
+        home.log,
+    )
+
+
+def _health(request: RunRequest, node: NodeProcess) -> HealthService | None:
+    if request.health is None:
+        return None
+    from testudo_client.deployment.health import HealthService, write_address
+
+    service = HealthService(request.health)
+    write_address(node.files, service.address)
+    _LOG.info("health is told on %s", service.address)
+    return service
+
+
+def _healthy(node: NodeProcess, executor: Executor) -> bool:
+    from testudo_client.deployment.health import healthy
+
+    return healthy(node.state, executor.counts, time.monotonic())
+
+
+def _warn(connection: Connection, use_proxies: bool) -> None:
+    days = own_certificate(connection.files).days_left(utc_now())
+    if 0 <= days < WARN_DAYS:
+        _LOG.warning("your certificate expires in %.0f days: renew it with testudo-client renew", days)
+    if (proxies := proxies_in(os.environ)) and not use_proxies:
+        _LOG.info("the proxies in %s are not used; --use-proxies would", ", ".join(proxies))
+
+
+def _stop_on_signals() -> threading.Event:
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return stopping
