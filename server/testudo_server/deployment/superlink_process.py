@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hmac
+import logging
 import os
 import socket
 import threading
@@ -71,6 +72,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # else it has a line for every message
     listening = socket.socket(fileno=arguments.socket)
     host, port = listening.getsockname()[:2]
     certificate, key = str(arguments.certificate), str(arguments.key)
