@@ -28,7 +28,7 @@ from testudo_server.deployment.progress import RunProgress
 from testudo_server.deployment.run_lock import held_lock
 from testudo_server.deployment.run_status import RunStatus
 from testudo_server.deployment.superlink import SuperLink, forget_payloads
-from testudo_server.deployment.supervision import Supervision
+from testudo_server.deployment.supervision import Restartable, Supervision
 from testudo_server.provisioning.folder import FederationFolder
 from testudo_server.store import RoundRecord, RunState, RunStore
 
@@ -263,7 +263,7 @@ class _RunningServer:
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:
-        children = [("the SuperLink", self._superlink), ("the door", self._front)]
+        children: list[tuple[str, Restartable]] = [("the SuperLink", self._superlink), ("the door", self._front)]
         with Supervision(children, self._progress.say) as supervision:
             try:
                 yield

@@ -104,7 +104,7 @@ def serve(arguments: argparse.Namespace) -> None:
     app = guarded(create_app(config, SuperLinkLifespan), arguments.control_secret.read_bytes())
     uvicorn.Server(
         uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             ssl_certfile=certificate,
             ssl_keyfile=key,
             access_log=False,
