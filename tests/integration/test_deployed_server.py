@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from helpers import make_plan
-from small_federation import OWNERS, make_federation, write_plan
+from provisioned import provisioned_federation
+from testudo_common.plan.load import dump_plan
 from testudo_server.deployment.run_status import RunStatus, read_status
 from testudo_server.deployment.status_command import killed, stop
 from testudo_server.store import RunStore
@@ -31,8 +32,10 @@ from testudo_server.store import RunStore
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 TESTS = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120.0
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+OWNERS = ("shop-1", "shop-2")
 ROUNDS = 8
-SHORT = ("rounds.deadline_seconds=8", "rounds.min_replies=1")
+SHORT = ("rounds.deadline_seconds=15", "rounds.min_replies=1")
 """A message on its way when the SuperLink is killed is lost, and its round closes without it once its time is over."""
 
 
@@ -67,7 +70,8 @@ def children_of(pid: int) -> dict[str, int]:
 
 def listening_addresses(pid: int) -> set[str]:
     """Host and port, in the kernel's notation, of every socket that a process listens on, of either family."""
-    inodes = {os.readlink(each)[8:-1] for each in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(each)}
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     return {line[1] for line in lines if line[3] == "0A" and line[9] in inodes}
 
@@ -78,6 +82,7 @@ class Rig:
 
     folder: Path
     port: int
+    owners_folders: dict[str, Path]
     seen: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,13 +90,14 @@ class Rig:
         return self.folder / "run"
 
     def start(self, *flags: str) -> subprocess.Popen[bytes]:
-        files = (self.folder / "plan.toml", self.folder / "federation", self.out, f"127.0.0.1:{self.port}")
+        command = ["run", "plan.toml", "federation", "--out", "run", "--listen", f"127.0.0.1:{self.port}"]
         with (self.folder / "server.txt").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, str(TESTS / "run_server.py"), *map(str, files), *flags],
+                [sys.executable, "-m", "testudo_server.cli", *command, "--status", "127.0.0.1:0", *flags],
+                cwd=self.folder,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=ENVIRONMENT,
             )
 
     def status(self) -> RunStatus | None:
@@ -107,12 +113,10 @@ class Rig:
 
     @contextmanager
     def owners(self) -> Iterator[None]:
-        command = [sys.executable, str(TESTS / "fleet_nodes.py"), "--superlink", f"127.0.0.1:{self.port}"]
-        root = self.folder / "federation" / "superlink" / "loopback.crt"
-        command += ["--root", str(root), "--plan", str(self.folder / "plan.toml"), "--keys", str(self.folder)]
+        owners = [f"{name}={folder}" for name, folder in self.owners_folders.items()]
         with (self.folder / "owners.txt").open("ab") as output:
             process = subprocess.Popen(
-                [*command, *OWNERS], stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                [sys.executable, str(TESTS / "fleet_nodes.py"), *owners], stdout=output, stderr=output, env=ENVIRONMENT
             )
         try:
             yield
@@ -120,12 +124,19 @@ class Rig:
             process.kill()
             process.wait()
 
+    def rows_of_flower(self) -> dict[str, int]:
+        """Table of its database -> rows."""
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        with closing(sqlite3.connect(self.folder / "federation" / "superlink" / "state.db")) as database:
+            names = [name for (name,) in database.execute(query)]
+            return {name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
+
     def statuses_of_calls_without_a_secret(self, superlink: int) -> dict[str, int]:
         """What a process of this machine gets that knows the port and trusts the certificate, and nothing else."""
         (address,) = listening_addresses(superlink)
         port = int(address.partition(":")[2], 16)
         trusted = ssl.create_default_context(cafile=self.folder / "federation" / "superlink" / "loopback.crt")
-        paths = ("/v1/runtime/acquire-task", "/v1/control/list-nodes", "/v1/control/start-run", "/docs", "/openapi.json")
+        paths = ("/v1/runtime/acquire-task", "/v1/control/list-nodes", "/v1/control/start-run", "/docs")
         headers = {"content-type": "application/protobuf", "accept": "application/protobuf"}
         with httpx.Client(verify=trusted, trust_env=False) as client:
             url = f"https://127.0.0.1:{port}"
@@ -137,9 +148,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("deployed")
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    make_federation(folder / "federation")
-    write_plan(folder / "plan.toml", make_plan(f"rounds.count={ROUNDS}", *SHORT))
-    rig = Rig(folder, port)
+    _, homes = provisioned_federation(folder, OWNERS, port)
+    (folder / "plan.toml").write_text(dump_plan(make_plan(f"rounds.count={ROUNDS}", *SHORT)))
+    rig = Rig(folder, port, homes)
     _go_through_everything(rig)
     yield rig
 
@@ -170,7 +181,7 @@ def _go_through_everything(rig: Rig) -> None:
             children = children_of(server.pid)
             seen["stopped"] = stop(rig.out, timeout_seconds=60.0), server.wait(10)
             seen["left"] = [pid for pid in children.values() if running(pid)]
-            seen["status"], seen["database"] = read_status(rig.out), rig.folder / "federation/superlink/state.db"
+            seen["status"], seen["rows"] = read_status(rig.out), rig.rows_of_flower()
             server = rig.start("--resume")
             seen["finished"] = server.wait(PATIENCE_SECONDS)
     finally:
@@ -214,20 +225,11 @@ def test_stop_ends_the_server_and_its_children_in_order(rig: Rig) -> None:
 
 
 def test_nothing_of_the_runs_messages_stays_with_flower(rig: Rig) -> None:
-    with closing(sqlite3.connect(rig.seen["database"])) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = {name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
-    assert {"objects", "message_ins", "message_res", "fab"} <= rows.keys()
-    assert {name for name, count in rows.items() if count} == {
-        "alembic_version",
-        "node",
-        "run",
-        "run_series",
-        "series_runs",
-        "task",
-    }
-    assert rows["node"] == len(OWNERS)
-    assert rows["run"] == 3
+    for rows, runs in ((rig.seen["rows"], 2), (rig.rows_of_flower(), 3)):
+        assert {"objects", "message_ins", "message_res", "fab"} <= rows.keys()
+        kept = {"alembic_version", "node", "run", "run_series", "series_runs", "task"}
+        assert {name for name, count in rows.items() if count} == kept
+        assert (rows["node"], rows["run"]) == (len(OWNERS), runs)
 
 
 def test_a_second_server_does_not_begin_the_same_run_anew(rig: Rig) -> None:
