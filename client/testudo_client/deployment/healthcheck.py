@@ -1,4 +1,4 @@
-"""``python -m testudo_client.deployment.healthcheck``: whether an owner's node is well, as an exit status for containers.
+"""``python -m testudo_client.deployment.healthcheck``: is an owner's node well? An exit status for containers.
 
 Asks the node's gRPC health service on this machine (grpc.health.v1): 0 if it serves, else 1.
 """
@@ -36,7 +36,7 @@ def ask(where: str) -> None:
         except grpc.RpcError as error:
             raise UsageError("nobody answers", where=where, remedy="run the node with --health") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise UsageError("the node is not connected", where=where, remedy="look at its log, or ask testudo-client doctor")
+        raise UsageError("the node is not connected", where=where, remedy="ask testudo-client doctor why")
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
