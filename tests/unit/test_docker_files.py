@@ -19,7 +19,6 @@ import typer
 import yaml
 
 import testudo_client.cli
-import testudo_client.deployment.healthcheck
 import testudo_server.cli
 import testudo_server.deployment.healthcheck
 
@@ -28,7 +27,6 @@ PROGRAMS = {
     "testudo-server": testudo_server.cli.app,
     "testudo-client": testudo_client.cli.app,
     "testudo_server.deployment.healthcheck": testudo_server.deployment.healthcheck.app,
-    "testudo_client.deployment.healthcheck": testudo_client.deployment.healthcheck.app,
 }
 README = (DOCKER / "README.md").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
