@@ -103,7 +103,7 @@ def stock_superlink(
         control = ControlHttpClient.from_server_address(address, False, root, [version])
         nodes = {}
         for member in federation.members():
-            key = public_key_to_bytes(load_ssh_public_key(member.node_key.encode()))  # type: ignore[arg-type]
+            key = public_key_to_bytes(load_ssh_public_key(member.node_key.encode()))
             request = RegisterNodeRequest(public_key=key, name=member.client)
             nodes[member.client] = _patiently(lambda request=request: control.RegisterNode(request)).node_id
         content = app_bundle() if bundle is None else bundle
@@ -121,7 +121,7 @@ def stock_superlink(
             process.wait()
 
 
-def _patiently(call, seconds: float = 60):  # type: ignore[no-untyped-def]
+def _patiently(call, seconds: float = 60):
     ends = time.monotonic() + seconds
     while True:
         try:

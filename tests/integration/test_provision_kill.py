@@ -117,9 +117,7 @@ def test_an_owner_joins(scene: Path, tmp_path: Path) -> None:
 def test_an_owner_is_admitted(scene: Path, tmp_path: Path) -> None:
     for found in killed(with_request(scene), tmp_path / "killed", "admitting", 20, every=3):
         federation = FederationFolder(found / "federation")
-        signed = {
-            Answer.from_bytes(path.read_bytes(), source="").certificate for path in federation.answers.glob("[!.]*")
-        }
+        there = [Answer.from_bytes(path.read_bytes(), source="") for path in federation.answers.glob("[!.]*")]
         provision_child.admitting(found)
         (path,) = federation.answers.glob("[!.]*")
         made = Answer.from_bytes(path.read_bytes(), source="")

@@ -32,7 +32,7 @@ def put_back() -> Iterator[None]:
     yield
     for name, value in kept.items():
         setattr(node, name, value)
-    fleet.FleetHttpClient = client  # type: ignore[misc]
+    fleet.FleetHttpClient = client
     for pull, before in zip(pulls, defaults, strict=True):
         pull.__kwdefaults__ = before
 
@@ -77,7 +77,7 @@ def test_polls_take_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     pause._clock, pause._last = clock, 0.0
     node.time.sleep(3)
     assert clock.slept[-1] == 3, "idle for long"
-    assert node._pull_and_store_message(**{}) == 7  # type: ignore[call-arg]
+    assert node._pull_and_store_message(**{}) == 7
     node.time.sleep(3)
     assert clock.slept[-1] == 0.2, "a message came"
 
@@ -92,7 +92,7 @@ def test_a_poll_without_a_message_is_no_activity(monkeypatch: pytest.MonkeyPatch
     assert adapter.quicken_node_polls()
     pause: Any = node.time
     pause._clock, pause._last = (clock := FakeClock()), 0.0
-    node._pull_and_store_message(**{})  # type: ignore[call-arg]
+    node._pull_and_store_message(**{})
     node.time.sleep(3)
     assert clock.slept == [3]
 

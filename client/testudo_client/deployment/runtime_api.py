@@ -7,6 +7,7 @@ process a message, install what the bundle holds, and end it on every error; her
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
+    PullAppMessagesResponse,
     PullTaskInputRequest,
     PushAppMessagesRequest,
     PushTaskOutputRequest,
@@ -37,6 +39,8 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
+MESSAGE_SECONDS = 20.0
+_LOOK_AGAIN_SECONDS = 0.02
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 KINDS = (TaskType.CLIENT_APP, TaskType.AGENT_APP)
 """All that a SuperNode makes tasks of: one that nobody took would keep it waiting for ever."""
@@ -134,9 +138,7 @@ class HttpRuntimeApi:
         given = self._client.PullTaskInput(PullTaskInputRequest())
         context, fab = context_from_proto(given.context), fab_from_proto(given.fab)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run_id, context.node_id
-        waiting = self._client.PullMessages(PullAppMessagesRequest())
-        if not waiting.messages_list:
-            raise LookupError("no message waits for the task")
+        waiting = self._message_waiting()
         node, tree = Node(node_id=context.node_id), waiting.message_object_trees[0]
         message = pull_and_inflate_object_from_tree(
             tree,
@@ -146,6 +148,15 @@ class HttpRuntimeApi:
         )
         message.metadata.__dict__["_message_id"] = tree.object_id  # what travels does not hold its own name
         return TaskInput(message, context.node_id, given.run.series_id, fab.content)
+
+    def _message_waiting(self) -> PullAppMessagesResponse:
+        """A SuperNode makes the task a moment before it puts the message beside it."""
+        ends = time.monotonic() + MESSAGE_SECONDS
+        while not (waiting := self._client.PullMessages(PullAppMessagesRequest())).messages_list:
+            if time.monotonic() > ends:
+                raise LookupError("no message waits for the task")
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return waiting
 
     def beat(self) -> bool:
         """See :class:`RuntimeApi`."""
