@@ -1,85 +1,102 @@
-"""Owners of a tiny plan as threads of one process, over Flower's Fleet API: they pull a message, answer, push. No tests."""
+"""Owners as threads of one process, over Flower's Fleet API: each pulls a message, answers and signs. No tests.
+
+What they answer means nothing: it is as long as it has to be, and needs no torch.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ssl
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from flwr.app import Context, RecordDict
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.fleet_http_connection import http_request_response
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from helpers import make_examples, make_participant
-from testudo_client.app import build_client_app
-from testudo_common.plan.load import load_plan
+from testudo_client.deployment.tls import door_context
+from testudo_client.membership import read_membership
+from testudo_client.provisioning.connection import read_connection
+from testudo_common.flower_records import from_records, records_of
+from testudo_common.signed_replies import Asked, ReplySigner
+from testudo_common.wire import TrainReply, TrainRequest, encode
 
 POLL_SECONDS = 0.05
+CONTEXTS: dict[str, ssl.SSLContext] = {}
 
 
-def answer(name: str, arguments: argparse.Namespace) -> None:
-    """One owner, for ever; it connects again whenever it has to."""
-    plan = load_plan(arguments.plan)
-    number = sum(name.encode())
-    participant = make_participant(plan, make_examples(seed=number))
-    app = build_client_app(lambda _context: participant)
-    key = load_pem_private_key((arguments.keys / f"{name}.pem").read_bytes(), password=None)
+class OwnersClient(FleetHttpClient):
+    """Flower's, with the certificate of the owner whose thread it is made in."""
+
+    @classmethod
+    def from_server_address(cls, server_address: str, *_args: Any, **more: Any) -> OwnersClient:
+        context = CONTEXTS[threading.current_thread().name]
+        return cls(f"https://{server_address}", interceptors=more["interceptors"], verify=context)
+
+
+def reply_to(request: TrainRequest, message: Message, signer: ReplySigner) -> Message:
+    update = np.full_like(request.model, 1e-3)
+    made = TrainReply(request.plan_digest, request.round, request.attempt, request.model_digest, update)
+    parts = encode(made)
+    signature = signer.sign(Asked(message.metadata.run_id, message.metadata.message_id), parts)
+    return Message(records_of(parts, signature), reply_to=message)
+
+
+def answer(folder: Path, name: str) -> None:
+    """One owner, for ever. It stays connected whatever happens, since Flower lets nobody in a second time for a minute."""
+    connection, membership = read_connection(folder), read_membership(folder)
+    signer = ReplySigner(name, membership.key)
+    CONTEXTS[name] = door_context(connection.files)
+    key = load_ssh_private_key(connection.files.node_key.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    while True:
-        try:
-            with http_request_response(
-                arguments.superlink,
-                insecure=False,
-                root_certificates=arguments.root.read_bytes(),
-                authentication_keys=(key, key.public_key()),
-                max_wait_time=30.0,
-            ) as (node, receive, send, _run, _fab, pull_object, push_object, confirm):
-                print(f"{name} connected", flush=True)
-                while True:
-                    found = receive()
-                    if found is None:
-                        time.sleep(POLL_SECONDS)
-                        continue
-                    message, tree = found
-                    run = message.metadata.run_id
-                    identifiers = [each.object_id for each in iterate_object_tree(tree)]
-                    objects = pull_objects(
-                        identifiers, pull_object_fn=lambda each, run=run: pull_object(run, each), initial_backoff=0.02
-                    )
-                    request = inflate_object_from_contents(message.metadata.message_id, objects)
-                    confirm(run, message.metadata.message_id)
-                    request.metadata.__dict__["_message_id"] = message.metadata.message_id
-                    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
-                    context = Context(run, node, {}, RecordDict(), {})
-                    reply = app(request, context)
-                    reply.metadata.__dict__["_message_id"] = reply.object_id
-                    parts, reply_tree = get_all_nested_objects(reply), get_object_tree(reply)
-                    wanted, session = send(reply, reply_tree, 0.0)
-                    for identifier, part in parts.items():
-                        if identifier in wanted:
-                            push_object(run, session, identifier, part.deflate())
-        except SystemExit:
-            pass
-        except Exception as error:
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        time.sleep(0.5)
+    with fleet_http_connection.http_request_response(
+        connection.address, insecure=False, authentication_keys=(key, key.public_key())
+    ) as (node, receive, send, _run, _fab, pull_object, push_object, confirm):
+        print(f"{name} connected", flush=True)
+        while True:
+            try:
+                if (found := receive()) is None:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                message, tree = found
+                run, number = message.metadata.run_id, message.metadata.message_id
+                objects = pull_objects(
+                    [each.object_id for each in iterate_object_tree(tree)],
+                    pull_object_fn=partial(pull_object, run),
+                    initial_backoff=POLL_SECONDS,
+                )
+                asked = inflate_object_from_contents(number, objects)
+                confirm(run, number)
+                asked.metadata.__dict__["_message_id"] = number
+                TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
+                reply = reply_to(from_records(asked.content), asked, signer)
+                reply.metadata.__dict__["_message_id"] = reply.object_id
+                wanted, session = send(reply, get_object_tree(reply), 0.0)
+                for identifier, part in get_all_nested_objects(reply).items():
+                    if identifier in wanted:
+                        push_object(run, session, identifier, part.deflate())
+            except Exception as error:
+                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                time.sleep(POLL_SECONDS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--superlink", required=True)
-    for name in ("root", "plan", "keys"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("owners", nargs="+")
-    arguments = parser.parse_args()
-    for name in arguments.owners:
-        threading.Thread(target=answer, args=(name, arguments), daemon=True).start()
+    parser.add_argument("owners", nargs="+", help="NAME=FOLDER")
+    fleet_http_connection.FleetHttpClient = OwnersClient
+    for each in parser.parse_args().owners:
+        name, _, folder = each.partition("=")
+        threading.Thread(target=answer, args=(Path(folder), name), name=name, daemon=True).start()
     threading.Event().wait()
 
 

@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from helpers import make_plan
-from small_federation import OWNERS, make_federation, write_plan
+from provisioned import provisioned_federation
+from testudo_common.plan.load import dump_plan
 from testudo_server.deployment.run_status import RunStatus, read_status
 from testudo_server.deployment.status_command import killed, stop
 from testudo_server.store import RunStore
@@ -31,8 +32,10 @@ from testudo_server.store import RunStore
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 TESTS = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120.0
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+OWNERS = ("shop-1", "shop-2")
 ROUNDS = 8
-SHORT = ("rounds.deadline_seconds=8", "rounds.min_replies=1")
+SHORT = ("rounds.deadline_seconds=15", "rounds.min_replies=1")
 """A message on its way when the SuperLink is killed is lost, and its round closes without it once its time is over."""
 
 
@@ -78,6 +81,7 @@ class Rig:
 
     folder: Path
     port: int
+    owners_folders: dict[str, Path]
     seen: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,13 +89,14 @@ class Rig:
         return self.folder / "run"
 
     def start(self, *flags: str) -> subprocess.Popen[bytes]:
-        files = (self.folder / "plan.toml", self.folder / "federation", self.out, f"127.0.0.1:{self.port}")
+        command = ["run", "plan.toml", "federation", "--out", "run", "--listen", f"127.0.0.1:{self.port}"]
         with (self.folder / "server.txt").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, str(TESTS / "run_server.py"), *map(str, files), *flags],
+                [sys.executable, "-m", "testudo_server.cli", *command, "--status", "127.0.0.1:0", *flags],
+                cwd=self.folder,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=ENVIRONMENT,
             )
 
     def status(self) -> RunStatus | None:
@@ -107,12 +112,10 @@ class Rig:
 
     @contextmanager
     def owners(self) -> Iterator[None]:
-        command = [sys.executable, str(TESTS / "fleet_nodes.py"), "--superlink", f"127.0.0.1:{self.port}"]
-        root = self.folder / "federation" / "superlink" / "loopback.crt"
-        command += ["--root", str(root), "--plan", str(self.folder / "plan.toml"), "--keys", str(self.folder)]
+        owners = [f"{name}={folder}" for name, folder in self.owners_folders.items()]
         with (self.folder / "owners.txt").open("ab") as output:
             process = subprocess.Popen(
-                [*command, *OWNERS], stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                [sys.executable, str(TESTS / "fleet_nodes.py"), *owners], stdout=output, stderr=output, env=ENVIRONMENT
             )
         try:
             yield
@@ -137,9 +140,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("deployed")
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    make_federation(folder / "federation")
-    write_plan(folder / "plan.toml", make_plan(f"rounds.count={ROUNDS}", *SHORT))
-    rig = Rig(folder, port)
+    _, homes = provisioned_federation(folder, OWNERS, port)
+    (folder / "plan.toml").write_text(dump_plan(make_plan(f"rounds.count={ROUNDS}", *SHORT)))
+    rig = Rig(folder, port, homes)
     _go_through_everything(rig)
     yield rig
 

@@ -79,7 +79,7 @@ def test_nothing_is_sent_to_a_node_that_is_away(tmp_path: Path) -> None:
     grid = LateGrid(clients_of(PLAN), 3, late={1001})
     nodes = {"client-0": 1000, "client-1": 1001}
     asked = {client: request_for(PLAN) for client in nodes}
-    transport = GridTransport(grid, nodes, grid.get_node_ids)
+    transport = GridTransport(grid, nodes, online=grid.get_node_ids)
     assert [client for client, _ in transport.deliver(asked, deadline_seconds=5.0)] == ["client-0"]
     assert grid.sent_to == [1000]
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx
+from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import (
@@ -25,6 +26,7 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
@@ -76,8 +78,43 @@ def acquire_task(address: str, certificate: Path, secret: bytes | None, number: 
     raise UsageError("Flower's SuperLink has no task for the run", remedy="look at superlink.log in its folder")
 
 
+class TaskGrid(HttpGrid):
+    """Flower's grid, for a SuperLink that may be killed at any moment.
+
+    Args:
+        address: Of the SuperLink.
+        certificate: Its own.
+        token: Of the task.
+    """
+
+    def __init__(self, address: str, certificate: Path, token: str) -> None:
+        super().__init__(runtime_api_address=address, root_certificates=certificate.read_bytes(), token=token)
+        self._retry_invoker = patient_retries()
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """As Flower's, where a part of a message that arrives a second time does not end the run.
+
+        It does when the SuperLink was killed after it had kept the part, and before it could say so. If the message is
+        whole, its reply comes; if not, the node says so, or its time runs out.
+        """
+        pushed = list(messages)
+        try:
+            return list(super().push_messages(pushed))
+        except ObjectPushError:
+            return [message.metadata.message_id for message in pushed]
+
+    def only_once(self) -> None:
+        """Do not wait for the SuperLink any more."""
+        self._retry_invoker.max_tries = 1
+
+    @property
+    def runtime(self) -> RuntimeHttpClient:
+        """For what no message is for."""
+        return self._runtime_client
+
+
 @contextmanager
-def task_grid(address: str, certificate: Path, token: str, digest: str) -> Iterator[HttpGrid]:
+def task_grid(address: str, certificate: Path, token: str, digest: str) -> Iterator[TaskGrid]:
     """The grid of a task, as long as the block lasts; afterwards Flower is told how the block ended.
 
     Args:
@@ -90,11 +127,10 @@ def task_grid(address: str, certificate: Path, token: str, digest: str) -> Itera
         UsageError: The run is of another bundle.
         RoundError: The SuperLink was away for too long, or has ended the run.
     """
-    grid = HttpGrid(runtime_api_address=address, root_certificates=certificate.read_bytes(), token=token)
-    grid._retry_invoker = patient_retries()
+    grid = TaskGrid(address, certificate, token)
     try:
         with _spoken_plainly():
-            found = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
+            found = grid.runtime.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = found.task_id, found.run.run_id
         TaskIdentity.node_id = found.context.node_id
         run = run_from_proto(found.run)
@@ -108,13 +144,13 @@ def task_grid(address: str, certificate: Path, token: str, digest: str) -> Itera
 
 
 @contextmanager
-def _kept_alive(grid: HttpGrid) -> Iterator[None]:
+def _kept_alive(grid: TaskGrid) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(_HEARTBEAT_SECONDS):
             try:
-                grid._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+                grid.runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest())
             except Exception:  # noqa: S112 - the next message says what is wrong, in the run's own thread
                 continue
 
@@ -127,7 +163,7 @@ def _kept_alive(grid: HttpGrid) -> Iterator[None]:
 
 
 @contextmanager
-def _told(grid: HttpGrid) -> Iterator[None]:
+def _told(grid: TaskGrid) -> Iterator[None]:
     """Flower learns how it ended in its own words alone: an error's text is not its business."""
     how = SubStatus.FAILED
     try:
@@ -137,9 +173,9 @@ def _told(grid: HttpGrid) -> Iterator[None]:
         how = SubStatus.STOPPED
         raise
     finally:
-        grid._retry_invoker.max_tries = 1
+        grid.only_once()
         try:
-            grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=how, details=""))
+            grid.runtime.PushTaskOutput(PushTaskOutputRequest(sub_status=how, details=""))
         except httpx.HTTPError:
             pass  # it is stopped next, and its run with it
 

@@ -59,14 +59,14 @@ class Ready:
         plan: Complete.
         settings: Of the federation.
         members: All that were admitted, the revoked too.
-        keys: Of the federation; None where the plan needs none.
+        keys: Of the federation; by its roster every reply is checked, under any plan.
         warnings: What will be wrong soon, in words.
     """
 
     plan: FederationPlan
     settings: FederationSettings
     members: tuple[Member, ...]
-    keys: ServerKeys | None
+    keys: ServerKeys
     warnings: tuple[str, ...] = ()
 
     @property
@@ -77,7 +77,7 @@ class Ready:
     @property
     def quorum(self) -> int:
         """Owners that have to cosign the log; 0 without one."""
-        if not self.plan.audited or self.keys is None:
+        if not self.plan.audited:
             return 0
         return self.plan.audit.quorum or default_quorum(len(self.keys.roster.members))
 
@@ -110,7 +110,7 @@ def look_at(
     plan = load_plan(plan_file)
     settings = folder.settings()
     members = folder.members()
-    keys = keys_in(folder.folder) if plan.secure or plan.audited else None
+    keys = keys_in(folder.folder)
     ready = Ready(plan, settings, members, keys, check_certificate(folder, now or datetime.now(UTC)))
     _check_members(ready)
     _check_run_folder(plan, out, resume=resume)
@@ -184,7 +184,7 @@ def _check_members(ready: Ready) -> None:
             where=ready.settings.federation,
             remedy="admit more with testudo-server admit, or ask for fewer in the plan",
         )
-    if ready.keys is not None and (strangers := [name for name in admitted if name not in ready.keys.roster.members]):
+    if strangers := [name for name in admitted if name not in ready.keys.roster.members]:
         raise UsageError(
             f"{strangers[0]!r} is admitted and not on the roster", where="roster.json", remedy="admit it again"
         )

@@ -110,6 +110,12 @@ def run(options: RunOptions) -> Finished | None:
         )
         ready = look_at(options.plan, folder, options.out, resume=options.resume)
         listen, status = _addresses(options, ready)
+        if not status.is_loopback:
+            raise UsageError(
+                f"{status} can be reached from other machines",
+                where="--status",
+                remedy="write 127.0.0.1:PORT; who wants to look from elsewhere takes an SSH tunnel",
+            )
         for address, option in ((listen, "--listen"), (status, "--status")):
             check_free(address, option)
         clients = _wanted(options, ready)
@@ -246,7 +252,7 @@ class _RunningServer:
             grid,
             self._ready.plan,
             self._store,
-            keys=None if keys is None else lambda: keys,
+            keys=lambda: keys,
             resume=options.resume,
             on_round=on_round,
             registered=registered,
