@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -114,6 +115,40 @@ def test_a_process_that_cannot_start_as_it_must_is_not_tried_again() -> None:
     node = FakeNode((1.0, False, EXIT_REFUSED), (1.0, False, 1))
     assert supervised(node, lambda _: OLD) == 1
     assert len(node.started) == 1
+
+
+def test_a_full_disk_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode((1.0, False, 1), (1.0, False, 1))
+    start, full = node.start, iter([True, True, False, False])
+
+    def start_if_there_is_room() -> None:
+        if next(full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        start()
+
+    node.start = start_if_there_is_room
+    assert supervised(node, lambda _: OLD) == 0
+    assert len(node.started) == 2 and caplog.text.count("No space left") == 2
+
+
+def test_what_cannot_be_written_down_is_let_go(tmp_path: Path) -> None:
+    """A pipe that nobody reads would stop the node."""
+    node = NodeProcess(tmp_path / "owner")
+    node.files.folder.mkdir(parents=True)
+    node.files.log.mkdir()  # nothing can be written there
+    with subprocess.Popen(["seq", "100000"], stdout=subprocess.PIPE) as process:
+        node._keep_log(process)
+        assert process.wait(5) == 0
+    node.files.log.rmdir()
+    with subprocess.Popen(["echo", "started"], stdout=subprocess.PIPE) as process:
+        node._keep_log(process)
+    assert node.files.log.read_text().endswith(" started\n") and node.files.log.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "node").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be written"), only_run(NodeFiles(tmp_path)):
+        raise AssertionError
 
 
 def test_a_renewed_certificate_is_taken_up() -> None:

@@ -111,7 +111,11 @@ class Supervisor:
 
     def _live_once(self) -> _End:
         credentials = self._credentials()
-        self._node.start()
+        try:
+            self._node.start()
+        except OSError as error:  # as where the disk is full
+            _LOG.error("the node cannot be started: %s", error.strerror)
+            return _End.ENDED
         looked = self._now() + PATIENCE_SECONDS - LOOK_AGAIN_SECONDS
         connected = False
         while self._node.alive():
