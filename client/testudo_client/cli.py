@@ -22,6 +22,14 @@ app = typer.Typer(
 )
 
 
+ApprovingKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", help="The key that signs your approvals, where the node does not hold it.", show_default=False
+    ),
+]
+
+
 def at_a_terminal() -> bool:
     """Whether a person can be asked."""
     return sys.stdin.isatty()
@@ -69,6 +77,9 @@ def init(
     federation_key: Annotated[str | None, typer.Option(help="The federation's key, as it told you.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long the policy holds.")] = 365,
     anchor: Annotated[list[Path] | None, typer.Option(help="A further file for the ledger's anchor.")] = None,
+    approval_key: Annotated[
+        Path | None, typer.Option(help="Sign approvals with this key; made if it is not there.", show_default=False)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the options.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; asks nothing.")] = False,
 ) -> None:
@@ -84,6 +95,7 @@ def init(
     request = InitRequest(
         folder, client or "", epsilon_per_run, epsilon_for_life, delta, no_privacy, min_cohort, min_group,
         max_participations, model or ["mlp", "conv", "linear"], max_bytes, federation_key, days, anchor or [],
+        approval_key,
     )  # fmt: skip
     made = make_home(unasked(request) if yes or as_json else asked(request))
     if as_json:
@@ -127,6 +139,7 @@ def approve(
     plan: Annotated[Path, typer.Argument(help="The federation's plan, a TOML file.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Your folder.", show_default=False)],
     bundle: Annotated[Path | None, typer.Option(help="An app bundle to compare with the pin; none: your own.")] = None,
+    key: ApprovingKey = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have looked at the preview.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; needs --yes.")] = False,
 ) -> None:
@@ -146,7 +159,7 @@ def approve(
             typer.echo("\n".join(lines_of(found)))
             if found["allowed"] and not typer.confirm("\nApprove this plan?"):
                 raise UsageError("not approved", remedy="nothing was changed")
-        made = approve_plan(loaded, home, bundle)
+        made = approve_plan(loaded, home, bundle, key)
     if as_json:
         typer.echo(json.dumps(made, indent=2))
         return
@@ -157,12 +170,13 @@ def approve(
 def withdraw(
     plan: Annotated[str, typer.Argument(help="The plan's file, or its digest.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Your folder.", show_default=False)],
+    key: ApprovingKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Withdraw your approval: from the next round on nothing is trained. What is spent stays spent."""
     from testudo_client.approve_command import existing_home, withdraw_plan
 
-    made = withdraw_plan(plan, existing_home(folder))
+    made = withdraw_plan(plan, existing_home(folder), key)
     typer.echo(json.dumps(made, indent=2) if as_json else f"Withdrawn: digest {made['digest']}")
 
 

@@ -72,7 +72,7 @@ class OwnerConsent:
         here = self._home.circumstances(self._client_id, self._now(), plan=self._plan, launch=self._launch)
         refuse(policy, self._plan, here, source=str(self._home.policy_file))
         entries = self._ledger_under(policy).entries()
-        check_approved(entries, self._home.key().public_key(), self._plan, policy)
+        check_approved(entries, self._home.approving_key(policy), self._plan, policy)
         return policy
 
     def ceilings(self) -> tuple[Ceiling, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from testudo_client.code_digest import code_digest
 from testudo_client.ledger import ANCHOR_FILE, LEDGER_FILE, Ledger, open_ledger
@@ -21,7 +21,7 @@ from testudo_client.owner_log import OwnerLog
 from testudo_client.policy.findings import NOTHING_KNOWN, Circumstances, Launch
 from testudo_client.policy.load import load_policy
 from testudo_client.policy.sections import OwnerPolicy
-from testudo_common.key_files import read_key, read_public
+from testudo_common.key_files import parse_public, read_key, read_public
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import read_roster
 
@@ -95,6 +95,17 @@ class OwnerHome:
             KeyFileError: It is missing, readable by others, or not a key.
         """
         return read_key(self.identity_file)
+
+    def approving_key(self, policy: OwnerPolicy | None) -> Ed25519PublicKey:
+        """Public half of the key that signs approvals: the one that the policy pins, or else the owner's own.
+
+        Raises:
+            KeyFileError: None is pinned, and the owner's own cannot be used; or what is pinned is not a key.
+        """
+        pinned = None if policy is None else policy.pins.approvals
+        if pinned is None:
+            return self.key().public_key()
+        return parse_public(pinned, source=f"{self.policy_file}: pins.approvals")
 
     def ledger(self, policy: OwnerPolicy | None) -> Ledger:
         """The owner's ledger, with the anchors that the policy names; nothing is read before it is used."""

@@ -19,7 +19,8 @@ from testudo_client.home import OwnerHome
 from testudo_client.policy.load import load_policy, parse_policy
 from testudo_common.app_bundle import bundle_digest
 from testudo_common.errors import UsageError
-from testudo_common.key_files import create_key, parse_public, public_hex, read_public
+from testudo_common.files import write_new
+from testudo_common.key_files import create_key, parse_public, public_hex, read_key, read_public
 
 _TEMPLATE = """\
 # My rules for every plan. What is not allowed here is refused. docs/policy.md explains every key.
@@ -57,7 +58,7 @@ code = {code}
 # Of the app bundle that the server sends, as this installation makes it: testudo-client bundle. It holds no code, since
 # all parties run what they installed. Only testudo-client run looks at it: under Flower's own executor, write "any".
 bundle = {bundle}
-
+{approvals}
 [dates]
 not_before = {not_before}
 not_after = {not_after}      # a policy does not go on by itself
@@ -99,6 +100,7 @@ class InitRequest:
     federation_key: str | None = None
     days: int = 365
     anchors: Sequence[Path] = ()
+    approval_key: Path | None = None
 
 
 def key_in_folder(request: InitRequest) -> str | None:
@@ -138,6 +140,25 @@ def refuse_if_there(home: OwnerHome) -> None:
         )
 
 
+_APPROVALS = """\
+approvals = "{key}"   # signs my approvals: whoever has the node, and not this key, approves nothing
+"""
+
+
+def _approving_key(request: InitRequest) -> str | None:
+    """Public half of the key that is to sign approvals, made where it is not there; None: the node's own signs them."""
+    path = request.approval_key
+    if path is None:
+        return None
+    if path.resolve().is_relative_to(request.folder.resolve()):
+        raise UsageError(
+            "the node reads this folder, and the key for approvals is to be kept from it",
+            where=str(path),
+            remedy="name a file elsewhere, best on another machine or a stick",
+        )
+    return public_hex(read_key(path) if path.exists() else create_key(path))
+
+
 def make_home(request: InitRequest) -> dict[str, Any]:
     """A folder with a key, unless there is one, and the policy; what was made, as JSON has it.
 
@@ -149,13 +170,11 @@ def make_home(request: InitRequest) -> dict[str, Any]:
     home = OwnerHome(request.folder)
     refuse_if_there(home)
     key_in_folder(request)
-    text = policy_text(request, datetime.now(UTC).date())
+    text = policy_text(request, datetime.now(UTC).date(), _approving_key(request))
     parse_policy(tomllib.loads(text), source="the policy to be")
     key = home.key() if home.identity_file.exists() else create_key(home.identity_file)
     try:
-        descriptor = os.open(home.policy_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_new(home.policy_file, text.encode())
     except OSError as error:
         problem = f"cannot be written: {error.strerror}"
         raise UsageError(problem, where=str(home.policy_file), remedy="name a folder of your own") from error
@@ -167,11 +186,18 @@ def make_home(request: InitRequest) -> dict[str, Any]:
         "identity": str(home.identity_file),
         "public_key": public_hex(key),
         "federation_key": list(policy.pins.federation_key),
+        "approvals": policy.pins.approvals,
     }
 
 
-def policy_text(request: InitRequest, today: date) -> str:
-    """The policy as it is written."""
+def policy_text(request: InitRequest, today: date, approvals: str | None = None) -> str:
+    """The policy as it is written.
+
+    Args:
+        request: What it is to say.
+        today: The first day on which it holds.
+        approvals: Public key that signs approvals, hex; None: the node's own.
+    """
     example = _EXAMPLE.format(
         epsilon_per_run=float(request.epsilon_per_run),
         epsilon_for_life=float(request.epsilon_for_life),
@@ -188,6 +214,7 @@ def policy_text(request: InitRequest, today: date) -> str:
         federation_key=_toml([request.federation_key.lower()] if request.federation_key else []),
         code=_toml([code_digest()]),
         bundle=_toml([bundle_digest()]),
+        approvals=_APPROVALS.format(key=approvals) if approvals else "",
         not_before=today,
         not_after=today + timedelta(days=request.days),
         anchors=_toml([str(anchor.resolve()) for anchor in request.anchors]),

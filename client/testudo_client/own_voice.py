@@ -62,7 +62,7 @@ class LedgerVoice:
             policy = self._home.policy()
         except PolicyError:
             policy = None
-        found = last_decision(self.entries(), self._home.key().public_key(), self._plan, policy)
+        found = last_decision(self.entries(), self._home.approving_key(policy), self._plan, policy)
         return None if found is None else Decision(*found)
 
     def entries(self) -> Sequence[Entry]:

@@ -31,6 +31,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Spending, Unit
 from testudo_common.privacy.planned import run_spending, scored_participations, scores_spending
 from testudo_common.roster import Roster
+from testudo_common.signed_replies import SIGNATURE_BYTES
 from testudo_common.traffic import Leg, beginning_of_log, legs_of
 from testudo_common.wire import Refusal, RefusalReason, encode
 
@@ -78,7 +79,7 @@ def preview(
         "log": _log(plan, roster) if plan.audited else None,
         "leaves": None if contract is None else _leaves(plan, policy, contract, roster),
         "costs": _costs(plan, policy, entries, fingerprint),
-        "changes": _changes(home, entries, plan),
+        "changes": _changes(home, entries, plan, policy),
     }
 
 
@@ -114,12 +115,16 @@ def _contract_if_allowed(findings: Sequence[Finding], plan: FederationPlan) -> C
 
 def _is_approved(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan, policy: OwnerPolicy) -> bool:
     try:
-        if home.identity_file.exists():
-            check_approved(entries, home.key().public_key(), plan, policy)
+        if _key_is_there(home, policy):
+            check_approved(entries, home.approving_key(policy), plan, policy)
             return True
     except ApprovalError:
         pass
     return False
+
+
+def _key_is_there(home: OwnerHome, policy: OwnerPolicy) -> bool:
+    return policy.pins.approvals is not None or home.identity_file.exists()
 
 
 def _roster(home: OwnerHome) -> Roster | None:
@@ -182,6 +187,7 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roste
         "statistics": list(statistics_of(plan)) if plan.evaluation.federated_every_rounds is not None else [],
         "name_bytes": len(policy.client.encode()),
         "refusal_bytes_at_most": encode(refusal).size_bytes,
+        "signature_bytes": SIGNATURE_BYTES,
         "rounds_at_most": often,
         "attempts_a_round_at_most": attempts,
         "rounds": kinds,
@@ -264,11 +270,13 @@ def _figure(epsilon: float | None) -> float | str | None:
     return "infinite" if math.isinf(epsilon) else round(epsilon, 4)
 
 
-def _changes(home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan) -> dict[str, Any] | None:
+def _changes(
+    home: OwnerHome, entries: Sequence[Entry], plan: FederationPlan, policy: OwnerPolicy
+) -> dict[str, Any] | None:
     """How the plan differs from the one approved before; None where none was."""
-    if not entries or not home.identity_file.exists():
+    if not entries or not _key_is_there(home, policy):
         return None
-    before = approved_before(entries, home.key().public_key(), home.approved, plan.name)
+    before = approved_before(entries, home.approving_key(policy), home.approved, plan.name)
     if before is None:
         return None
     changed = differences(before, plan)

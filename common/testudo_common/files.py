@@ -32,6 +32,25 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Keep ``data`` in a new file with mode 0600, whole or not at all; missing folders are made for this user alone.
+
+    Raises:
+        FileExistsError: There is a file of that name.
+    """
+    make_private(path.parent)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(temporary)
+    finally:
+        Path(temporary).unlink()
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in ``folder``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

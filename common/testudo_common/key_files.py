@@ -5,8 +5,6 @@ All are Ed25519 but for the key of an audit log, which may be ML-DSA-44.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from testudo_common.errors import KeyFileError
+from testudo_common.files import write_new
 
 LogKeyKind = Literal["ed25519", "ml-dsa-44"]
 
@@ -57,36 +56,14 @@ def keep_new(path: Path, secret: bytes) -> None:
         KeyFileError: There is a file already, or it cannot be written.
     """
     try:
-        _make_private(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # with mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secret)
-                file.flush()
-                os.fsync(file.fileno())
-            _place(Path(temporary), path)
-        finally:
-            Path(temporary).unlink()
-    except OSError as error:
-        raise KeyFileError(
-            f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
-        ) from error
-
-
-def _make_private(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, for this user alone."""
-    if not folder.exists():
-        _make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def _place(temporary: Path, path: Path) -> None:
-    """Give a whole file its name, unless there is one of that name."""
-    try:
-        path.hardlink_to(temporary)
+        write_new(path, secret)
     except FileExistsError as error:
         raise KeyFileError(
             "there is a key already, and it is not overwritten", where=str(path), remedy="use it, or move it away first"
+        ) from error
+    except OSError as error:
+        raise KeyFileError(
+            f"cannot be written: {error.strerror}", where=str(path), remedy="name a folder that may be written to"
         ) from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
 from testudo_common.roster import Roster
 from testudo_common.wire import Message
+from testudo_server.attendance import EVERYBODY, Attendance, NodeAttendance, Registered
 from testudo_server.audit_file import held_log
 from testudo_server.coordinator import Coordinator, OnRound, no_report
 from testudo_server.exchange import Exchange, PlainExchange
@@ -92,18 +93,29 @@ class GridTransport:
         grid: The Grid.
         nodes: Client id -> node id.
         reader: Of the replies; None: of a federation without keys.
+        online: Gives the nodes that are connected now: to others nothing is sent; without it, all are.
     """
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], reader: ReplyReader | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        reader: ReplyReader | None = None,
+        online: Callable[[], Collection[int]] | None = None,
+    ) -> None:
         self._grid = grid
         self._nodes = nodes
         self._reader = reader if reader is not None else ReplyReader(grid.run.run_id)
+        self._online = online
 
     def deliver(
         self, requests: Mapping[str, Message], *, deadline_seconds: float, enough: Callable[[], bool] | None = None
     ) -> Iterator[tuple[str, Message | str]]:
         """See :class:`testudo_server.exchange.Transport`."""
         clients = {self._nodes[client]: client for client in requests if client in self._nodes}
+        if self._online is not None:
+            online = frozenset(self._online())
+            clients = {node: client for node, client in clients.items() if node in online}
         contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
         for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
             yield clients[node], self._reader.message_in(clients[node], reply)
@@ -175,6 +187,7 @@ def run_federation(
     exchange_of: ExchangeOf | None = None,
     resume: bool = False,
     on_round: OnRound | None = None,
+    registered: Registered | None = None,
 ) -> RunState:
     """Run the plan's rounds over ``grid``, from the beginning or from where ``store`` stands.
 
@@ -188,6 +201,8 @@ def run_federation(
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
+        registered: Whose node is whose, where the operator registered them; else every node is asked for its name.
+            Who comes after the beginning is asked from the next round on.
 
     Raises:
         RoundError: Too few clients, too few usable replies, or too few owners that cosigned the log; every finished
@@ -197,14 +212,28 @@ def run_federation(
         AuditError: The audit log cannot be used.
     """
     once = cache(partial(_keys_for, plan, keys))
-    nodes = identify_clients(grid, expected=clients or plan.rounds.cohort_size, roster=lambda: _roster_of(once()))
+    attendance: Attendance = EVERYBODY
+    online: Callable[[], Collection[int]] | None = None
+    if registered is None:
+        nodes: Mapping[str, int] = identify_clients(
+            grid, expected=clients or plan.rounds.cohort_size, roster=lambda: _roster_of(once())
+        )
+        there = frozenset(nodes)
+    else:
+        nodes, online = registered.nodes, partial(_online_in, grid)
+        attendance = gathering = NodeAttendance(registered, online)
+        there = gathering.gather()
     its_keys = once()
-    transport = GridTransport(grid, nodes, ReplyReader(grid.run.run_id, _roster_of(its_keys)))
+    transport = GridTransport(grid, nodes, ReplyReader(grid.run.run_id, _roster_of(its_keys)), online)
     exchange = _exchange_for(plan, transport, its_keys) if exchange_of is None else exchange_of(transport)
-    with _journal_for(plan, its_keys, store, transport, nodes, _bundle_of(grid)) as journal:
-        coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal)
+    with _journal_for(plan, its_keys, store, transport, there, _bundle_of(grid)) as journal:
+        coordinator = Coordinator(plan, exchange, store, on_round or no_report, journal, attendance)
         state = coordinator.resume(nodes) if resume else coordinator.begin(initial_vector(plan), nodes)
         return coordinator.run(state)
+
+
+def _online_in(grid: Grid) -> frozenset[int]:
+    return frozenset(grid.get_node_ids())
 
 
 def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:

@@ -8,7 +8,7 @@ single out over rounds is not asked again. The journal is told of each step befo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from testudo_common.errors import RoundError
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
+from testudo_server.attendance import EVERYBODY, NOT_CONNECTED, Attendance
 from testudo_server.clipping import first_clip, next_clip
 from testudo_server.cohort import draw_cohort
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
@@ -54,6 +55,7 @@ class Coordinator:
         store: Where every round is kept.
         on_round: Told of every finished round, after it was kept.
         journal: Of the audit log; without one, nothing is logged.
+        attendance: Who can be asked at the moment; without it, everybody.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Coordinator:
         store: RunStore,
         on_round: OnRound = no_report,
         journal: Journal = NO_JOURNAL,
+        attendance: Attendance = EVERYBODY,
     ) -> None:
         self._plan = plan
         self._plan_digest = plan.digest
@@ -70,6 +73,7 @@ class Coordinator:
         self._store = store
         self._on_round = on_round
         self._journal = journal
+        self._attendance = attendance
         self._outcomes: list[GroupOutcome] = []
 
     def begin(self, initial_model: Vector, clients: Iterable[str]) -> RunState:
@@ -174,25 +178,35 @@ class Coordinator:
 
     def _cohort(self, number: int, state: RunState, barred: tuple[str, ...]) -> tuple[str, ...]:
         rounds, least = self._plan.rounds, self._plan.fewest_asked
-        not_asked = self._journal.not_asked(state.participations)
-        apart = not_asked.keys() | barred
-        cohort = draw_cohort(
-            {
-                client: count
-                for client, count in self._journal.asked(state.participations).items()
-                if client not in apart
-            },
-            rounds.cohort_size,
-            limit=rounds.max_participations,
-            seed=self._plan.seed,
-            round_number=number,
-        )
-        if len(cohort) >= least:
-            return cohort
+        began = time.monotonic()
+        while True:
+            there = self._attendance.present(state.participations)
+            self._journal.meet(there)
+            not_asked = self._journal.not_asked(state.participations)
+            absent = {client: NOT_CONNECTED for client in state.participations if client not in there}
+            apart = not_asked.keys() | absent.keys() | set(barred)
+            cohort = draw_cohort(
+                {
+                    client: count
+                    for client, count in self._journal.asked(state.participations).items()
+                    if client not in apart
+                },
+                rounds.cohort_size,
+                limit=rounds.max_participations,
+                seed=self._plan.seed,
+                round_number=number,
+            )
+            if len(cohort) >= least:
+                return cohort
+            hopeless = len(cohort) + len(absent) < least
+            if hopeless or not self._attendance.wait(len(there), least, time.monotonic() - began):
+                raise self._too_few(number, len(cohort), {**not_asked, **absent})
+
+    def _too_few(self, number: int, found: int, not_asked: Mapping[str, str]) -> RoundError:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in list(not_asked.items())[:5])
-        raise self._failed(
+        return self._failed(
             number,
-            f"round {number} needs {least} clients, and {len(cohort)} may still take part"
+            f"round {number} needs {self._plan.fewest_asked} clients, and {found} may still take part"
             + (f" ({reasons})" if reasons else ""),
             where="rounds",
             remedy="look at the clients named, then go on with --resume"

@@ -33,6 +33,9 @@ class Journal(Protocol):
     def resume(self, state: RunState, records: Sequence[RoundRecord]) -> None:
         """A run goes on from ``state``, which is kept, after the finished rounds ``records``."""
 
+    def meet(self, clients: Iterable[str]) -> None:
+        """These are connected; whoever was not there before is shown the log, and can decide."""
+
     def not_asked(self, clients: Iterable[str]) -> Mapping[str, str]:
         """Those of ``clients`` that may not be asked -> why, in words."""
 
@@ -72,6 +75,9 @@ class NoJournal:
 
     def resume(self, state: RunState, records: Sequence[RoundRecord]) -> None:
         """Write nothing."""
+
+    def meet(self, clients: Iterable[str]) -> None:
+        """Show nothing."""
 
     def not_asked(self, clients: Iterable[str]) -> Mapping[str, str]:
         """Everybody may be asked."""

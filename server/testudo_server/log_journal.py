@@ -4,6 +4,7 @@
 what happens                          what is written                                    who has to have seen it first
 ====================================  =================================================  ============================
 the run begins, or is resumed         charter and enrolment, or incident                 a quorum, before any round
+an owner comes later                  -                                                  itself, before it is asked
 an owner answers                      its approval or withdrawal                         -
 an attempt at a round is to begin     round_opened                                       a quorum, before training
 the coin has drawn the groups         groups_drawn                                       the members, before masking
@@ -137,6 +138,14 @@ class LogJournal:
             self._log.hand_out(shown)
 
     # Rounds.
+
+    def meet(self, clients: Iterable[str]) -> None:
+        """Show the log to whoever is there for the first time, so that its decision counts before a cohort is drawn.
+
+        Raises:
+            AuditError: The log cannot be written.
+        """
+        self._log.meet(clients)
 
     def not_asked(self, clients: Iterable[str]) -> Mapping[str, str]:
         """Whoever has not approved the plan in the log, or has withdrawn -> why, in words."""

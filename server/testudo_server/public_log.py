@@ -154,6 +154,18 @@ class PublicLog:
         self._decide(answers.decisions)
         return Shown(replace(showing, note=note), frozenset(answers.cosignatures))
 
+    def meet(self, clients: Iterable[str]) -> None:
+        """Show the log to those on the roster that it was never shown to; they are witnesses from here on.
+
+        Raises:
+            AuditError: The log cannot be written.
+        """
+        known = self.witnesses.clients
+        new = [client for client in clients if client in self._watch.witnesses and client not in known]
+        if new:
+            self.witnesses.add(new)
+            self.publish(to=sorted(new))
+
     def act_on(self, shown: Shown) -> bytes:
         """The note that shows owners that enough of them have seen the log; later messages carry it too.
 

@@ -90,6 +90,10 @@ class Witnesses:
         """Client ids, sorted."""
         return tuple(self._sizes)
 
+    def add(self, clients: Iterable[str]) -> None:
+        """These can be reached too."""
+        self._sizes = dict(sorted({**self._sizes, **dict.fromkeys(clients, self._log.size)}.items()))
+
     def show(
         self,
         showing: Showing,

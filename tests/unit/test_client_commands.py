@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -20,6 +21,7 @@ from testudo_client.home import OwnerHome
 from testudo_client.ledger import Occasion, Purpose
 from testudo_client.ledger.planned import round_spending
 from testudo_client.policy.load import load_policy
+from testudo_common.app_bundle import bundle_digest
 from testudo_common.errors import ApprovalError, DataError, KeyFileError, PolicyError, TestudoError, UsageError
 from testudo_common.key_files import public_hex
 from testudo_common.plan import FederationPlan
@@ -251,8 +253,6 @@ def test_preview_reads_data_only_of_an_allowed_plan(tmp_path: Path, home: OwnerH
 
 
 def test_preview_compares_the_bundle(tmp_path: Path, home: OwnerHome) -> None:
-    import hashlib
-
     bundle = tmp_path / "app.fab"
     bundle.write_bytes(b"a bundle")
     digest = hashlib.sha256(b"a bundle").hexdigest()
@@ -264,6 +264,32 @@ def test_preview_compares_the_bundle(tmp_path: Path, home: OwnerHome) -> None:
     assert run("preview", plan, home.folder, "--bundle", bundle).exit_code == 1
     with pytest.raises(UsageError, match="cannot be read"):
         run("preview", plan, home.folder, "--bundle", tmp_path / "none.fab")
+
+
+def test_bundle_that_this_installation_makes(tmp_path: Path, home: OwnerHome) -> None:
+    made = answer_of("bundle", "--to", tmp_path / "testudo.fab")
+    content = (tmp_path / "testudo.fab").read_bytes()
+    assert made == {"digest": bundle_digest(), "bytes": len(content), "file": str(tmp_path / "testudo.fab")}
+    assert hashlib.sha256(content).hexdigest() == bundle_digest() == run("bundle").stdout.strip()
+    with pytest.raises(UsageError, match="cannot be written"):
+        run("bundle", "--to", tmp_path / "testudo.fab" / "below")
+    pins = ('pins.federation_key="any"', 'pins.code="any"', f'pins.bundle=["{bundle_digest()}"]')
+    write_policy(home.policy_file, *pins, *OPEN)
+    plan = plan_file(tmp_path)
+    assert answer_of("preview", plan, home.folder)["bundle"] == bundle_digest(), "nobody has sent one yet"
+    assert run("approve", plan, home.folder, "--yes").exit_code == 0
+
+
+def test_certificate_is_compared_when_there_is_a_server(tmp_path: Path, home: OwnerHome) -> None:
+    """A look at a plan, and an approval, connect to nobody; consent asks again in every round."""
+    pins = ('pins.federation_key="any"', 'pins.code="any"', 'pins.bundle="any"')
+    write_policy(home.policy_file, *pins, f'pins.server_certificate=["{"44" * 32}"]', *OPEN)
+    plan = plan_file(tmp_path)
+    shown = answer_of("preview", plan, home.folder)
+    (rule,) = [rule for rule in shown["rules"] if rule["key"] == "pins.server_certificate"]
+    assert (rule["allowed"], rule["asked"]) == (True, "compared in every round, when your node is connected")
+    write_policy(home.policy_file, *pins, "pins.server_certificate=[]", *OPEN)
+    assert run("preview", plan, home.folder).exit_code == 1
 
 
 def test_preview_of_a_factory_that_is_not_allowed_runs_nothing(tmp_path: Path, home: OwnerHome) -> None:

@@ -32,6 +32,9 @@ MADE: list[TestudoError] = [
     PeerError("shop-3", Breach.SHARE, "its share does not fit"),
     errors.PolicyError(FAULTS, source="policy.toml"),
     errors.BudgetError("it would spend too much", spent=7.5, asked=8.25, ceiling=8.0, rounds_left=0),
+    errors.ProvisionError(
+        errors.ProvisionFault.USED, "it was used already", where="request.json", remedy="Invite again"
+    ),
     AuditError(AuditFault.ROUND, "it was closed before", index=7, where="shops.tlog", remedy="Ask why"),
 ]
 
@@ -46,7 +49,7 @@ def made(kind: type[TestudoError]) -> TestudoError:
 def test_tree_is_one() -> None:
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert named == set(every_kind())
-    assert len(named) == 20
+    assert len(named) == 21
 
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)

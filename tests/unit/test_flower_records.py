@@ -16,10 +16,12 @@ from testudo_common.flower_records import (
     from_records,
     identity_in,
     identity_records,
+    records_of,
+    reply_in,
     to_records,
 )
 from testudo_common.vectors import Vector
-from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, encode
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply, TrainRequest, decode, encode
 
 DIGEST = "ab" * 32
 VECTOR = np.array([1.0, -0.0, 3.5], dtype=np.float32)
@@ -163,6 +165,7 @@ def minus(name: str) -> RecordDict:
     return changed
 
 
+SIGNATURE = bytes(range(64))
 HEADER = encode(REPLY).header
 STEP_HEADER = encode(STEP).header
 HOSTILE_RECORDS = {
@@ -179,6 +182,7 @@ HOSTILE_RECORDS = {
     "array of another kind": plus(vector=ArrayRecord({"0": as_array(b"", "torch.tensor")})),
     "header as text": plus(testudo=ConfigRecord({"header": HEADER.decode("latin-1")})),
     "header under another name": plus(testudo=ConfigRecord({"head": HEADER})),
+    "signature beside a request": records_of(encode(REPLY), SIGNATURE),
     "empty configuration": plus(testudo=ConfigRecord({})),
     "more beside the header": plus(testudo=ConfigRecord({"header": HEADER, "loss": 0.5})),
     "header of an identity": plus(testudo=ConfigRecord({"client_id": "ada"})),
@@ -204,9 +208,30 @@ def test_hostile_records(records: RecordDict) -> None:
         from_records(records)
 
 
+@pytest.mark.parametrize("message", [REPLY, REFUSAL, MASKED, STEP])
+def test_reply_with_its_signature_there_and_back(message: Message) -> None:
+    for signature in (SIGNATURE, None):
+        parts, found = reply_in(records_of(encode(message), signature))
+        assert (decode(parts), found) == (message, signature)
+    assert from_records(records_of(encode(message))) == message
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [b"", SIGNATURE[:-1], SIGNATURE + b"\0", SIGNATURE.hex(), 7, [1] * 64, True],
+    ids=["empty", "a byte less", "a byte more", "text", "a number", "a list", "true"],
+)
+def test_hostile_signature(signature: bytes | str | int | list[int]) -> None:
+    for config in ({"header": HEADER}, {"client_id": "ada"}):
+        records = plus(testudo=ConfigRecord({**config, "signature": signature}))  # type: ignore[dict-item]
+        with pytest.raises(WireError, match="the signature is not one"):
+            (reply_in if "header" in config else identity_in)(records)
+
+
 @pytest.mark.parametrize("name", ["ada", "Größe 1", "x" * MAX_CLIENT_ID_CHARACTERS])
 def test_name_there_and_back(name: str) -> None:
     assert identity_in(identity_records(name)) == (name, None)
+    assert identity_in(identity_records(name, SIGNATURE)) == (name, SIGNATURE)
 
 
 @pytest.mark.parametrize(

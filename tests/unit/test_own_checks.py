@@ -61,6 +61,35 @@ def watching() -> Watching:
     return found
 
 
+BUNDLE = digest_of("a bundle")
+
+
+@pytest.mark.parametrize(
+    ("logged", "came", "says"),
+    [
+        (BUNDLE, BUNDLE, None),
+        (BUNDLE, None, None),
+        (None, None, None),
+        (digest_of("another"), BUNDLE, f"came here is {BUNDLE}, and the log's charter names {digest_of('another')}"),
+        (None, BUNDLE, "names none"),
+    ],
+)
+def test_bundle_that_the_charter_names(logged: str | None, came: str | None, says: str | None) -> None:
+    """It stops no owner for good: a person may have looked at the other bundle, and pin it."""
+    log = AuditLogBuilder(audited_plan(), 5, enrol=False)
+    log.charter(bundle=logged)
+    log.enrol()
+    watching = Watching(log.plan, log=log, bundle_digest=came)
+    if says is None:
+        assert watching.testimony().cosignature
+        return
+    for _ in range(2):
+        with pytest.raises(AuditError, match=says) as caught:
+            watching.tell()
+        assert (caught.value.fault, caught.value.index) == (AuditFault.PLAN, 0)
+    assert watching.size == 0, "nothing of it is taken"
+
+
 # What each check is for: without it, the attack goes through.
 
 
@@ -102,6 +131,10 @@ def other_roster(watching: Watching) -> None:
     watching.tell()
 
 
+def other_bundle(watching: Watching) -> None:
+    Watching(watching.plan, bundle_digest=digest_of("the bundle that came")).tell()
+
+
 def other_ledger(watching: Watching) -> None:
     watching.log.receive(ME)
     watching.tell()
@@ -123,6 +156,7 @@ def forgotten_withdrawal(watching: Watching) -> None:
         ("cohort_holds_me", beside),
         ("groups_are_logged", other_group),
         ("roster_is_mine", other_roster),
+        ("bundle_is_mine", other_bundle),
         ("contributions_are_mine", other_ledger),
         ("withdrawal_is_mine", forgotten_withdrawal),
     ],
@@ -141,8 +175,8 @@ def test_attack_works_where_its_check_is_off(
 @pytest.mark.parametrize(
     "attack",
     [
-        stale, alone, again, other_model, chosen_weights, beside, other_group, other_roster, other_ledger,
-        forgotten_withdrawal,
+        stale, alone, again, other_model, chosen_weights, beside, other_group, other_roster, other_bundle,
+        other_ledger, forgotten_withdrawal,
     ],
 )  # fmt: skip
 def test_and_not_where_it_is_on(watching: Watching, attack: Callable[[Watching], None]) -> None:

@@ -251,6 +251,23 @@ def test_an_empty_pin_allows_nothing(pin: str) -> None:
     assert refused((f"pins.{pin}=[]",), **everything) == {f"pins.{pin}"}
 
 
+@pytest.mark.parametrize(
+    ("shown", "allowed"),
+    [
+        ((CERTIFICATE,), True),
+        ((CERTIFICATE, KEY), True),
+        ((KEY, CERTIFICATE), True),
+        ((KEY,), False),
+        ((KEY, BUNDLE), False),
+        ((), False),
+    ],
+)
+def test_certificate_of_the_server_or_of_one_above_it(shown: tuple[str, ...], allowed: bool) -> None:
+    pinned = f'pins.server_certificate=["{CERTIFICATE}"]'
+    found = refused((pinned,), server_certificates=shown)
+    assert found == (set() if allowed else {"pins.server_certificate"})
+
+
 @pytest.mark.parametrize("weighted", ["true", "false"])
 def test_weights_need_leave(weighted: str) -> None:
     assert refused((f"aggregation.weighted={weighted}",), WEIGHTED) == (

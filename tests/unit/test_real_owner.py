@@ -8,20 +8,23 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
+from flwr.clientapp import ClientApp
 
 from helpers import OWNERS_TABLE, make_plan, message_in, request_for
-from testudo_client.app import build_client_app, participant_from_context
+from testudo_client.app import app_for, build_client_app, participant_from_context, signer_from_context
 from testudo_client.approve_command import approve_plan, withdraw_plan
 from testudo_client.home import OwnerHome
 from testudo_client.init_command import InitRequest, make_home
+from testudo_client.membership import read_membership
 from testudo_client.policy.findings import Launch
 from testudo_common.app_bundle import bundle_digest
-from testudo_common.flower_records import TRAIN, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, identity_in, reply_in, to_records
 from testudo_common.key_files import create_key, public_hex, read_key
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import dump_plan
+from testudo_common.signed_replies import IDENTIFICATION, Asked, verify_reply
 from testudo_common.vectors import Vector
-from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage
+from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, decode
 from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
 from testudo_simulations.grid import InProcessGrid
 
@@ -76,10 +79,78 @@ def context_of(node_config: dict[str, Any]) -> Context:
 
 def asked(config: dict[str, Any], plan: FederationPlan) -> Message:
     """What the server hears when it asks the owner's ClientApp to train."""
-    grid = InProcessGrid(build_client_app(lambda context: participant_from_context(context_of(config), LAUNCH)), 1)
+    app = build_client_app(
+        lambda context: participant_from_context(context_of(config), LAUNCH),
+        signer_of=lambda context: signer_from_context(context_of(config)),
+    )
+    grid = InProcessGrid(app, 1)
     (node,) = grid.get_node_ids()
     (reply,) = grid.send_and_receive([FlowerMessage(to_records(request_for(plan)), node, TRAIN)])
     return message_in(reply.content)
+
+
+CERTIFICATE, ROOT_CERTIFICATE = "44" * 32, "55" * 32
+
+
+@pytest.mark.parametrize(
+    ("bundle", "certificate", "refused"),
+    [
+        (bundle_digest(), CERTIFICATE, ""),
+        (bundle_digest(), (CERTIFICATE, ROOT_CERTIFICATE), ""),
+        ("66" * 32, CERTIFICATE, "pins.bundle"),
+        (None, CERTIFICATE, "pins.bundle"),
+        (bundle_digest(), ROOT_CERTIFICATE, "pins.server_certificate"),
+        (bundle_digest(), None, "pins.server_certificate"),
+    ],
+)
+def test_client_app_that_knows_its_bundle_and_the_servers_certificate(
+    tmp_path: Path, bundle: str | None, certificate: str | tuple[str, ...] | None, refused: str
+) -> None:
+    """As an executor starts it, which has made both digests itself; the owner has pinned both."""
+    plan = make_plan("rounds.max_participations=4", tables=OWNERS_TABLE)
+    config = federation_of(tmp_path, plan)
+    home = OwnerHome(Path(config["owner"]))
+    pinned = f'bundle = ["{bundle_digest()}"]'
+    text = home.policy_file.read_text()
+    assert pinned in text, "init pins the bundle that this installation makes"
+    home.policy_file.write_text(text.replace(pinned, f'{pinned}\nserver_certificate = ["{CERTIFICATE}"]'))
+    approve_plan(plan, home)
+    app = app_for(bundle, certificate)
+    grid = InProcessGrid(ClientApp(), 1)  # makes messages possible
+    for message_id, message_type, records in (
+        ("m1", IDENTIFY, RecordDict()),
+        ("m2", TRAIN, to_records(request_for(plan))),
+    ):
+        message = FlowerMessage(records, grid.get_node_ids()[0], message_type)
+        message.metadata.__dict__["_message_id"] = message_id
+        reply = app(message, context_of(config))
+        roster = read_membership(home.folder).roster
+        if message_type == TRAIN:
+            parts, signature = reply_in(reply.content)
+            verify_reply(roster, "ada", Asked(1, message_id), parts, signature)  # a refusal too
+            answer = decode(parts)
+            assert (answer == Refusal(plan.digest, 1, 0, RefusalReason.NOT_ALLOWED)) == bool(refused)
+        elif not refused:
+            name, signature = identity_in(reply.content)
+            verify_reply(roster, name, Asked(1, message_id), IDENTIFICATION, signature)
+    sentences = [line.sentence for line in home.log.lines() if line.event == "refused"]
+    assert bool(sentences) == bool(refused)
+    assert all(refused in sentence for sentence in sentences)
+
+
+def test_name_in_the_policy_that_is_not_the_rosters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Under a plain plan nothing else would tell: the server would leave her out, and nobody would say why."""
+    plan = make_plan("rounds.max_participations=4", "secure_aggregation.mode=plain", tables=OWNERS_TABLE)
+    config = federation_of(tmp_path, plan)
+    home = OwnerHome(Path(config["owner"]))
+    text = home.policy_file.read_text()
+    home.policy_file.write_text(
+        text.replace('client = "ada"', 'client = "eve"').replace("secure = true ", "secure = false")
+    )
+    approve_plan(plan, home)
+    message = FlowerMessage(RecordDict(), InProcessGrid(ClientApp(), 1).get_node_ids()[0], IDENTIFY)
+    assert not app_for(bundle_digest(), None)(message, context_of(config)).content
+    assert "the roster holds your key under the name 'ada'" in caplog.text
 
 
 def test_participant_of_a_real_owner(tmp_path: Path) -> None:

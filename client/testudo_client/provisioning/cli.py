@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(help="Your folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 To = Annotated[Path | None, typer.Option(help="Write it into this file too.", show_default=False)]
-_POLICY = "For the policy, where there is none yet:"
+_POLICY = "The policy, where there is none yet; defaults as of init"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,16 +30,35 @@ def join(
     invite: Annotated[Path, typer.Argument(help="The operator's invitation, a file.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Your folder; made if there is none.", show_default=False)],
     to: To = None,
-    epsilon_per_run: Annotated[float | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    epsilon_for_life: Annotated[float | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    delta: Annotated[float | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    no_privacy: Annotated[bool | None, typer.Option("--no-privacy", help=f"{_POLICY} see init.")] = None,
-    min_cohort: Annotated[int | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    min_group: Annotated[int | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    max_participations: Annotated[int | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help=f"{_POLICY} see init.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=3650, help=f"{_POLICY} see init.")] = None,
+    epsilon_per_run: Annotated[
+        float | None, typer.Option(help="The most that one plan may spend.", rich_help_panel=_POLICY)
+    ] = None,
+    epsilon_for_life: Annotated[
+        float | None, typer.Option(help="The most that all plans may ever spend.", rich_help_panel=_POLICY)
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Well under one over the number of your examples.", rich_help_panel=_POLICY)
+    ] = None,
+    no_privacy: Annotated[
+        bool | None,
+        typer.Option("--no-privacy", help="Allow plans without differential privacy.", rich_help_panel=_POLICY),
+    ] = None,
+    min_cohort: Annotated[
+        int | None, typer.Option(help="Fewer clients must never be grouped.", rich_help_panel=_POLICY)
+    ] = None,
+    min_group: Annotated[
+        int | None, typer.Option(help="A sum over fewer clients must never be opened.", rich_help_panel=_POLICY)
+    ] = None,
+    max_participations: Annotated[
+        int | None, typer.Option(help="Rounds of one plan that you may take part in.", rich_help_panel=_POLICY)
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Allow this model; repeat for more.", rich_help_panel=_POLICY)
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of one update.", rich_help_panel=_POLICY)] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="How long it holds.", rich_help_panel=_POLICY)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Accept an invitation: makes your keys and a strict policy where there are none, and the request to send back.

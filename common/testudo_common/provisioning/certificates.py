@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
@@ -137,7 +136,7 @@ def key_in_csr(pem: str, *, source: str) -> ec.EllipticCurvePublicKey:
         request = x509.load_pem_x509_csr(pem.encode())
         key = request.public_key()
         own = isinstance(key, ec.EllipticCurvePublicKey) and request.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except Exception as error:  # of many kinds, and the sender chooses the bytes
         raise _bad_key("the CSR cannot be read", source) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _bad_key("the CSR's key is not on the curve P-256", source)
@@ -154,7 +153,7 @@ def read_certificate(pem: str, *, source: str) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # of many kinds, and the sender chooses the bytes
         raise ProvisionError(
             ProvisionFault.FORMAT, "not a certificate", where=source, remedy="ask for the file again"
         ) from error
@@ -183,7 +182,7 @@ def node_public_key(text: str, *, source: str) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = load_ssh_public_key(text.encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except Exception as error:  # of many kinds, and the sender chooses the bytes
         raise _bad_key("the node key is not an OpenSSH public key", source) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise _bad_key("the node key is not on the curve P-384", source)

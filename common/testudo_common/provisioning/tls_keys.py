@@ -59,7 +59,7 @@ def _loaded(path: Path, *, pem: bool) -> object:
         return load_pem_private_key(data, None) if pem else load_ssh_private_key(data, None)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the path") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise KeyFileError("not a private key", where=str(path), remedy="check the path") from error
 
 

@@ -13,6 +13,7 @@ from testudo_common.commands import at_a_terminal
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from testudo_server.provisioning.folder import FederationFolder
     from testudo_server.provisioning.foundation import Foundation
 
 Folder = Annotated[Path, typer.Argument(help="The federation's folder.", show_default=False)]
@@ -54,7 +55,7 @@ def init(
         raise UsageError(f"{log_key!r} is no kind of key", where="--log-key", remedy="write ed25519 or ml-dsa-44")
     _refuse_bad_names(federation, host)
     now, there = _now(), FederationFolder(folder)
-    was_there = there.settings_file.exists()
+    was_there = there.settings_file.exists() and there.server_certificate.exists()
     settings = FederationSettings(federation=federation, hosts=tuple(host), port=port)
     made = found(there, settings, log_key=log_key, now=now)  # type: ignore[arg-type]
     _tell_foundation(there.folder, made, now, as_json, "is there already; nothing was changed" if was_there else "made")
@@ -74,9 +75,8 @@ def invite(
     """Write an invitation for one data owner. There is no secret in it; one that waits already is used again."""
     from testudo_common.provisioning.document_files import hand_out
     from testudo_server.provisioning import invites
-    from testudo_server.provisioning.folder import FederationFolder
 
-    there = FederationFolder(folder)
+    there = _existing(folder)
     made = invites.invite(there, client, days=days, now=_now())
     if to is not None:
         hand_out(to, made.to_bytes())
@@ -102,9 +102,8 @@ def admit(
     from testudo_common.provisioning.document_files import hand_out, read_small
     from testudo_common.provisioning.fingerprint import confirm
     from testudo_server.provisioning import admission
-    from testudo_server.provisioning.folder import FederationFolder
 
-    there, now = FederationFolder(folder), _now()
+    there, now = _existing(folder), _now()
     examined = admission.examine(there, read_small(request), now, source=str(request))
     client = examined.request.client
     if examined.fingerprint and not examined.answered:
@@ -128,10 +127,9 @@ def admit(
 def renew(folder: Folder, as_json: AsJson = False) -> None:
     """Renew the server's certificate, for the hosts in federation.toml. The CA stays, and says when it ends."""
     from testudo_server.provisioning import foundation
-    from testudo_server.provisioning.folder import FederationFolder
 
     now = _now()
-    made = foundation.renew(FederationFolder(folder), now)
+    made = foundation.renew(_existing(folder), now)
     _tell_foundation(folder, made, now, as_json, "has a new server certificate; restart the run to use it")
 
 
@@ -142,9 +140,8 @@ def revoke(
 ) -> None:
     """Let a member in no more: its certificate opens nothing, and the roster is signed without it."""
     from testudo_server.provisioning import members as standing
-    from testudo_server.provisioning.folder import FederationFolder
 
-    changed = standing.revoke(FederationFolder(folder), client)
+    changed = standing.revoke(_existing(folder), client)
     if as_json:
         _print({"client": client, "revoked": True, "changed": changed})
         return
@@ -155,12 +152,11 @@ def members(folder: Folder, as_json: AsJson = False) -> None:
     """Show who was admitted, until when, who was revoked, and which invitations wait."""
     from dataclasses import asdict
 
-    from testudo_server.provisioning.folder import FederationFolder
     from testudo_server.provisioning.foundation import foundation_in, warnings_of
     from testudo_server.provisioning.invites import waiting_invitations
     from testudo_server.provisioning.members import standings
 
-    there, now = FederationFolder(folder), _now()
+    there, now = _existing(folder), _now()
     found, waiting = standings(there, now), waiting_invitations(there, now)
     warnings = [*warnings_of(foundation_in(there), now), *(each.warning for each in found if each.warning)]
     if as_json:
@@ -176,6 +172,15 @@ def members(folder: Folder, as_json: AsJson = False) -> None:
         typer.echo(f"Nobody yet. Next: testudo-server invite {folder} CLIENT")
     for warning in warnings:
         typer.echo(f"warning: {warning}")
+
+
+def _existing(folder: Path) -> FederationFolder:
+    """The folder, which testudo-server init has made."""
+    from testudo_server.provisioning.folder import FederationFolder
+
+    there = FederationFolder(folder)
+    there.settings()
+    return there
 
 
 def _asking(client: str) -> Any:

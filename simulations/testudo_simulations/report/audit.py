@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from testudo_common.audit.checkpoints import colluders_found
+from testudo_common.markup import Markup, block, table, tag
 from testudo_simulations.report import wording
-from testudo_simulations.report.markup import Markup, block, table, tag
 from testudo_simulations.report.sections import details, section
 from testudo_simulations.report.summaries import SettingSummary
 from testudo_simulations.results import AuditSummary

@@ -16,9 +16,8 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from testudo_simulations.report.markup import Markup
+from testudo_common.markup import Markup, printable
 from testudo_simulations.report.summaries import SettingSummary
-from testudo_simulations.report.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from testudo_common.markup import printable
 from testudo_simulations.report.comparisons import (
     Comparison,
     Verdict,
@@ -24,7 +25,6 @@ from testudo_simulations.report.wording import (
     metric_name,
     number,
     place,
-    printable,
 )
 
 

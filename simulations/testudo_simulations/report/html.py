@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from testudo_common.files import write_atomically
+from testudo_common.markup import Markup, join, tag
 from testudo_simulations.report import audit, figures, sections
-from testudo_simulations.report.markup import Markup, join, tag
 from testudo_simulations.report.style import CSS
 from testudo_simulations.report.summaries import SettingSummary, summarise
 from testudo_simulations.report.wording import facts, notes

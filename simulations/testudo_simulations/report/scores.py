@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from testudo_common.markup import Markup, join, table, tag
 from testudo_simulations.report import wording
-from testudo_simulations.report.markup import Markup, join, table, tag
 from testudo_simulations.results import RoundRecord, RunResult
 
 

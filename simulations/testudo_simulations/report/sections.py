@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from testudo_common.markup import Markup, block, join, table, tag, text
 from testudo_simulations.report import wording
 from testudo_simulations.report.comparisons import best
 from testudo_simulations.report.drawing import Drawing
 from testudo_simulations.report.headlines import headline
-from testudo_simulations.report.markup import Markup, block, join, table, tag, text
 from testudo_simulations.report.scores import federated_scores
 from testudo_simulations.report.statement import statements
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary, rows_by_shots

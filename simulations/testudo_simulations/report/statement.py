@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from testudo_common.markup import Markup, join, tag
 from testudo_common.privacy.statement import PrivacyStatement, UnitAccount, shown_epsilon
 from testudo_simulations.report import wording
-from testudo_simulations.report.markup import Markup, join, tag
 from testudo_simulations.report.summaries import SettingSummary
 
 

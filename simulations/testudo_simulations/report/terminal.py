@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from testudo_common.markup import printable
 from testudo_simulations.report import wording
 from testudo_simulations.report.comparisons import best
 from testudo_simulations.report.headlines import headline
@@ -46,7 +47,7 @@ class Screen:
 
     def text(self, content: str, style: str = "") -> Text:
         """Text that is never markup and has no control characters."""
-        clean = wording.printable(content)
+        clean = printable(content)
         if self.ascii_only:
             encoding = self.console.encoding
             clean = clean.translate(_ASCII).encode(encoding, "replace").decode(encoding)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
+from testudo_common.markup import printable
 from testudo_simulations.report.summaries import (
     ArmSummary,
     Exclusion,
@@ -28,11 +29,6 @@ MISSING = "–"
 DIVERGED = "diverged"
 _PERCENT = frozenset({"accuracy", "balanced_accuracy", "precision", "recall", "f1"})
 _UPPER = frozenset({"rmse", "mse", "mae", "ece", "f1", "nll"})
-
-
-def printable(text: str) -> str:
-    """The text without control, bidirectional and other invisible characters, which names could carry."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def is_percent(metric: str) -> bool:

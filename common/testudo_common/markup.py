@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from html import escape
 
-from testudo_simulations.report.wording import printable
-
 VOID = frozenset({"meta", "br", "hr"})
 FEW_COLUMNS = 3  # a table of no more is as wide as it needs, so that a row can be followed
 
@@ -14,6 +12,11 @@ class Markup(str):
     """Text that is HTML already. Made by ``tag`` and ``join``, and by hand only of constants."""
 
     __slots__ = ()
+
+
+def printable(value: str) -> str:
+    """The text without control, bidirectional and other invisible characters, which names could carry."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in value)
 
 
 def text(value: str) -> Markup:
