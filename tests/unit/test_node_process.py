@@ -13,7 +13,8 @@ from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 from typer.testing import CliRunner
 
 from testudo_client.cli import app
-from testudo_client.deployment.supernode import EXIT_REFUSED, arguments_of_flower
+from testudo_client.deployment.node import EXIT_REFUSED
+from testudo_client.deployment.supernode import arguments_of_flower
 from testudo_common.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]

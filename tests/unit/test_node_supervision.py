@@ -20,8 +20,16 @@ from testudo_client.deployment.diagnosis import Cause, Diagnosis
 from testudo_client.deployment.environment import flower_environment, proxies_in
 from testudo_client.deployment.executor import Counts
 from testudo_client.deployment.health import HealthService, address_of, ask_health, healthy, write_address
-from testudo_client.deployment.node import CONNECTED_SECONDS, NodeFiles, NodeProcess, NodeState, only_run
-from testudo_client.deployment.supernode import EXIT_LOST, EXIT_REFUSED, Reports
+from testudo_client.deployment.node import (
+    CONNECTED_SECONDS,
+    EXIT_LOST,
+    EXIT_REFUSED,
+    NodeFiles,
+    NodeProcess,
+    NodeState,
+    only_run,
+)
+from testudo_client.deployment.supernode import Reports
 from testudo_client.deployment.supervision import LONGEST_WAIT_SECONDS, REMIND_SECONDS, Supervisor
 from testudo_common.errors import UsageError
 

@@ -30,6 +30,10 @@ from testudo_common.errors import UsageError
 from testudo_common.files import create_private, make_private, write_atomically
 from testudo_common.provisioning.loopback import loopback_certificate
 
+EXIT_LOST = 3
+"""Flower gave up its connection to the server; its own process would stay without one."""
+EXIT_REFUSED = 4
+"""The process cannot be started as it must be; what to do stands on the last line."""
 NODE_FOLDER = "node"
 CONNECTED_SECONDS = 60.0
 """A node that answers a long message says nothing but a heartbeat, every 20 to 25 s."""

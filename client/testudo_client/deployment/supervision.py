@@ -14,8 +14,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from testudo_client.deployment.diagnosis import Diagnosis
-from testudo_client.deployment.node import NodeState
-from testudo_client.deployment.supernode import EXIT_REFUSED
+from testudo_client.deployment.node import EXIT_REFUSED, NodeState
 from testudo_common.commands import EXIT_FAILED
 
 _LOG = logging.getLogger("testudo.client")
