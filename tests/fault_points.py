@@ -56,7 +56,8 @@ def lines_of(reply: Any) -> list[str]:
     said = MESSAGES.decode(reply.body)
     if isinstance(said, Advertisement):
         secrets = (said.mask_key, said.channel_key, said.seed_digest, said.nonce)
-        return [f"secret {hashlib.sha256(secret).hexdigest()}" for secret in secrets]
+        named = [f"secret {hashlib.sha256(secret).hexdigest()}" for secret in secrets]
+        return [f"advertised {reply.round} {reply.attempt}", *named]
     return [] if reply.masked is None else [f"vector {reply.round} {reply.attempt}"]
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from flwr.common.constant import ErrorCode
 
 import testudo_client.cli
 import testudo_server.cli
@@ -28,7 +29,7 @@ from testudo_common.audit.log import AuditLog
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
 from testudo_server.audit_file import AUDIT_LOG
-from testudo_server.exchange import NO_REPLY
+from testudo_server.exchange import FAILED_ON_THE_WAY, NO_REPLY
 from testudo_server.store import RoundRecord, RunStore
 from testudo_simulations.deployment.command import free_port, shop_names
 from testudo_simulations.deployment.commands import answered, said
@@ -39,14 +40,15 @@ from zygote import ForkedFederation, Zygote, children_of
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")]
 
 SHOPS = shop_names(4)
-ROUNDS = 11
+ROUNDS = 30
+"""More than the story takes: an attempt that was cut off is one of those that an owner takes part in."""
 PLAN = {
     r"(?m)^(count|max_participations) = \d+$": rf"\1 = {ROUNDS}",
     r"epsilon = 8\.0": 'noise_multiplier = 3.0\naccountant = "rdp"',
     r"steps = 10": "steps = 2",
     r"hidden = \[16\]": "hidden = [4]",
-    r"deadline_seconds = 120": "deadline_seconds = 5\nmin_replies = 3",
-    r"min_cohort = 4": "min_cohort = 3\nstep_deadline_seconds = 5",
+    r"deadline_seconds = 120": "deadline_seconds = 6\nmin_replies = 3",
+    r"min_cohort = 4": "min_cohort = 3\nstep_deadline_seconds = 6",
 }
 PHASES = {
     "before Opening": "witnessing",
@@ -70,6 +72,7 @@ class Story:
         deaths: Point -> (owner, round in which it died).
         back: Owner or process -> seconds until it was there again, from its start, or from the kill.
         beheaded: Round in which the server was killed.
+        ended: Status with which the server ended when it was asked to.
     """
 
     folder: Path
@@ -77,6 +80,7 @@ class Story:
     deaths: dict[str, tuple[str, int]] = field(default_factory=dict)
     back: dict[str, float] = field(default_factory=dict)
     beheaded: int = 0
+    ended: int = -1
 
     @property
     def plan(self) -> FederationPlan:
@@ -92,6 +96,11 @@ class Story:
             return [decode_entry(entry) for entry in log.entries()]
         finally:
             log.close()
+
+    def attempts(self, number: int) -> list[int]:
+        """Of a round, as the log has them."""
+        entries = self.entries(self.federation.out / AUDIT_LOG)
+        return [entry.attempt for entry in entries if isinstance(entry, RoundOpened) and entry.round == number]
 
     def reserved(self, owner: str, purpose: Purpose) -> list[tuple[int, int]]:
         """(round, attempt) of what an owner's ledger was charged with under the plan."""
@@ -121,12 +130,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             told = Story(folder, federation)
             federation.start()
             federation.wait_for_round(1)
-            kill_owners(told)
-            kill_a_node(told)
-            kill_a_child_of_the_server(told, "superlink_proce")
             kill_a_child_of_the_server(told, "door")
+            kill_owners(told)
+            kill_a_child_of_the_server(told, "superlink_proce")
+            federation.wait_for_round(federation.status()["round"] + 1, SECONDS)
+            kill_a_node(told)
             kill_the_server(told)
-            federation.finish(2 * SECONDS)
+            federation.wait_for_round(told.beheaded + 1, SECONDS)
+            assert federation.server is not None
+            told.ended = federation.server.stop()
             yield told
 
 
@@ -170,11 +182,9 @@ def kill_a_child_of_the_server(told: Story, name: str) -> None:
     """While a round is on."""
     federation = told.federation
     assert federation.server is not None
-    round_number, killed = federation.status()["round"], children_of(federation.server.pid)[name]
+    server, killed = federation.server.pid, children_of(federation.server.pid)[name]
     os.kill(killed, signal.SIGKILL)
-    server = federation.server.pid
     told.back[name] = wait(lambda: children_of(server).get(name, killed) != killed)
-    federation.wait_for_round(round_number + 1, SECONDS)
 
 
 def kill_the_server(told: Story) -> None:
@@ -183,7 +193,7 @@ def kill_the_server(told: Story) -> None:
     assert federation.server is not None
     told.beheaded = federation.status()["round"] + 1
     trained = told.federation.fault_file(SHOPS[2]).with_suffix(".left")
-    wait(lambda: f"vector {told.beheaded} " in trained.read_text())
+    wait(lambda: f"advertised {told.beheaded} " in trained.read_text())
     children = children_of(federation.server.pid)
     federation.server.kill()
     wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()))
@@ -193,21 +203,23 @@ def kill_the_server(told: Story) -> None:
     told.back["server"] = time.monotonic() - began
 
 
-def test_the_run_finishes_and_without_a_fault_everybody_counts(story: Story) -> None:
-    assert story.federation.status()["state"] == "finished"
-    assert sorted(story.records) == list(range(1, ROUNDS + 1))
-    assert story.records[1].excluded == () and story.records[ROUNDS].excluded == ()
+def test_the_run_goes_on_and_without_a_fault_everybody_counts(story: Story) -> None:
+    assert (story.ended, story.federation.status()["state"]) == (0, "stopped")
+    assert sorted(story.records) == list(range(1, len(story.records) + 1))
+    assert len(story.records) > story.beheaded
+    faulty = {number for _, number in story.deaths.values()}
+    assert any(record.excluded == () for number, record in story.records.items() if number not in faulty)
 
 
 @pytest.mark.parametrize("point", PHASES)
 def test_a_round_closes_without_an_owner_that_is_killed_or_with_it(story: Story, point: str) -> None:
     owner, number = story.deaths[point]
-    record = story.records[number]
-    excluded = dict(record.excluded)
+    excluded = dict(story.records[number].excluded)
     if point in IN_THE_SUM:
         assert owner not in excluded, "its update was there, and the others opened the sum"
-    else:
-        assert excluded[owner] == NO_REPLY or (point == "before Opening" and excluded[owner].startswith("refused: "))
+    elif story.attempts(number) == [0]:
+        why = {NO_REPLY, f"{FAILED_ON_THE_WAY} {ErrorCode.MESSAGE_UNAVAILABLE}"}
+        assert excluded[owner] in why | ({"refused: not_logged"} if point == "before Opening" else set())
     assert any(owner not in dict(later.excluded) for round_, later in story.records.items() if round_ > number)
 
 
@@ -230,7 +242,7 @@ def test_no_mask_leaves_twice(story: Story) -> None:
     for owner in SHOPS:
         left = Counter(story.federation.fault_file(owner).with_suffix(".left").read_text().split("\n"))
         del left[""]
-        assert len(left) > 5 * (ROUNDS - 4) and set(left.values()) == {1}, owner
+        assert len(left) >= 5 * (len(story.records) - 3) and set(left.values()) == {1}, owner
         sent = {tuple(map(int, line.split()[1:])) for line in left if line.startswith("vector")}
         assert sent <= set(story.reserved(owner, Purpose.SUM)), "each vector is charged before it leaves"
 
@@ -239,11 +251,13 @@ def test_a_killed_server_goes_on_and_its_log_is_one(story: Story) -> None:
     entries = story.entries(story.federation.out / AUDIT_LOG)
     incidents = [entry.kind for entry in entries if isinstance(entry, Incident)]
     assert incidents == [IncidentKind.RESUMED]
-    assert [entry.round for entry in entries if isinstance(entry, RoundClosed)] == list(range(1, ROUNDS + 1))
-    attempts = [entry.attempt for entry in entries if isinstance(entry, RoundOpened) and entry.round == story.beheaded]
-    assert attempts == [0, 1], "the attempt that was cut off is not taken up again: a new one is asked for"
+    assert [entry.round for entry in entries if isinstance(entry, RoundClosed)] == sorted(story.records)
+    attempts = story.attempts(story.beheaded)
+    assert len(attempts) > 1 and attempts == list(range(len(attempts))), "an attempt that was cut off is not taken up"
     for owner, folder in story.federation.provisioned.owners.items():
-        assert story.entries(OwnerHome(folder).audit(story.plan.digest).mirror) == entries, owner
+        mirror = story.entries(OwnerHome(folder).audit(story.plan.digest).mirror)
+        assert mirror == entries[: len(mirror)], owner
+        assert any(isinstance(entry, RoundClosed) and entry.round == story.beheaded for entry in mirror), owner
         assert "FAILED" not in said(testudo_client.cli.app, "audit", "verify", folder)
 
 
