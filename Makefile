@@ -19,14 +19,17 @@ export RAY_USAGE_STATS_ENABLED := 0
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench venv test check format clean
+.PHONY: help demo deploy-demo bench venv test check format clean
 
 help: ## list these targets
 	@echo "Testudo. make <target> [ARGS='...'] [PYTHON=python3.12]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-8s %s\n' $$name "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-12s %s\n' $$name "$$text"; done
 
 demo: $(VENV)/.runtime ## train a small federation in this process and write its report
 	$(BIN)/testudo-simulate demo $(ARGS)
+
+deploy-demo: $(VENV)/.runtime ## a server and three data owners as processes on this machine, with TLS, DP and audit log
+	$(BIN)/testudo-simulate deploy-demo $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks, beside Flower's Ray simulation
 	$(BIN)/testudo-simulate bench $(ARGS)

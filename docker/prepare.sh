@@ -21,7 +21,11 @@ fingerprint() {
   python -c 'import json, sys; print(json.load(sys.stdin)["fingerprint"])'
 }
 
-python -m testudo_simulations.deployment.tables "$letters" $shops
+python - "$letters" $shops <<'END'
+import pathlib, sys
+from testudo_simulations.deployment.tables import write_tables
+write_tables(pathlib.Path(sys.argv[1]), sys.argv[2:])
+END
 cp "$letters/plan.toml" "$folder/federation/plan.toml"
 testudo-server init "$folder/federation" --federation shops --host "$host"
 for shop in $shops; do

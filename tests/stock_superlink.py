@@ -110,6 +110,7 @@ def stock_superlink(
         started = control.StartRun(
             StartRunRequest(fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content))
         )
+        control.close()
         with _grid(address, root, secret.read_bytes(), started.run_id) as grid:
             yield StockSuperLink(process, grid, nodes)
     finally:

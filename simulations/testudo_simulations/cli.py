@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations.benchmarks import BENCHMARKS
@@ -312,6 +313,9 @@ def _finish(report: Report, folder: Path, *, as_json: bool) -> None:
 
     print_summary(report, Console())
     typer.echo(f"Report: {html_path}\nAs data: {json_path}")
+
+
+deployment_cli.add_to(app)
 
 
 def main() -> None:

@@ -21,7 +21,9 @@ import pytest
 
 from door_process import PULL, DoorProcess, StandIn, open_door, parsed
 from provisioned import founded, joined, provisioned_federation
+from testudo_common.errors import UsageError
 from testudo_common.provisioning.loopback import loopback_certificate
+from testudo_server.deployment import healthcheck
 from testudo_server.deployment.run_status import RunStatus, write_status
 
 pytestmark = pytest.mark.network
@@ -253,6 +255,19 @@ def test_the_status_needs_no_certificate_and_says_how_the_run_stands(door: DoorP
     assert 'testudo_door_refused_total{reason="not_here"}' in metrics
     assert status(door, "/v1/fleet/pull-messages")[0] == 404
     assert status(door, "/", host="evil.example")[0] == 400
+
+
+def test_a_container_asks_whether_the_server_is_well(door: DoorProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [str(door.folder.folder), f"127.0.0.1:{door.status_port}"]
+    write_status(door.log.parent, shown(state="waiting"))
+    healthcheck.app(asked, standalone_mode=False)
+    assert capsys.readouterr().out == "waiting\n"
+    write_status(door.log.parent, shown("too few", state="failed"))
+    with pytest.raises(UsageError, match="the run failed"):
+        healthcheck.app(asked, standalone_mode=False)
+    for elsewhere in ("127.0.0.1:1", f"127.0.0.1:{door.port}"):
+        with pytest.raises(UsageError, match="does not answer"):
+            healthcheck.app([asked[0], elsewhere], standalone_mode=False)
 
 
 def test_a_browser_shows_the_page(door: DoorProcess, tmp_path: Path) -> None:

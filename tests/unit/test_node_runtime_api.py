@@ -114,14 +114,14 @@ def test_ten_million_parameters_there_and_back(node: tuple[str, NodeState], tmp_
     def train(asked: Message, context: Context) -> Message:
         contexts.append(context)
         (came,) = asked.content.array_records["vector"].to_numpy_ndarrays()
-        assert np.array_equal(came, vector)
+        assert np.array_equal(came, vector[: len(came)])
         return Message(RecordDict({"vector": ArrayRecord([came[::-1].copy()])}), reply_to=asked)
 
     executor, thread = serving(address, app, tmp_path)
-    for _ in range(2):  # one after the other, by the same process
-        send(state, RecordDict({"vector": ArrayRecord([vector])}))
+    for size in (len(vector), 1000):  # one after the other, by the same process
+        send(state, RecordDict({"vector": ArrayRecord([vector[:size]])}))
         reply = reply_in(state)
-        assert not reply.has_error() and stored_vector(state, reply) > vector.nbytes
+        assert not reply.has_error() and stored_vector(state, reply) > 4 * size
         state.delete_messages(message_ids=[reply.metadata.message_id, reply.metadata.reply_to_message_id])
     executor.stop()
     thread.join(10)

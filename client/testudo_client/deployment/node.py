@@ -236,6 +236,7 @@ class NodeProcess:
     def _keep_log(self, process: subprocess.Popen[bytes]) -> None:
         create_private(self.files.log, durable=False)
         handler = RotatingFileHandler(self.files.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:

@@ -1,7 +1,7 @@
 """``testudo-client run``: keeps a SuperNode and the executor going for as long as the owner wants. Decides nothing.
 
 A node that cannot reach its server looks why, says it in one sentence, and tries again; it ends only for what the owner
-has to change. A SuperNode that ended is started again after 2, 4, ... 60 s: the server lets a node in again once the
+has to change. A SuperNode that ended is started again after 4, 8, ... 60 s: the server lets a node in again once the
 session of one that was killed has run out, after 60 to 90 s.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m testudo_server.deployment.healthcheck``: whether a run's server is well, as an exit status for containers.
+"""``python -m testudo_server.deployment.healthcheck``: is a run's server well? An exit status for containers.
 
 Asks the door's status page on this machine: 0 if it answers and the run has not failed, else 1. Reads no key.
 """

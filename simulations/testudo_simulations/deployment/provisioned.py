@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,14 @@ class Provisioned:
 
 
 def provision(
-    folder: Path, plan: Path, data: Mapping[str, Path], *, port: int, hosts: Sequence[str] = ("127.0.0.1",)
+    folder: Path,
+    plan: Path,
+    data: Mapping[str, Path],
+    *,
+    port: int,
+    hosts: Sequence[str] = ("127.0.0.1",),
+    words: Sequence[str] = (),
+    on_owner: Callable[[int], object] | None = None,
 ) -> Provisioned:
     """From nothing to a federation whose owners have all approved the plan.
 
@@ -41,6 +48,8 @@ def provision(
         data: Owner -> its table; the names are those in the federation.
         port: Of the door.
         hosts: Of the door, first the one that owners connect to.
+        words: Further options of ``testudo-client join``, for the owners' policies.
+        on_owner: Told how many owners are done.
     """
     client, server = testudo_client.cli.app, testudo_server.cli.app
     federation = folder / "federation"
@@ -52,12 +61,14 @@ def provision(
         said(server, "invite", federation, owner, "--to", invite)
         joined = answered(
             client, "join", invite, home, "--to", request,
-            "--min-cohort", len(data), "--min-group", len(data),
+            "--min-cohort", len(data), "--min-group", len(data), *words,
         )  # fmt: skip
         said(server, "admit", federation, request, "--fingerprint", joined["fingerprint"], "--to", answer)
         said(client, "install", answer, home, "--fingerprint", joined["fingerprint"])
     roster = (federation / "roster.json").read_bytes()
-    for home in owners.values():
+    for done, home in enumerate(owners.values()):
         (home / "roster.json").write_bytes(roster)  # the others came after; a node fetches it from the door
         said(client, "approve", plan, home, "--yes")
+        if on_owner is not None:
+            on_owner(done + 1)
     return Provisioned(plan, federation, owners, dict(data))
