@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from provisioned import founded, joined, provisioned_federation
 from testudo_common.errors import UsageError
 from testudo_common.provisioning.loopback import loopback_certificate
 from testudo_server.deployment import healthcheck
+from testudo_server.deployment.door_rules import Reason
 from testudo_server.deployment.run_status import RunStatus, write_status
 
 pytestmark = pytest.mark.network
@@ -112,6 +113,29 @@ def test_the_servers_own_certificate_opens_no_connection(door: DoorProcess) -> N
     context = door.context(None)
     context.load_cert_chain(door.folder.server_certificate, door.folder.server_key)
     assert nothing_comes(door, context)
+
+
+def test_with_an_expired_certificate_there_is_no_connection(door: DoorProcess, tmp_path: Path) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=3650)
+    try:
+        home = joined(door.folder, "shop-3", tmp_path / "owner", long_ago)
+        door.owners["shop-3"] = home.folder
+        assert nothing_comes(door, door.context("shop-3"))
+    finally:
+        door.owners.pop("shop-3", None)
+        door.folder.member_file("shop-3").unlink(missing_ok=True)
+
+
+def test_a_certificate_of_the_right_ca_alone_is_not_enough(door: DoorProcess, tmp_path: Path) -> None:
+    home = joined(door.folder, "shop-4", tmp_path / "owner", datetime.now(UTC))
+    door.folder.member_file("shop-4").unlink()
+    door.owners["shop-4"] = home.folder
+    try:
+        until(lambda: door.ask(PULL, client="shop-4")[0] == 403)
+        assert door.ask(PULL, client="shop-4")[2] == Reason.UNKNOWN.body
+        assert door.raw(b"GET /testudo/plan.toml HTTP/1.1\r\nhost: a\r\n\r\n", "shop-4").endswith(Reason.UNKNOWN.body)
+    finally:
+        del door.owners["shop-4"]
 
 
 def test_an_owner_sees_that_it_is_the_right_server(door: DoorProcess, superlink: StandIn) -> None:
