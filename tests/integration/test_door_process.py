@@ -22,7 +22,9 @@ import pytest
 from door_process import PULL, DoorProcess, StandIn, open_door, parsed
 from provisioned import founded, joined, provisioned_federation
 from testudo_common.errors import UsageError
+from testudo_common.provisioning.certificates import Authority, certificate_pem, client_certificate
 from testudo_common.provisioning.loopback import loopback_certificate
+from testudo_common.provisioning.tls_keys import read_tls_key
 from testudo_server.deployment import healthcheck
 from testudo_server.deployment.door_rules import Reason
 from testudo_server.deployment.run_status import RunStatus, write_status
@@ -116,14 +118,17 @@ def test_the_servers_own_certificate_opens_no_connection(door: DoorProcess) -> N
 
 
 def test_with_an_expired_certificate_there_is_no_connection(door: DoorProcess, tmp_path: Path) -> None:
-    long_ago = datetime.now(UTC) - timedelta(days=3650)
-    try:
-        home = joined(door.folder, "shop-3", tmp_path / "owner", long_ago)
-        door.owners["shop-3"] = home.folder
-        assert nothing_comes(door, door.context("shop-3"))
-    finally:
-        door.owners.pop("shop-3", None)
-        door.folder.member_file("shop-3").unlink(missing_ok=True)
+    root = x509.load_pem_x509_certificate(door.folder.ca_certificate.read_bytes())
+    authority = Authority(root, read_tls_key(door.folder.ca_key))
+    key = ec.generate_private_key(ec.SECP256R1())
+    tls_file = tmp_path / "both.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    for days, shut in ((3650, True), (0, False)):
+        made = client_certificate(authority, key.public_key(), "shop-1", datetime.now(UTC) - timedelta(days=days))
+        tls_file.write_text(private + certificate_pem(made))
+        context = door.context(None)
+        context.load_cert_chain(tls_file)
+        assert nothing_comes(door, context) == shut
 
 
 def test_a_certificate_of_the_right_ca_alone_is_not_enough(door: DoorProcess, tmp_path: Path) -> None:
