@@ -300,8 +300,15 @@ class AuditLogBuilder:
         }
         return self.append(UpdatesRejected(time=TIME, **{**fields, **said}))
 
-    def close(self, **said: Any) -> int:
-        """The round, with everybody that sent an update and was not rejected, in groups large enough."""
+    def close(self, *, forgets: bool = False, **said: Any) -> int:
+        """The round, with everybody that sent an update and was not rejected, in groups large enough.
+
+        Whoever else was asked is rejected first, if nobody was yet and the log is not to forget it.
+        """
+        there = {client for group in said.get("survivors", self.survivors) for client in group}
+        missing = [client for client in self.opened.cohort if client not in there]
+        if missing and not forgets and self.history.opened is not None and self.history.rejected is None:
+            self.reject(dict.fromkeys(missing, Reason.UNUSABLE))
         history, opened = self.history, self.opened
         example, client = history.next_accounts()
         fields: dict[str, Any] = {

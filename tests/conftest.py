@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A test says nothing of speed: on a busy machine an example takes as long as it takes.
+settings.register_profile("testudo", deadline=None)
+settings.load_profile("testudo")
 
 
 @pytest.fixture(scope="session")

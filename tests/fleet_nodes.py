@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -53,7 +54,7 @@ def reply_to(request: TrainRequest, message: Message, signer: ReplySigner) -> Me
 
 
 def answer(folder: Path, name: str) -> None:
-    """One owner, for ever. It stays connected whatever happens, since Flower lets nobody in a second time for a minute."""
+    """One owner, for ever. It stays connected whatever happens: Flower lets nobody in again for a minute."""
     connection, membership = read_connection(folder), read_membership(folder)
     signer = ReplySigner(name, membership.key)
     CONTEXTS[name] = door_context(connection.files)
@@ -85,7 +86,7 @@ def answer(folder: Path, name: str) -> None:
                 for identifier, part in get_all_nested_objects(reply).items():
                     if identifier in wanted:
                         push_object(run, session, identifier, part.deflate())
-            except Exception as error:
+            except (Exception, RunNotRunningException) as error:  # the latter is no Exception
                 print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 time.sleep(POLL_SECONDS)
 

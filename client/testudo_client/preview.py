@@ -31,6 +31,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.privacy.events import Spending, Unit
 from testudo_common.privacy.planned import run_spending, scored_participations, scores_spending
 from testudo_common.roster import Roster
+from testudo_common.signed_replies import SIGNATURE_BYTES
 from testudo_common.traffic import Leg, beginning_of_log, legs_of
 from testudo_common.wire import Refusal, RefusalReason, encode
 
@@ -186,6 +187,7 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roste
         "statistics": list(statistics_of(plan)) if plan.evaluation.federated_every_rounds is not None else [],
         "name_bytes": len(policy.client.encode()),
         "refusal_bytes_at_most": encode(refusal).size_bytes,
+        "signature_bytes": SIGNATURE_BYTES,
         "rounds_at_most": often,
         "attempts_a_round_at_most": attempts,
         "rounds": kinds,

@@ -76,6 +76,7 @@ def _leaves(leaves: dict[str, Any] | None) -> Iterator[str]:
     if leaves["statistics"]:
         yield f"  Scores on your examples: {', '.join(leaves['statistics'])}"
     yield f"  Besides: your name ({leaves['name_bytes']} bytes), or a refusal (up to {leaves['refusal_bytes_at_most']})"
+    yield f"  With each of them: your signature ({leaves['signature_bytes']} bytes)"
     attempts = leaves["attempts_a_round_at_most"]
     yield f"  At most {leaves['rounds_at_most']} rounds, each begun up to {attempts} times:"
     yield f"    up {leaves['bytes_up_at_most']} bytes, down {leaves['bytes_down_at_most']} bytes in all"

@@ -1,4 +1,4 @@
-"""Our messages in Flower's records, and back: the one place in common that speaks Flower, for both apps.
+"""Our messages in Flower's records, and back: the one place that knows these records, for both apps.
 
 Header and body are a small ConfigRecord, with the signature of a reply beside them, which signed_replies.py verifies; a
 vector is an ArrayRecord of its own, which Flower sends in chunks. dtype and shape in a record are claimed by the

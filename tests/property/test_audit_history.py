@@ -34,7 +34,7 @@ OMISSIONS = {
     "leakage_drill": "may stand anywhere, or not at all",
     "model_released": "nothing follows from it",
     "evaluation": "nothing follows from it",
-    "updates_rejected": "says why, and not who",
+    "updates_rejected": "where nothing came of the attempt",
     "owner_withdrawn": "the server can leave a statement out; its owner misses it, and does not train",
     "plan_approved": "where the owner was not asked before it approved again; it misses its statement",
     "update_received": "where it is in no round; its owner misses it",
@@ -65,7 +65,7 @@ FIELDS = {
     "round_opened.model_digest": "of the first round: the owners make that model themselves",
     "groups_drawn.groups": "a whole group less, of an attempt that nothing came of",
     "round_closed.model_digest": "of the last round: nothing has followed yet",
-    "round_closed.survivors": "one less, that still leaves enough; it was told otherwise, and holds a receipt",
+    "round_closed.survivors": "in another order",
 }
 
 
@@ -228,6 +228,9 @@ def test_value_that_is_changed_is_found(name: str) -> None:
                 assert json.loads(entry)["round"] == 1
             if field == "round_closed.model_digest":
                 assert json.loads(entry)["round"] == 4
+            if field == "round_closed.survivors":
+                said, before = (json.loads(each)["survivors"] for each in (mutant, entry))
+                assert sorted(map(sorted, said)) == sorted(map(sorted, before)), "everybody asked is accounted for"
             if log.plan.private:
                 assert (
                     not field.startswith("charter.")

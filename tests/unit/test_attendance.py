@@ -1,4 +1,4 @@
-"""Owners that come late, go away and come back: who is asked, who is waited for, and who is named when too few are there."""
+"""Owners that come late, go away and come back: who is asked, waited for, and named when too few are there."""
 
 from __future__ import annotations
 

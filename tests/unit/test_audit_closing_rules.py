@@ -22,6 +22,11 @@ def closed_with(change: Callable[[Groups], Groups]) -> Step:
     return lambda log: log.close(survivors=change(log.survivors))
 
 
+def closed_with_forgotten(change: Callable[[Groups], Groups]) -> Step:
+    """The same, and not a word about those that are not in it."""
+    return lambda log: log.close(survivors=change(log.survivors), forgets=True)
+
+
 def accounted(unit: str, **changed: Any) -> Step:
     """Closes with a changed account."""
 
@@ -268,9 +273,35 @@ def test_valid_neighbour_passes(name: str) -> None:
     CASES[name].check_right()
 
 
+FORGOTTEN = "it was asked, and is neither in the round nor among the rejected"
+CASES["an owner that is left out without a word"] = Case(
+    AuditFault.CONTRIBUTION,
+    f"owner-00, entry 13: {FORGOTTEN}",
+    closed_with_forgotten(lambda groups: groups[1:]),
+    closed_with(lambda groups: groups[1:]),
+    TRAINED,
+)
+CASES["an owner that is left out, with a word about another"] = Case(
+    AuditFault.CONTRIBUTION,
+    FORGOTTEN,
+    closed_with_forgotten(lambda groups: groups[1:]),
+    closed_with(lambda groups: groups),
+    do(TRAINED, call("reject", {B: Reason.UNUSABLE})),
+    settings=("rounds.cohort_size=3",),
+)
+CASES["an owner that sent nothing, and of whom nothing is said"] = Case(
+    AuditFault.CONTRIBUTION,
+    FORGOTTEN,
+    closed_with_forgotten(lambda groups: groups),
+    closed_with(lambda groups: groups),
+    call("attempt", silent=(A,)),
+)
+
+
 NEEDED = {
     "survivors_are_those_grouped": "a sum over too few",
     "survivors_sent_updates": "a survivor that sent nothing",
+    "nobody_asked_is_forgotten": "an owner that is left out without a word",
     "enough_replied": "too few survivors",
     "rule_is_the_plans": "another rule than the plan's",
     "accounts_are_as_recomputed": "an epsilon told smaller",

@@ -21,7 +21,8 @@ from provisioned import provisioned_federation
 from testudo_client.approve_command import approve_plan
 from testudo_client.cli import app
 from testudo_client.deployment import checks_connection, checks_plan
-from testudo_client.deployment.doctor import DoctorRequest, Verdict, examine
+from testudo_client.deployment.check import Verdict
+from testudo_client.deployment.doctor import DoctorRequest, examine
 from testudo_client.deployment.door import KEY_PATH
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import ConnectionFiles

@@ -62,7 +62,7 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the protocol": (SECAGG, (*SLOW, "pydantic", "rfc8785", "safetensors")),
     "keys and roster": (["testudo_common.key_files", "testudo_common.roster", "testudo_server.roster"], SLOW),
     "the planner": (["testudo_common.robustness", "testudo_common.robustness.remedy"], (*SLOW, "pydantic", "scipy")),
-    "the wire": (["testudo_common.wire"], SLOW),
+    "the wire": (["testudo_common.wire", "testudo_common.signed_replies"], SLOW),
     "terms": (["testudo_common.secure_terms"], SLOW),
     "the server's exchange": (["testudo_server.secure_exchange", "testudo_server.strikes"], SLOW),
     "the server's log": (["testudo_server.log_journal", "testudo_server.audit_command"], (*SLOW, "scipy")),

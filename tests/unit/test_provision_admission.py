@@ -129,6 +129,17 @@ def test_replayed_invitation_with_other_keys(federation: FederationFolder, invit
     assert refused(federation, request_for(invitation, OTHER).to_bytes()) is ProvisionFault.USED
 
 
+def test_two_requests_were_compared_at_the_same_time(federation: FederationFolder, invitation: Invitation) -> None:
+    """Both were in order when they were looked at; the second is refused when it is answered."""
+    first, second = (examined(federation, request_for(invitation, keys).to_bytes()) for keys in (OWNER, OTHER))
+    answer(federation, first, NOON)
+    before = files_under(federation.folder)
+    with pytest.raises(ProvisionError) as caught:
+        answer(federation, second, NOON)
+    assert caught.value.fault is ProvisionFault.USED
+    assert files_under(federation.folder) == before
+
+
 def test_request_with_swapped_node_key(federation: FederationFolder, invitation: Invitation) -> None:
     swapped = without_signing(request_for(invitation, OWNER), node_key=node_key_text(OTHER.node.public_key()))
     assert refused(federation, swapped) is ProvisionFault.PROOF

@@ -282,6 +282,19 @@ def _roster_with_another_key_for_me(scene: Scene) -> dict[str, Any]:
     return {"roster": sign_roster(Roster("shops", {"shop-1": other}), scene.federation_key).decode()}
 
 
+def _only_another_ca(scene: Scene) -> dict[str, Any]:
+    """The certificate is right; the CA would be taken for the server's too."""
+    return {"ca": certificate_pem(new_authority("shops", ec.generate_private_key(ec.SECP256R1()), NOON).certificate)}
+
+
+def _another_federation_by_name(scene: Scene) -> dict[str, Any]:
+    return {"federation": "banks"}
+
+
+def _only_another_name(scene: Scene) -> dict[str, Any]:
+    return {"client": "shop-2"}
+
+
 def _another_request(scene: Scene) -> dict[str, Any]:
     return {"request": "f" * 64}
 
@@ -293,6 +306,9 @@ def _another_request(scene: Scene) -> dict[str, Any]:
         (_other_name_in_certificate, ProvisionFault.CLIENT),
         (_other_ca, ProvisionFault.CHAIN),
         (_other_ca_named, ProvisionFault.CHAIN),
+        (_only_another_ca, ProvisionFault.CHAIN),
+        (_another_federation_by_name, ProvisionFault.CLIENT),
+        (_only_another_name, ProvisionFault.CLIENT),
         (_certificate_that_ended, ProvisionFault.CHAIN),
         (_certificate_by_a_member, ProvisionFault.CHAIN),
         (_roster_without_me, ProvisionFault.KEY),
@@ -319,6 +335,14 @@ def test_an_earlier_answer_does_not_take_a_newer_roster_away(scene: Scene) -> No
     scene.home.roster_file.write_bytes(b"{}")
     scene.installed(made)
     assert scene.home.roster_file.read_bytes() == made.roster.encode()
+
+
+def test_a_renewal_brings_the_newest_roster(scene: Scene) -> None:
+    scene.installed(scene.admitted())
+    second = joined_again(scene, folder=scene.home.folder.parent / "second", client="shop-2")
+    scene.answered(second.request.to_bytes())
+    scene.installed(scene.answered(renew(scene.home).to_bytes()))
+    assert set(read_membership(scene.home.folder).roster.members) == {"shop-1", "shop-2"}
 
 
 def test_a_certificate_is_renewed(scene: Scene) -> None:

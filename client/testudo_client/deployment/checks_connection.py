@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from http.client import HTTPException
 
+from testudo_client.deployment.check import Check, fails, ok, refused, tried, warning
 from testudo_client.deployment.diagnosis import FORBIDDEN, UNAUTHORIZED, clock_fault, of_answer, of_failure
-from testudo_client.deployment.doctor import Check, fails, ok, tried, warning
 from testudo_client.deployment.door import KEY_PATH, MAX_AHEAD_SECONDS, MAX_BEHIND_SECONDS, TIMEOUT_SECONDS, ask
 from testudo_client.deployment.environment import proxies_in
 from testudo_client.deployment.tls import check_key_file, door_context, own_certificate, root_days_left, utc_now
@@ -17,8 +17,8 @@ from testudo_client.home import OwnerHome
 from testudo_client.membership import read_membership
 from testudo_client.provisioning.connection import Connection, ConnectionFiles, read_connection
 from testudo_common.errors import TestudoError
+from testudo_common.provisioning.expiry import WARN_DAYS
 
-WARN_DAYS = 30
 _NEAR = 0.5
 """Of a limit of the clock: from there on it is said."""
 _OTHERS = 0o077
@@ -55,7 +55,7 @@ def of_server(home: OwnerHome, now: datetime) -> Iterator[Check]:
         connection = read_connection(home.folder)
         context = door_context(connection.files, home.policy().pins.server_certificate)
     except TestudoError as error:
-        yield fails("connection", " ".join(str(error).split()))
+        yield refused("connection", error)
         return
     try:
         found = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM)
@@ -123,7 +123,7 @@ def _days(name: str, days_left: Callable[[], float], remedy: str) -> Check:
     try:
         days = days_left()
     except TestudoError as error:
-        return fails(name, " ".join(str(error).split()))
+        return refused(name, error)
     if days < 0:
         return fails(name, f"expired {-days:.0f} days ago: {remedy}")
     said = f"holds {days:.0f} more days"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from testudo_client.approvals import check_approved
-from testudo_client.deployment.doctor import Check, Verdict, fails, ok, tried, warning
+from testudo_client.deployment.check import Check, Verdict, fails, ok, refused, tried, warning
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import utc_now
 from testudo_client.policy import check as policy_check
@@ -45,7 +45,7 @@ def of_plan(home: OwnerHome, path: Path, data: Path | None) -> Iterator[Check]:
     try:
         plan, policy = load_plan(path), home.policy()
     except TestudoError as error:
-        yield fails("plan", " ".join(str(error).split()))
+        yield refused("plan", error)
         return
     yield ok("plan", f"{plan.name!r}, digest {plan.digest[:16]}")
     allowed = tried("policy for the plan", lambda: _allowed(home, plan, policy))
@@ -147,7 +147,7 @@ def _memory(plan: FederationPlan, available: int | None) -> Check:
     try:
         values = values_of(contract_of(plan.model))
     except TestudoError as error:
-        return fails("memory", " ".join(str(error).split()))
+        return refused("memory", error)
     rows = getattr(plan.data, "min_rows", 1) or 1
     batch = max(1, math.ceil(plan.inner.sample_rate * rows)) if plan.private else 1
     needed = memory_needed(values, batch, math.prod(plan.model.inputs or (1,)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -51,8 +52,9 @@ def run(
     for name in ("testudo.client", "testudo.flower"):
         logging.getLogger(name).setLevel(logging.INFO)
     status = run_node(RunRequest(folder, plan, data, health, stock_polls, use_proxy))
-    if status:
-        raise typer.Exit(status)
+    # All is written, every child has ended. Taking torch apart takes seconds, and a service manager waits for ten.
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def health(
@@ -77,7 +79,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Look whether a node would work here: network, certificates, clock, files, plan, data, memory, and a dry round."""
-    from testudo_client.deployment.doctor import DoctorRequest, Verdict, examine
+    from testudo_client.deployment.check import Verdict
+    from testudo_client.deployment.doctor import DoctorRequest, examine
 
     found = []
     for check in examine(DoctorRequest(folder, plan, data, offline)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from testudo_client.provisioning.connection import Connection, read_connection
 from testudo_common.commands import EXIT_FAILED
 from testudo_common.errors import UsageError
 from testudo_common.plan.load import load_plan
+from testudo_common.provisioning.expiry import WARN_DAYS
 
 if TYPE_CHECKING:
     from testudo_client.deployment.executor import Executor
@@ -41,7 +41,6 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 60.0
 PATIENCE_SECONDS = 15.0
 """A node that starts, or whose server does, is not asked what is wrong before."""
 LOOK_AGAIN_SECONDS = 30.0
-WARN_DAYS = 30
 _TICK_SECONDS = 0.5
 _LAST_MESSAGE_SECONDS = 4.0
 
@@ -153,7 +152,9 @@ class Supervisor:
 
 
 def run(request: RunRequest) -> int:
-    """Run an owner's node until it is told to stop; the process's status.
+    """Run an owner's node until it is told to stop; the process's status, with which it should be left at once.
+
+    A training that goes on would hold it: what it costs was charged before it began.
 
     Raises:
         TestudoError: It cannot be started: folder, plan, connection or data do not fit, or a node runs there.
@@ -196,10 +197,6 @@ def run(request: RunRequest) -> int:
         raise work.error
     counts = executor.counts
     _LOG.info("stopped: %d messages answered, %d failed", counts.answered, counts.failed)
-    if work.is_alive():
-        # A training that goes on would hold the process; the ledger was charged before it began.
-        sys.stderr.flush()
-        os._exit(status)
     return status
 
 

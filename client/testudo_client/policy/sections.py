@@ -144,8 +144,10 @@ class PinRules(Rules):
 
     federation_key: Pins = Field(description="of federation.pub, which signs the roster; any of these, or anything")
     code: Pins = Field(description="digest of the installed testudo_common and testudo_client")
-    bundle: Pins = Field(description="SHA-256 of the Flower app bundle")
-    server_certificate: Pins = Field("any", description="SHA-256 of the server's certificate")
+    bundle: Pins = Field(description="SHA-256 of the Flower app bundle that my node was sent")
+    server_certificate: Pins = Field(
+        "any", description="SHA-256 of the server's certificate, or of one above it in its chain"
+    )
     approvals: Hex | None = Field(
         None, description="public key that signs my approvals; none: the node's own, identity.pem"
     )

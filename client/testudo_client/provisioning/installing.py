@@ -93,7 +93,8 @@ def install(home: OwnerHome, examined: ExaminedAnswer) -> None:
     """
     files, answer = ConnectionFiles(home.folder), examined.answer
     write_atomically(files.ca_certificate, answer.ca.encode())
-    if not _has_newer_roster(home, answer.client):
+    # An answer that is new here brings the newest roster; of one that was installed before, a fetched one is newer.
+    if not (examined.installed and _has_roster(home, answer.client)):
         write_atomically(home.roster_file, answer.roster.encode())
     if examined.next_pair:
         use_next(files, answer.certificate)
@@ -103,8 +104,8 @@ def install(home: OwnerHome, examined: ExaminedAnswer) -> None:
     write_atomically(files.server, f"{json.dumps(address, indent=1, ensure_ascii=False)}\n".encode())
 
 
-def _has_newer_roster(home: OwnerHome, client: str) -> bool:
-    """Whether a roster is there that the federation signed with this owner on it: fetched since, so it is not older."""
+def _has_roster(home: OwnerHome, client: str) -> bool:
+    """Whether a roster is there that the federation signed with this owner on it."""
     try:
         there = _roster_in(home.roster_file.read_bytes(), home, str(home.roster_file))
     except (OSError, RosterError):

@@ -47,6 +47,19 @@ def survivors_sent_updates(state: History, entry: RoundClosed) -> None:
             _fail(AuditFault.CONTRIBUTION, "it is said to be in the round, and was rejected", client)
 
 
+def nobody_asked_is_forgotten(state: History, entry: RoundClosed) -> None:
+    """Stops an owner's update from being left out of a round without a word that it is.
+
+    Raises:
+        AuditError: CONTRIBUTION.
+    """
+    assert state.opened is not None  # a rule before this one
+    told = {*_clients_in(entry), *(state.rejected or ())}
+    for client in state.opened[1].cohort:
+        if client not in told:
+            _fail(AuditFault.CONTRIBUTION, "it was asked, and is neither in the round nor among the rejected", client)
+
+
 def enough_replied(state: History, entry: RoundClosed) -> None:
     """Stops a round that so few made that it is theirs alone.
 

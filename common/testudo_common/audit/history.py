@@ -61,6 +61,7 @@ _OF_CLOSING: Final[tuple[Rule, ...]] = (
     closing_rules.enough_replied,
     closing_rules.rule_is_the_plans,
     closing_rules.accounts_are_as_recomputed,
+    closing_rules.nobody_asked_is_forgotten,
 )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from testudo_common.errors import UsageError
 from testudo_common.files import write_atomically
-from testudo_common.provisioning.documents import MAX_ANSWER_BYTES, MAX_DOCUMENT_BYTES
+from testudo_common.provisioning.documents import MAX_ANSWER_BYTES
+from testudo_common.provisioning.signed_json import MAX_DOCUMENT_BYTES
 
 
 def read_small(path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:

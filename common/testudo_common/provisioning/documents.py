@@ -14,26 +14,26 @@ the object without its signatures; ``kind`` stands in it, so that none counts as
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints
 
 from testudo_common.errors import ProvisionError, ProvisionFault
-from testudo_common.key_files import parse_public
 from testudo_common.provisioning.certificates import is_host, node_public_key
+from testudo_common.provisioning.signed_json import (
+    MAX_DOCUMENT_BYTES,
+    Document,
+    object_in,
+    verify_ed25519,
+    with_signatures,
+)
 from testudo_common.roster import MAX_ROSTER_BYTES, is_client_id
 
-_DOMAIN = b"testudo-provisioning-1\x00"
-MAX_DOCUMENT_BYTES = 1 << 16
 MAX_ANSWER_BYTES = MAX_DOCUMENT_BYTES + 2 * MAX_ROSTER_BYTES  # every quote of the roster is escaped in it
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -68,49 +68,7 @@ Pem = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 NodeKey = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
-class _Document(BaseModel):
-    """Exactly these fields, each of its own type and size."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    signatures: ClassVar[frozenset[str]] = frozenset({"signature"})
-    max_bytes: ClassVar[int] = MAX_DOCUMENT_BYTES
-    called: ClassVar[str]
-
-    version: Annotated[int, Field(ge=1, le=1)] = 1  # a literal 1 would let true pass
-
-    def to_bytes(self) -> bytes:
-        """The document as it is handed on."""
-        return rfc8785.dumps(self.model_dump())
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of its bytes, hex."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
-
-    @property
-    def signed_bytes(self) -> bytes:
-        """What its signatures are over."""
-        return _DOMAIN + rfc8785.dumps(self.model_dump(exclude=set(self.signatures)))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, *, source: str) -> Self:
-        """The document that ``data`` is; no signature is verified.
-
-        Raises:
-            ProvisionError: It is not one.
-        """
-        content = _object_in(data, cls.max_bytes, f"not {cls.called}", source)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            field = ".".join(str(part) for part in error.errors()[0]["loc"])[:40]
-            problem = f"not {cls.called}: {ascii(field)[1:-1] or 'a field'} is missing, unknown, or not as it must be"
-            raise ProvisionError(
-                ProvisionFault.FORMAT, problem, where=source, remedy="ask for the file again, unchanged"
-            ) from error
-
-
-class _SignedByFederation(_Document):
+class _SignedByFederation(Document):
     signature: Ed25519Signature
 
     def verify(self, federation_key: str, *, source: str) -> None:
@@ -129,7 +87,7 @@ class _SignedByFederation(_Document):
             where=source,
             remedy="ask the operator for it again, by another way",
         )
-        _verify_ed25519(federation_key, self.signature, self.signed_bytes, refusal)
+        verify_ed25519(federation_key, self.signature, self.signed_bytes, refusal)
 
 
 class Invitation(_SignedByFederation):
@@ -167,7 +125,7 @@ class Invitation(_SignedByFederation):
             )
 
 
-class JoinRequest(_Document):
+class JoinRequest(Document):
     """An owner's public keys, and proof that it holds the private ones.
 
     ``invitation`` is the invitation's digest: who was handed another one proves nothing to this federation.
@@ -195,14 +153,14 @@ class JoinRequest(_Document):
             ProvisionError: It does not.
         """
         node_key = node_public_key(self.node_key, source=source)
-        _verify_ed25519(self.roster_key, self.roster_proof, self.signed_bytes, _unproven("roster key", source))
+        verify_ed25519(self.roster_key, self.roster_proof, self.signed_bytes, _unproven("roster key", source))
         try:
             node_key.verify(bytes.fromhex(self.node_proof), self.signed_bytes, ec.ECDSA(hashes.SHA384()))
         except InvalidSignature as error:
             raise _unproven("node key", source) from error
 
 
-class RenewalRequest(_Document):
+class RenewalRequest(Document):
     """A member's new TLS key, signed with its roster key."""
 
     called: ClassVar[str] = "a renewal request"
@@ -221,7 +179,7 @@ class RenewalRequest(_Document):
         Raises:
             ProvisionError: It did not.
         """
-        _verify_ed25519(roster_key, self.roster_proof, self.signed_bytes, _unproven("roster key", source))
+        verify_ed25519(roster_key, self.roster_proof, self.signed_bytes, _unproven("roster key", source))
 
 
 class Answer(_SignedByFederation):
@@ -251,7 +209,7 @@ def sign_as_federation(kind: type[_Signed], key: Ed25519PrivateKey, /, **fields:
     Raises:
         ProvisionError: A field is not as it must be.
     """
-    return _with_signatures(kind, fields, signature=lambda signed: key.sign(signed).hex())
+    return with_signatures(kind, fields, signature=lambda signed: key.sign(signed).hex())
 
 
 def prove_join(roster_key: Ed25519PrivateKey, node_key: ec.EllipticCurvePrivateKey, /, **fields: Any) -> JoinRequest:
@@ -260,7 +218,7 @@ def prove_join(roster_key: Ed25519PrivateKey, node_key: ec.EllipticCurvePrivateK
     Raises:
         ProvisionError: A field is not as it must be.
     """
-    return _with_signatures(
+    return with_signatures(
         JoinRequest,
         fields,
         roster_proof=lambda signed: roster_key.sign(signed).hex(),
@@ -274,16 +232,7 @@ def prove_renewal(roster_key: Ed25519PrivateKey, /, **fields: Any) -> RenewalReq
     Raises:
         ProvisionError: A field is not as it must be.
     """
-    return _with_signatures(RenewalRequest, fields, roster_proof=lambda signed: roster_key.sign(signed).hex())
-
-
-_Any = TypeVar("_Any", bound=_Document)
-
-
-def _with_signatures(kind: type[_Any], fields: dict[str, Any], **sign: Callable[[bytes], str]) -> _Any:
-    unsigned = kind.model_construct(**fields).signed_bytes
-    made = {**fields, **{name: by(unsigned) for name, by in sign.items()}}
-    return kind.from_bytes(kind.model_construct(**made).to_bytes(), source="what is to be signed")
+    return with_signatures(RenewalRequest, fields, roster_proof=lambda signed: roster_key.sign(signed).hex())
 
 
 def kind_of(data: bytes, *, source: str) -> str:
@@ -292,35 +241,13 @@ def kind_of(data: bytes, *, source: str) -> str:
     Raises:
         ProvisionError: It is not a document.
     """
-    kind = _object_in(data, MAX_ANSWER_BYTES, "not a document of a federation", source).get("kind")
+    kind = object_in(data, MAX_ANSWER_BYTES, "not a document of a federation", source).get("kind")
     return kind if isinstance(kind, str) else ""
 
 
 def time_text(time: datetime) -> str:
     """A time as documents have it, in whole seconds."""
     return time.astimezone(UTC).strftime(_TIME)
-
-
-def _object_in(data: bytes, max_bytes: int, problem: str, source: str) -> dict[str, Any]:
-    """The one JSON object in ``data``, which must be its canonical form; white space around it may come from mail."""
-    try:
-        if len(data) > max_bytes:
-            raise ValueError("too large")
-        content = json.loads(data)
-        if not isinstance(content, dict) or rfc8785.dumps(content) != data.strip():
-            raise ValueError("not canonical")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ProvisionError(
-            ProvisionFault.FORMAT, problem, where=source, remedy="check the path, or ask for the file again"
-        ) from error
-    return content
-
-
-def _verify_ed25519(key: str, signature: str, signed: bytes, refusal: ProvisionError) -> None:
-    try:
-        parse_public(key, source=refusal.where).verify(bytes.fromhex(signature), signed)
-    except InvalidSignature as error:
-        raise refusal from error
 
 
 def _unproven(key: str, source: str) -> ProvisionError:

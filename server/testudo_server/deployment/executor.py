@@ -1,7 +1,7 @@
 """The ServerApp's side of a run, in this process: takes the task, keeps it alive, carries messages, says how it ended.
 
-Flower would start a process that unpacks the run's bundle and imports what it finds there. Here nothing of the bundle is
-looked at: what is executed is what is installed.
+Flower would start a process that unpacks the run's bundle and imports what it finds there. Here nothing of the bundle
+is looked at: what is executed is what is installed.
 
 Source: ``flwr.superlink.runtime.run_serverapp`` and ``flwr.supercore.superexec.run_superexec`` of Flower 1.41.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -174,10 +174,8 @@ def _told(grid: TaskGrid) -> Iterator[None]:
         raise
     finally:
         grid.only_once()
-        try:
+        with suppress(httpx.HTTPError):  # the SuperLink is stopped next, and its run with it
             grid.runtime.PushTaskOutput(PushTaskOutputRequest(sub_status=how, details=""))
-        except httpx.HTTPError:
-            pass  # it is stopped next, and its run with it
 
 
 @contextmanager

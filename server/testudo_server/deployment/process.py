@@ -7,6 +7,7 @@ its children in order.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,8 @@ from testudo_common.files import create_private
 
 _STOP_SECONDS = 10.0
 _LINES_SHOWN = 3
+_BYTES_SHOWN = 600
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ChildProcess:
@@ -74,10 +77,11 @@ class ChildProcess:
         return self._process.poll() is None
 
     def last_words(self) -> str:
-        """The end of its log, on one line, for an error."""
-        with suppress(OSError):
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return " / ".join(line.strip() for line in lines[-_LINES_SHOWN:] if line.strip())
+        """The end of its log, on one line and without what would steer a terminal."""
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _BYTES_SHOWN))
+            lines = _COLOURS.sub("", file.read().decode(errors="replace")).splitlines()[-_LINES_SHOWN:]
+            return " / ".join("".join(filter(str.isprintable, line)).strip() for line in lines)
         return ""
 
     def stop(self) -> None:

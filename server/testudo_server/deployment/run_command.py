@@ -7,6 +7,7 @@ way it ends, the other processes are ended, and what Flower kept of the run is d
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from testudo_server.deployment.progress import RunProgress
 from testudo_server.deployment.run_lock import held_lock
 from testudo_server.deployment.run_status import RunStatus
 from testudo_server.deployment.superlink import SuperLink, forget_payloads
-from testudo_server.deployment.supervision import Supervision
+from testudo_server.deployment.supervision import Restartable, Supervision
 from testudo_server.provisioning.folder import FederationFolder
 from testudo_server.store import RoundRecord, RunState, RunStore
 
@@ -166,6 +167,7 @@ class _RunningServer:
         )
         self._progress = RunProgress(options.out, self._first_status(), ready.plan)
         self._to_first: float | None = None
+        self._forgotten = 0
         self._resident: dict[str, int] = {}
 
     def run(self) -> Finished | None:
@@ -187,13 +189,12 @@ class _RunningServer:
                     state="failed", error=str(error) if isinstance(error, TestudoError) else type(error).__name__
                 )
                 raise
-        forgotten = forget_payloads(self._folder.superlink)
         progress.say(
-            f"Finished {state.round} rounds. What Flower kept of their messages was deleted ({forgotten} rows); the "
-            f"model is in {self._options.out}."
+            f"Finished {state.round} rounds. What Flower kept of their messages was deleted; the model is in "
+            f"{self._options.out}."
         )
         seconds = time.monotonic() - self._began
-        return Finished(state.round, round(seconds, 3), self._to_first, forgotten, self._resident)
+        return Finished(state.round, round(seconds, 3), self._to_first, self._forgotten, self._resident)
 
     def _run_and_clean_up(self) -> RunState:
         try:
@@ -202,9 +203,11 @@ class _RunningServer:
         finally:
             self._front.stop()
             self._superlink.stop()
+            self._forgotten = forget_payloads(self._folder.superlink)
 
     def _begin_and_run(self) -> RunState:
         # Imported in the environment that run() has entered.
+        logging.getLogger("flwr").setLevel(logging.ERROR)
         from testudo_common.app_bundle import app_bundle, bundle_digest
         from testudo_common.flower_adapter import quicken_object_pulls
         from testudo_server.deployment import control as operator
@@ -260,7 +263,7 @@ class _RunningServer:
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:
-        children = [("the SuperLink", self._superlink), ("the door", self._front)]
+        children: list[tuple[str, Restartable]] = [("the SuperLink", self._superlink), ("the door", self._front)]
         with Supervision(children, self._progress.say) as supervision:
             try:
                 yield

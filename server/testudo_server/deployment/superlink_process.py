@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hmac
+import logging
 import os
 import socket
 import threading
@@ -71,6 +72,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # else it has a line for every message
     listening = socket.socket(fileno=arguments.socket)
     host, port = listening.getsockname()[:2]
     certificate, key = str(arguments.certificate), str(arguments.key)
@@ -102,7 +104,7 @@ def serve(arguments: argparse.Namespace) -> None:
     app = guarded(create_app(config, SuperLinkLifespan), arguments.control_secret.read_bytes())
     uvicorn.Server(
         uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             ssl_certfile=certificate,
             ssl_keyfile=key,
             access_log=False,

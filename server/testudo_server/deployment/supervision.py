@@ -1,4 +1,4 @@
-"""Keeps a run's other processes alive: one that ends is started again, and one that ends again and again ends the run."""
+"""Keeps a run's other processes alive: what ends is started again, and ending too often ends the run."""
 
 from __future__ import annotations
 

@@ -73,21 +73,25 @@ def answer(folder: FederationFolder, examined: Examined, now: datetime) -> Answe
     """Admit or renew; the caller has had the fingerprint compared.
 
     Raises:
-        RosterError: The roster holds one of the keys under another name.
-        ProvisionError, UsageError, KeyFileError: The folder cannot be used.
+        ProvisionError: Another request was answered since, and this one is refused now.
+        RosterError, UsageError, KeyFileError: The folder cannot be used.
     """
     request = examined.request
     final, pending = folder.answer(request.digest), folder.pending_answer(request.digest)
-    if final.exists():
-        return Answer.from_bytes(final.read_bytes(), source=str(final))
-    if not pending.exists():
-        if isinstance(request, JoinRequest):
-            admit(folder.folder, request.federation, {request.client: request.roster_key})
-        write_atomically(pending, _signed_answer(folder, request, now).to_bytes())
-    made = Answer.from_bytes(pending.read_bytes(), source=str(pending))
-    _write_down(folder, request, made)
-    pending.replace(final)
-    return made
+    with folder.changed_alone():
+        if final.exists():
+            return Answer.from_bytes(final.read_bytes(), source=str(final))
+        if not pending.exists():
+            if isinstance(request, JoinRequest):
+                # Again, and now alone: another request may have come in while people compared fingerprints.
+                _refuse_used(folder, request.id, request.client)
+                _refuse_taken(folder, request, request.client)
+                admit(folder.folder, request.federation, {request.client: request.roster_key})
+            write_atomically(pending, _signed_answer(folder, request, now).to_bytes())
+        made = Answer.from_bytes(pending.read_bytes(), source=str(pending))
+        _write_down(folder, request, made)
+        pending.replace(final)
+        return made
 
 
 def _is_answered(folder: FederationFolder, request: JoinRequest | RenewalRequest) -> bool:

@@ -8,10 +8,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +23,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from testudo_common.errors import UsageError
-from testudo_common.files import write_atomically
+from testudo_common.files import create_private, write_atomically
 
 DEFAULT_PORT = 9092
 Host = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:-]{1,253}$")]
@@ -152,6 +156,18 @@ class FederationFolder:
             raise UsageError(
                 "not a federation's settings", where=str(path), remedy="it holds federation, hosts and port"
             ) from error
+
+    @contextmanager
+    def changed_alone(self) -> Iterator[None]:
+        """Wait until no other command changes roster and members: what two read at once, one of them would lose."""
+        lock = self.folder / ".lock"
+        create_private(lock)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go of when the file is closed, also by a kill
+            yield
+        finally:
+            os.close(descriptor)
 
     def member(self, client: str) -> Member | None:
         """Who was admitted under this name, the revoked too; None: nobody.

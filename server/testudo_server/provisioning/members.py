@@ -43,6 +43,11 @@ def revoke(folder: FederationFolder, client: str) -> bool:
         UsageError: There is no such member.
         RosterError, KeyFileError: The roster cannot be signed; then the door does not let it in all the same.
     """
+    with folder.changed_alone():
+        return _revoke(folder, client)
+
+
+def _revoke(folder: FederationFolder, client: str) -> bool:
     member, listed = folder.member(client), client in roster_in(folder.folder).members
     if member is None and not listed:
         known = ", ".join(repr(each.client) for each in folder.members()[:20])
