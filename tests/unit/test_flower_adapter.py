@@ -68,6 +68,19 @@ def test_a_pause_is_a_tenth_of_the_wait_and_never_longer_than_flowers() -> None:
     assert clock.slept[-1] == 0.5
 
 
+def test_a_server_that_answers_slowly_is_asked_less_often() -> None:
+    clock = FakeClock()
+    pause = adapter.AdaptivePause(clock)
+    for seconds, expected in ((0.005, 0.2), (0.05, 1.0), (1.0, 3)):
+        pause.asked_in_vain(seconds)
+        pause.noted()
+        pause.sleep(3)
+        assert clock.slept[-1] == expected
+    pause.noted()
+    pause.sleep(0.5)
+    assert clock.slept[-1] == 0.02, "its own reply is looked for in its own memory"
+
+
 def test_polls_take_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "_pull_and_store_message", _function(node._pull_and_store_message, lambda **_: 7))
     assert adapter.quicken_node_polls()

@@ -18,15 +18,12 @@ import threading
 import time
 from pathlib import Path
 
+from testudo_client.deployment.node import EXIT_LOST, EXIT_REFUSED
 from testudo_client.deployment.tls import door_context
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import read_connection
 from testudo_common.errors import TestudoError
 
-EXIT_LOST = 3
-"""Flower gave up its connection to the server; its own process would stay without one."""
-EXIT_REFUSED = 4
-"""The process cannot be started as it must be; what to do stands on the last line."""
 QUIET_SECONDS = 1.0
 """The same answer again is told once in so many seconds."""
 _KILL_SECONDS = 10.0
