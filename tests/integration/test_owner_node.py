@@ -18,8 +18,10 @@ from helpers import OWNERS_TABLE, make_plan
 from provisioned import provisioned_federation
 from stock_superlink import StockSuperLink, environment, stock_superlink
 from testudo_client.deployment.executor import FAILED
-from testudo_client.deployment.node import NodeFiles, free_port
+from testudo_client.deployment.health import address_of, ask_health
+from testudo_client.deployment.node import NodeFiles, free_port, only_run
 from testudo_client.home import OwnerHome
+from testudo_common.errors import UsageError
 from testudo_common.flower_adapter import quicken_object_pulls
 from testudo_common.flower_records import IDENTIFY, TRAIN, identity_in, reply_in, to_records
 from testudo_common.plan.load import dump_plan
@@ -35,7 +37,6 @@ TABLE = {**OWNERS_TABLE, "rounds": {"count": 3, "cohort_size": 5}}
 class Network:
     link: StockSuperLink
     owner: Path
-    command: list[str]
     process: subprocess.Popen[bytes]
     said: Path
 
@@ -56,7 +57,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         process = subprocess.Popen(command, env=environment(folder / "flwr-owner"), stdout=said, stderr=said)
         try:
             link.wait_for("shop-1")
-            yield Network(link, owners["shop-1"], command, process, folder / "said")
+            yield Network(link, owners["shop-1"], process, folder / "said")
         finally:
             process.kill()
             process.wait()
@@ -93,12 +94,9 @@ def test_an_unknown_message_gets_a_fixed_sentence(network: Network) -> None:
 
 
 def test_health_and_a_second_node(network: Network) -> None:
-    home = environment(network.owner.parent / "flwr-other")
-    health = [*network.command[:3], "health", str(network.owner)]
-    asked = subprocess.run(health, env=home, capture_output=True, text=True, check=False)
-    assert (asked.returncode, asked.stdout) == (0, "serving\n"), asked.stderr
-    second = subprocess.run(network.command, env=home, capture_output=True, text=True, check=False)
-    assert second.returncode == 1 and "runs already" in second.stderr
+    assert ask_health(address_of(str(network.owner))) == "serving"
+    with pytest.raises(UsageError, match="runs already"), only_run(NodeFiles(network.owner)):
+        raise AssertionError
 
 
 def test_it_stops_cleanly_and_leaves_nothing_running(network: Network) -> None:
