@@ -70,7 +70,9 @@ def _epsilon_rdp(events: Events, delta: float, orders: tuple[float, ...] = _ORDE
 
 
 @lru_cache(maxsize=1024)
-def _rdp_of_one_step(sample_rate: float, noise_multiplier: float, orders: tuple[float, ...]) -> npt.NDArray[np.float64]:
+def _rdp_of_one_step(
+    sample_rate: float, noise_multiplier: float, orders: tuple[float, ...] = _ORDERS
+) -> npt.NDArray[np.float64]:
     rdp: npt.NDArray[np.float64] = np.asarray(
         _rdp().compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=orders)
     )
