@@ -76,6 +76,7 @@ def edited(text: str, options: argparse.Namespace) -> str:
     }
     if options.plain:
         changes[r"(?m)^group_size = "] = 'mode = "plain"\ngroup_size = '
+        changes[r"\Z"] = '\n[audit]\nmode = "off"\n'
     for pattern, value in changes.items():
         text, found = re.subn(pattern, value, text)
         assert found, pattern
@@ -87,7 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--owners", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--plain", action="store_true", help="plain aggregation: an exchange a round, and the log's")
+    parser.add_argument(
+        "--plain", action="store_true", help="neither secure aggregation nor a log: an exchange a round"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="is deleted first")
     options = parser.parse_args()
     folder = options.folder.resolve()
