@@ -117,7 +117,7 @@ def main() -> None:
         plan = write_tables(folder / "data", shops, rows=40)
         plan.write_text(edited(plan.read_text(), options))
         data = {shop: folder / "data" / f"{shop}.csv" for shop in shops}
-        found = provision(folder, plan, data, port=free_port())
+        found = provision(folder, plan, data, port=free_port(), words=("--min-cohort", "3", "--min-group", "3"))
         if options.plain:
             found = in_clear(found)
         with ForkedFederation(zygote, found, folder / "run", folder / "logs") as federation:

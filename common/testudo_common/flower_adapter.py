@@ -11,6 +11,7 @@ what                        Flower 1.41       here
 node asks the server        every 3 s         0.2 s, growing to 3 s within 30 s of a message
 node looks for its reply    every 0.5 s       0.02 s, growing to 0.5 s
 object not there yet        after 1, 2, ... s after 0.02, 0.04, ... s, at the most 10 s
+database of the SuperLink   waits for 5 s     waits for 30 s
 ========================== ================= ================================================
 
 A pause is a tenth of the time that has passed since the last message, so that no wait becomes longer by more than a
@@ -45,6 +46,7 @@ _SHORTEST = {_IDLE: 0.2, 0.5: 0.02}
 """Flower's pause in seconds -> the shortest that takes its place."""
 INITIAL_BACKOFF = 0.02
 _PULL_DEFAULTS = {"max_time": 7200, "max_tries_per_object": 500, "initial_backoff": 1, "backoff_cap": 10}
+_BUSY, _BUSY_MILLISECONDS = "busy_timeout", ("5000", "30000")
 _REMEDY = "install the version of Flower that this program was made for: flwr>=1.41,<1.42"
 
 Contact = Callable[[str, int], None]
@@ -133,6 +135,15 @@ def quicken_object_pulls() -> bool:
     False: Flower is not as expected, and it stays as it is.
     """
     return _or_stock("the pauses before an object is asked for again", _quicken_object_pulls)
+
+
+def wait_for_the_database() -> bool:
+    """Let this process's SuperLink wait longer until its database is free.
+
+    With twenty nodes on two busy cores 5 s were too short once in fifty messages: the node got a status of 500, and
+    dropped the message that its owner was answering. False: Flower is not as expected, and it stays as it is.
+    """
+    return _or_stock("how long the SuperLink waits for its database", _wait_for_the_database)
 
 
 def use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions = _NO_SESSIONS) -> None:
@@ -243,6 +254,16 @@ def _quicken_object_pulls() -> None:
         _expect(_PULL_DEFAULTS.items() <= defaults.items(), f"{pull.__name__} has other defaults")
     for pull in pulls:
         pull.__kwdefaults__ = {**(pull.__kwdefaults__ or {}), "initial_backoff": INITIAL_BACKOFF}
+
+
+def _wait_for_the_database() -> None:
+    from flwr.supercore import sql_mixin
+
+    _expect_version()
+    pragmas = dict(sql_mixin.SQLITE_PRAGMAS)
+    _expect(pragmas.get(_BUSY) in _BUSY_MILLISECONDS, "its database is waited for in another way")
+    _expect("SQLITE_PRAGMAS" in sql_mixin._set_sqlite_pragmas.__code__.co_names, "its database is set up elsewhere")
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple({**pragmas, _BUSY: _BUSY_MILLISECONDS[-1]}.items())
 
 
 def _use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,6 +19,7 @@ from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
     PullMessagesRequest,
 )
+from flwr.supercore import sql_mixin
 from flwr.supercore.inflatable import inflatable_utils as objects
 from flwr.supercore.protobuf import client as protobuf
 from flwr.superlink.grid import http_grid
@@ -209,6 +213,19 @@ def test_the_context_is_used_and_every_request_is_told(monkeypatch: pytest.Monke
     with pytest.raises(httpx.ConnectError):
         client.PullMessages(PullMessagesRequest())
     assert told == [("/v1/fleet/pull-messages", status) for status in (200, 403, 0)]
+
+
+def test_the_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_mixin, "SQLITE_PRAGMAS", before := sql_mixin.SQLITE_PRAGMAS)
+    assert adapter.wait_for_the_database() and adapter.wait_for_the_database()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        sql_mixin._set_sqlite_pragmas(database, None)
+        assert database.execute("PRAGMA busy_timeout").fetchone() == (30000,)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",), "the others are Flower's"
+    changed = tuple((name, "7" if name == "busy_timeout" else value) for name, value in before)
+    monkeypatch.setattr(sql_mixin, "SQLITE_PRAGMAS", changed)
+    assert not adapter.wait_for_the_database()
+    assert sql_mixin.SQLITE_PRAGMAS == changed
 
 
 class Kept:

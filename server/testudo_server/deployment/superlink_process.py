@@ -72,6 +72,9 @@ def serve(arguments: argparse.Namespace) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    from testudo_common.flower_adapter import wait_for_the_database
+
+    wait_for_the_database()
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else it has a line for every message
     listening = socket.socket(fileno=arguments.socket)
     host, port = listening.getsockname()[:2]
