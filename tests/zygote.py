@@ -60,6 +60,7 @@ PRELOADED = (
     "testudo_server.deployment.superlink_process",
 )
 _TICK_SECONDS = 0.02
+PR_SET_PDEATHSIG = 1
 
 
 def fork(begin: Callable[[], object]) -> int:

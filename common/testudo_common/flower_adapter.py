@@ -260,7 +260,7 @@ def _wait_for_the_database() -> None:
     from flwr.supercore import sql_mixin
 
     _expect_version()
-    pragmas = dict(sql_mixin.SQLITE_PRAGMAS)
+    pragmas = dict(vars(sql_mixin)["SQLITE_PRAGMAS"])
     _expect(pragmas.get(_BUSY) in _BUSY_MILLISECONDS, "its database is waited for in another way")
     _expect("SQLITE_PRAGMAS" in sql_mixin._set_sqlite_pragmas.__code__.co_names, "its database is set up elsewhere")
     vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple({**pragmas, _BUSY: _BUSY_MILLISECONDS[-1]}.items())

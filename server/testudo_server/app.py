@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Context, RecordDict
 from flwr.app import Message as FlowerMessage
@@ -45,6 +46,14 @@ _IDENTIFY_DEADLINE_SECONDS = 120.0
 _CONNECT_PAUSE_SECONDS = 0.05
 
 
+@runtime_checkable
+class Forgetful(Protocol):
+    """A Grid that can be told that nobody waits for a reply any more."""
+
+    def give_up(self, message_ids: Iterable[str], seconds: float) -> None:
+        """Forget these messages, which are valid for so many seconds, and their replies."""
+
+
 def exchange_messages(
     grid: Grid,
     contents: Mapping[int, tuple[str, RecordDict]],
@@ -73,17 +82,21 @@ def exchange_messages(
             if message_id:
                 waiting[message_id] = node
     pause = _FIRST_PAUSE_SECONDS
-    while waiting:
-        arrived = list(grid.pull_messages(list(waiting)))
-        for reply in arrived:
-            node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node_of_reply is not None:
-                yield node_of_reply, reply
-        over = time.monotonic() >= ends or (enough is not None and not arrived and enough())
-        if not waiting or over:
-            break
-        pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        time.sleep(pause)
+    try:
+        while waiting:
+            arrived = list(grid.pull_messages(list(waiting)))
+            for reply in arrived:
+                node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if node_of_reply is not None:
+                    yield node_of_reply, reply
+            over = time.monotonic() >= ends or (enough is not None and not arrived and enough())
+            if not waiting or over:
+                break
+            pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            time.sleep(pause)
+    finally:
+        if waiting and isinstance(grid, Forgetful):
+            grid.give_up(list(waiting), ends - time.monotonic())
 
 
 class GridTransport:

@@ -225,7 +225,7 @@ def test_the_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     changed = tuple((name, "7" if name == "busy_timeout" else value) for name, value in before)
     monkeypatch.setattr(sql_mixin, "SQLITE_PRAGMAS", changed)
     assert not adapter.wait_for_the_database()
-    assert sql_mixin.SQLITE_PRAGMAS == changed
+    assert changed == sql_mixin.SQLITE_PRAGMAS
 
 
 class Kept:

@@ -34,6 +34,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from testudo_common.errors import RoundError, UsageError
+from testudo_server.deployment.arrivals import Arrivals
 from testudo_server.deployment.retries import patient_retries
 
 ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
@@ -90,6 +91,7 @@ class TaskGrid(HttpGrid):
     def __init__(self, address: str, certificate: Path, token: str) -> None:
         super().__init__(runtime_api_address=address, root_certificates=certificate.read_bytes(), token=token)
         self._retry_invoker = patient_retries()
+        self._arrivals: Arrivals | None = None
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """As Flower's, where a part of a message that arrives a second time does not end the run.
@@ -97,11 +99,26 @@ class TaskGrid(HttpGrid):
         It does when the SuperLink was killed after it had kept the part, and before it could say so. If the message is
         whole, its reply comes; if not, the node says so, or its time runs out.
         """
+        if self._arrivals is not None:
+            self._arrivals.tidy()
         pushed = list(messages)
         try:
             return list(super().push_messages(pushed))
         except ObjectPushError:
             return [message.metadata.message_id for message in pushed]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """As Flower's, where a reply whose parts have not come holds up no other."""
+        return self._arrived().pull(message_ids)
+
+    def give_up(self, message_ids: Iterable[str], seconds: float) -> None:
+        """See :class:`testudo_server.app.Forgetful`."""
+        self._arrived().give_up(message_ids, seconds)
+
+    def _arrived(self) -> Arrivals:
+        if self._arrivals is None:
+            self._arrivals = Arrivals(self._runtime_client, self.node, self.run.run_id)
+        return self._arrivals
 
     def only_once(self) -> None:
         """Do not wait for the SuperLink any more."""
