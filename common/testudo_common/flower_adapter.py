@@ -12,6 +12,7 @@ node asks the server        every 3 s         0.2 s, growing to 3 s within 30 s 
 node looks for its reply    every 0.5 s       0.02 s, growing to 0.5 s
 object not there yet        after 1, 2, ... s after 0.02, 0.04, ... s, at the most 10 s
 database of the SuperLink   waits for 5 s     waits for 30 s
+finished tasks of a node    are all kept      are forgotten with the next reply
 ========================== ================= ================================================
 
 A pause is a tenth of the time that has passed since the last message, so that no wait becomes longer by more than a
@@ -137,6 +138,13 @@ def quicken_object_pulls() -> bool:
     return _or_stock("the pauses before an object is asked for again", _quicken_object_pulls)
 
 
+def forget_finished_tasks() -> bool:
+    """Let this process's SuperNode forget what it has answered: it keeps every task, and looks through all of them
+    whenever it is asked for one. False: Flower is not as expected, and it stays as it is.
+    """
+    return _or_stock("the tasks that a node has finished", _forget_finished_tasks)
+
+
 def wait_for_the_database() -> bool:
     """Let this process's SuperLink wait longer until its database is free.
 
@@ -254,6 +262,31 @@ def _quicken_object_pulls() -> None:
         _expect(_PULL_DEFAULTS.items() <= defaults.items(), f"{pull.__name__} has other defaults")
     for pull in pulls:
         pull.__kwdefaults__ = {**(pull.__kwdefaults__ or {}), "initial_backoff": INITIAL_BACKOFF}
+
+
+def _forget_finished_tasks() -> None:
+    from flwr.common.constant import Status
+    from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
+    from flwr.supernode import start_client_internal as node
+    from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+    _expect_version()
+    made = inspect.getsource(InMemoryCoreState.__init__)
+    _expect("self.task_store: dict[int, Task] = {}" in made, "its tasks are kept in another way")
+    _expect("self.lock_task_store = Lock()" in made, "its tasks are locked in another way")
+    _expect("state" in inspect.signature(node._push_messages).parameters, "it pushes otherwise")
+    push = node._push_messages
+
+    def push_and_forget(*args: Any, **more: Any) -> None:
+        push(*args, **more)
+        state = more.get("state")
+        if not isinstance(state, InMemoryNodeState):
+            return
+        with state.lock_task_store:
+            for number in [key for key, task in state.task_store.items() if task.status.status == Status.FINISHED]:
+                del state.task_store[number]
+
+    vars(node)["_push_messages"] = push_and_forget
 
 
 def _wait_for_the_database() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import flwr
 import httpx
 import pytest
+from flwr.common.constant import SubStatus
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -20,11 +21,15 @@ from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
 )
 from flwr.supercore import sql_mixin
+from flwr.supercore.constant import TaskType
+from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
 from flwr.supercore.inflatable import inflatable_utils as objects
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.protobuf import client as protobuf
 from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection as fleet
 from flwr.supernode import start_client_internal as node
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from testudo_common import flower_adapter as adapter
 from testudo_common.errors import UsageError
@@ -213,6 +218,33 @@ def test_the_context_is_used_and_every_request_is_told(monkeypatch: pytest.Monke
     with pytest.raises(httpx.ConnectError):
         client.PullMessages(PullMessagesRequest())
     assert told == [("/v1/fleet/pull-messages", status) for status in (200, 403, 0)]
+
+
+def test_finished_tasks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed = []
+
+    def push(state: InMemoryNodeState, object_store: Any) -> None:
+        pushed.append((state, object_store))
+
+    monkeypatch.setattr(node, "_push_messages", push)
+    assert adapter.forget_finished_tasks() and adapter.quicken_node_polls()
+    state = InMemoryNodeState(InMemoryObjectStore())
+    first, second = (state.create_task(TaskType.CLIENT_APP, run_id=1) for _ in range(2))
+    assert first is not None and second is not None
+    assert state.finish_task(first, sub_status=SubStatus.FAILED, details="")
+    node._push_messages(state=state, object_store="store")  # type: ignore[arg-type, call-arg]
+    assert pushed == [(state, "store")]
+    assert list(state.task_store) == [second]
+
+
+def test_another_store_of_tasks_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def otherwise(self: Any, object_store: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(InMemoryCoreState, "__init__", otherwise)
+    before = node._push_messages
+    assert not adapter.forget_finished_tasks()
+    assert node._push_messages is before
 
 
 def test_the_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

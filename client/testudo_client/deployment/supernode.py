@@ -101,9 +101,15 @@ def main() -> None:
         connection = read_connection(options.folder)
         pins = OwnerHome(options.folder).policy().pins.server_certificate
         context = door_context(connection.files, pins, reports.seen)
-        from testudo_common.flower_adapter import quicken_node_polls, quicken_object_pulls, use_tls_context
+        from testudo_common.flower_adapter import (
+            forget_finished_tasks,
+            quicken_node_polls,
+            quicken_object_pulls,
+            use_tls_context,
+        )
 
         use_tls_context(context, reports.contact, KeptSession(NodeFiles(options.folder).session))
+        forget_finished_tasks()
         if not options.stock_polls:
             quicken_node_polls()
             quicken_object_pulls()
