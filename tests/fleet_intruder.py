@@ -107,8 +107,12 @@ def activate(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> None:
     client.ActivateNode(ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=30))
 
 
-def answer_for(client: FleetHttpClient, asked: Waiting, records: RecordDict) -> bool:
-    """Push a reply as the one who was asked; whether the SuperLink kept it and wanted its content."""
+def answer_for(client: FleetHttpClient, own_node: int, asked: Waiting, records: RecordDict) -> bool:
+    """Push a reply as the one who was asked; whether the SuperLink kept it and wanted its content.
+
+    Flower compares the node of the request with the key that signs it, and the node of the reply with the one that was
+    asked, and not the two with each other.
+    """
     left = asked.created + asked.seconds - time()
     metadata = Metadata(
         asked.run_id, asked.message_id, SUPERLINK_NODE, asked.node, "", "", asked.created, asked.seconds, "train"
@@ -117,7 +121,7 @@ def answer_for(client: FleetHttpClient, asked: Waiting, records: RecordDict) -> 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, asked.run_id, asked.node
     reply = Message(records, reply_to=request, ttl=left - 1)
     reply.metadata.__dict__["_message_id"] = reply.object_id
-    node = Node(node_id=asked.node)
+    node = Node(node_id=own_node)
     with no_object_id_recompute():
         pushed = client.PushMessages(
             PushMessagesRequest(

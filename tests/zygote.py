@@ -185,7 +185,9 @@ def serve(address: str) -> NoReturn:
                 words, log, environment = asking.recv()
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-                def begin(words: list[str] = words, environment: dict[str, str] = environment, to: int = output) -> None:
+                def begin(
+                    words: list[str] = words, environment: dict[str, str] = environment, to: int = output
+                ) -> None:
                     become(words, environment, to, to, ())
 
                 pid = fork(begin)

@@ -10,14 +10,16 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -29,7 +31,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from door_process import PULL, DoorProcess
+from door_process import DoorProcess
 from fleet_intruder import Waiting, activate, answer_for, fleet_client, node_key, pull, waiting_for
 from helpers import make_plan
 from provisioned import founded, joined, provisioned_federation
@@ -43,6 +45,7 @@ from testudo_common.plan.load import dump_plan
 from testudo_common.signed_replies import Asked, ReplySigner
 from testudo_common.vectors import vector_digest
 from testudo_common.wire import Parts, TrainReply, encode
+from testudo_server.deployment.control import node_key_of
 from testudo_server.provisioning.folder import FederationFolder
 from testudo_server.store import RoundRecord, RunStore
 
@@ -50,6 +53,8 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 TESTS = Path(__file__).parents[1]
 INTRUDER, VICTIM, OTHER = OWNERS = ("shop-1", "shop-2", "shop-3")
 DEADLINE_SECONDS = 40
+HONEST, FORGED = 1e-3, 0.05
+"""Every value of an update: of fleet_nodes.py, and of the intruder."""
 UNSIGNED = {VICTIM: f"reply not signed by {VICTIM}"}
 
 SWITCHED_SERVER = """
@@ -79,6 +84,8 @@ class Outside:
     server: subprocess.Popen[bytes]
     door: DoorProcess
     switch: Path
+    counted: list[RecordDict] = field(default_factory=list)
+    """Signed answers of the victim's that counted."""
 
     @property
     def store(self) -> RunStore:
@@ -106,9 +113,8 @@ def free_port() -> int:
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     folder, port, status_port = tmp_path_factory.mktemp("outside"), free_port(), free_port()
     federation, owners = provisioned_federation(folder, OWNERS, port)
-    plan = make_plan(
-        "rounds.count=500", "rounds.cohort_size=3", f"rounds.deadline_seconds={DEADLINE_SECONDS}", "rounds.min_replies=2"
-    )  # fmt: skip
+    rounds = {"count": 500, "cohort_size": 3, "deadline_seconds": DEADLINE_SECONDS, "min_replies": 2}
+    plan = make_plan(*(f"rounds.{key}={value}" for key, value in rounds.items()))
     (folder / "plan.toml").write_text(dump_plan(plan))
     switch, log = folder / "unchecked", folder / "server.txt"
     command = [
@@ -205,8 +211,11 @@ def test_only_certificates_of_this_federation_come_in(outside: Outside, tmp_path
     assert not comes_in(outside, of_another)
 
 
-@pytest.mark.parametrize("key", [lambda it: node_key(it.owners[VICTIM]), lambda _: ec.generate_private_key(ec.SECP384R1())],
-                         ids=["another member's", "nobody's"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [lambda it: node_key(it.owners[VICTIM]), lambda _: ec.generate_private_key(ec.SECP384R1())],
+    ids=["another member's", "nobody's"],
+)
 def test_a_certificate_does_not_go_with_another_node_key(
     outside: Outside, key: Callable[[Outside], ec.EllipticCurvePrivateKey]
 ) -> None:
@@ -225,9 +234,9 @@ def test_superlink_takes_no_unknown_node_either(outside: Outside, monkeypatch: p
     unknown = ec.generate_private_key(ec.SECP384R1())
     with fleet_client(outside.owners[INTRUDER], unknown) as client, pytest.raises(httpx.HTTPStatusError) as caught:
         activate(client, unknown)
-    assert caught.value.response.status_code == 401
+    assert caught.value.response.status_code == 412
     with fleet_client(outside.owners[OTHER]) as client:
-        pull(client, 0)  # the control: a member's key is taken
+        pull(client, node_number(outside, OTHER))  # the control: a member's key is taken
 
 
 @dataclass(frozen=True)
@@ -269,12 +278,11 @@ class Attack:
     rounds: int
     """Finished before."""
 
-    def update(self, rounds: int | None = None) -> Parts:
+    def update(self) -> Parts:
         """An update as the server wants it, of values that nobody else sends."""
         state, plan = self.outside.store, self.outside.plan
         model = state.load(plan.digest).model if self.outside.records() else initial_vector(plan)
-        number = (self.rounds if rounds is None else rounds) + 1
-        return encode(TrainReply(plan.digest, number, 0, vector_digest(model), np.full_like(model, 0.05)))
+        return encode(TrainReply(plan.digest, self.rounds + 1, 0, vector_digest(model), np.full_like(model, FORGED)))
 
     def signature(
         self, key_of: str, parts: Parts, *, message_id: str | None = None, run_id: int | None = None
@@ -286,13 +294,14 @@ class Attack:
     def push(self, records: RecordDict) -> RoundRecord:
         """Answer for the victim with the intruder's certificate and node key; what became of the round."""
         with fleet_client(self.outside.owners[INTRUDER]) as client:
-            assert answer_for(client, self.asked, records), "Flower takes it for the victim's"
+            own = node_number(self.outside, INTRUDER)
+            assert answer_for(client, own, self.asked, records), "Flower takes it for the victim's"
         return self.outside.after(self.rounds)
 
 
 @pytest.fixture
 def attack(outside: Outside, victim: subprocess.Popen[bytes]) -> Attack:
-    node = node_number(outside)
+    node = node_number(outside, VICTIM)
     found: list[Attack] = []
 
     def there() -> bool:
@@ -308,17 +317,13 @@ def attack(outside: Outside, victim: subprocess.Popen[bytes]) -> Attack:
     return found[0]
 
 
-def node_number(outside: Outside) -> int:
-    """Flower's, of the victim."""
-    import sqlite3
-
-    from testudo_server.deployment.control import node_key_of
-
+def node_number(outside: Outside, owner: str) -> int:
+    """Flower's, of an owner's node."""
     keys = {member.client: node_key_of(member) for member in outside.federation.members()}
     database = outside.federation.superlink / "state.db"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
         rows = opened.execute("SELECT node_id, public_key FROM node").fetchall()
-    (number,) = [number for number, key in rows if bytes(key) == keys[VICTIM]]
+    (number,) = [number for number, key in rows if bytes(key) == keys[owner]]
     return number % (1 << 64)
 
 
@@ -328,43 +333,46 @@ def test_a_node_cannot_answer_for_another(attack: Attack) -> None:
     record = attack.push(records_of(parts, attack.signature(INTRUDER, parts)))
     assert dict(record.excluded) == UNSIGNED
     assert set(record.cohort) == set(OWNERS)
+    size = initial_vector(attack.outside.plan).size
+    assert record.mean_update_norm == pytest.approx(HONEST * np.sqrt(size)), "of the two others alone"
 
 
 def test_an_answer_without_a_signature_is_nobodys(attack: Attack) -> None:
     assert dict(attack.push(records_of(attack.update())).excluded) == UNSIGNED
 
 
-@pytest.mark.parametrize("replay", ["of an earlier round", "of an earlier message", "of another run"])
-def test_a_signed_answer_does_not_count_again(attack: Attack, replay: str) -> None:
-    """Made with the victim's own key, as it made it then: the signature is right, and for another question."""
-    if replay == "of an earlier round":
-        parts = attack.update(attack.rounds - 1)
-        signature = attack.signature(VICTIM, parts, message_id="5f" * 32)
-    elif replay == "of an earlier message":
-        parts = attack.update()
-        signature = attack.signature(VICTIM, parts, message_id="5f" * 32)
-    else:
-        parts = attack.update()
-        signature = attack.signature(VICTIM, parts, run_id=attack.asked.run_id ^ 1)
-    assert dict(attack.push(records_of(parts, signature)).excluded) == UNSIGNED
-
-
 def test_who_signed_counts_and_not_who_carried_it(attack: Attack) -> None:
-    """The control of the tests above: the same way with the victim's own signature."""
+    """The control of the others: the same way with the victim's own signature."""
     parts = attack.update()
-    assert attack.push(records_of(parts, attack.signature(VICTIM, parts))).excluded == ()
+    attack.outside.counted.append(records_of(parts, attack.signature(VICTIM, parts)))
+    assert attack.push(attack.outside.counted[0]).excluded == ()
+
+
+@pytest.mark.parametrize("replay", ["that counted in an earlier round", "to an earlier message", "of another run"])
+def test_a_signed_answer_does_not_count_again(attack: Attack, replay: str) -> None:
+    """With the victim's own signature each, made for another question."""
+    parts = attack.update()
+    signatures = {
+        "to an earlier message": {"message_id": "5f" * 32},
+        "of another run": {"run_id": attack.asked.run_id ^ 1},
+    }
+    records = attack.outside.counted[0]
+    if replay in signatures:
+        records = records_of(parts, attack.signature(VICTIM, parts, **signatures[replay]))
+    assert dict(attack.push(records).excluded) == UNSIGNED
 
 
 def test_without_the_check_it_goes_through(attack: Attack) -> None:
     """The control of the first one: the attack is real, and nothing but the signature stops it."""
-    before = attack.outside.store.load(attack.outside.plan.digest).model
     parts = attack.update()
     attack.outside.switch.touch()
     try:
         record = attack.push(records_of(parts, attack.signature(INTRUDER, parts)))
     finally:
         attack.outside.switch.unlink()
-    assert record.excluded == () and record.mean_update_norm > 1e-3 * np.sqrt(before.size) * 2
+    size = initial_vector(attack.outside.plan).size
+    assert record.excluded == ()
+    assert record.mean_update_norm == pytest.approx((2 * HONEST + FORGED) / 3 * np.sqrt(size))
 
 
 def test_the_owner_itself_is_back_in_a_later_round(outside: Outside, victim: subprocess.Popen[bytes]) -> None:
