@@ -7,12 +7,14 @@ for knows that. Here it is looked up in the SuperLink's database, as by somebody
 from __future__ import annotations
 
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Message, RecordDict
@@ -22,10 +24,14 @@ from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_push_object_fn_protobuf
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -137,3 +143,23 @@ def answer_for(client: FleetHttpClient, own_node: int, asked: Waiting, records: 
             if identifier in wanted:
                 store(identifier, part.deflate())
     return bool(wanted)
+
+
+def status_of_acquire(port: int, secret: bytes | None, context: ssl.SSLContext) -> int:
+    """What asking a SuperLink or a SuperNode for a task is answered with.
+
+    Args:
+        port: On loopback.
+        secret: That is shown; None: none is.
+        context: Which trusts its certificate.
+    """
+    interceptors: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(component_name="testudo-server")]
+    if secret is not None:
+        protected = {"/flwr.proto.Runtime/AcquireTask"}
+        interceptors.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=protected))
+    with RuntimeHttpClient(f"https://127.0.0.1:{port}", interceptors=interceptors, verify=context) as client:
+        try:
+            client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.AGENT_APP]))
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code
+    return 200

@@ -25,13 +25,18 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import RecordDict
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
 
 from door_process import DoorProcess
-from fleet_intruder import Waiting, activate, answer_for, fleet_client, node_key, pull, waiting_for
+from fleet_intruder import (
+    Waiting,
+    activate,
+    answer_for,
+    fleet_client,
+    node_key,
+    pull,
+    status_of_acquire,
+    waiting_for,
+)
 from helpers import make_plan
 from provisioned import founded, joined, provisioned_federation
 from seen_processes import children_of, loopback_ports, until
@@ -252,20 +257,6 @@ def test_no_task_without_the_secret(outside: Outside) -> None:
     assert status_of_acquire(port, None, trusting(outside)) == 401
     assert status_of_acquire(port, secrets.token_bytes(32), trusting(outside)) == 401
     assert status_of_acquire(port, right, trusting(outside)) == 200
-
-
-def status_of_acquire(port: int, secret: bytes | None, context: ssl.SSLContext) -> int:
-    """What asking for a task is answered with."""
-    interceptors = [RuntimeVersionHttpInterceptor(component_name="testudo-server")]
-    if secret is not None:
-        protected = {"/flwr.proto.Runtime/AcquireTask"}
-        interceptors.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=protected))  # type: ignore[arg-type]
-    with RuntimeHttpClient(f"https://127.0.0.1:{port}", interceptors=interceptors, verify=context) as client:
-        try:
-            client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-        except httpx.HTTPStatusError as error:
-            return error.response.status_code
-    return 200
 
 
 @dataclass(frozen=True)
