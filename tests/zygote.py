@@ -9,7 +9,9 @@ is test_deployment.py's.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import runpy
 import select
 import signal
 import subprocess
@@ -91,7 +93,7 @@ def become(words: Sequence[str], environment: Mapping[str, str], output: int, er
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     borders = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
-    for low, high in zip(borders, borders[1:], strict=False):
+    for low, high in itertools.pairwise(borders):
         os.closerange(low + 1, high)
     for descriptor in kept:
         os.set_inheritable(descriptor, True)
@@ -104,7 +106,7 @@ def become(words: Sequence[str], environment: Mapping[str, str], output: int, er
 
         fault_points.watch(Path(fault))
     sys.argv = list(words)
-    importlib.import_module(words[0]).main()
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 class Forked:

@@ -24,10 +24,12 @@ from provisioned import provisioned_federation
 from seen_processes import children_of, loopback_ports
 from stock_superlink import StockSuperLink, environment, stock_superlink
 from testudo_client.deployment.executor import FAILED
-from testudo_client.deployment.node import NodeFiles, free_port
+from testudo_client.deployment.health import address_of, ask_health
+from testudo_client.deployment.node import NodeFiles, free_port, only_run
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import ConnectionFiles
 from testudo_common.app_bundle import app_bundle, bundle_digest, template_files
+from testudo_common.errors import UsageError
 from testudo_common.flower_adapter import quicken_object_pulls
 from testudo_common.flower_records import IDENTIFY, TRAIN, identity_in, reply_in, to_records
 from testudo_common.plan import FederationPlan
@@ -44,7 +46,6 @@ TABLE = {**OWNERS_TABLE, "rounds": {"count": 3, "cohort_size": 5, "max_participa
 class Network:
     link: StockSuperLink
     owner: Path
-    command: list[str]
     process: subprocess.Popen[bytes]
     said: Path
     plan: FederationPlan
@@ -72,7 +73,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         process = subprocess.Popen(command, env=environment(folder / "flwr-owner"), stdout=said, stderr=said)
         try:
             link.wait_for("shop-1")
-            yield Network(link, owners["shop-1"], command, process, folder / "said", plan, f"localhost:{port}", owners)
+            yield Network(link, owners["shop-1"], process, folder / "said", plan, f"localhost:{port}", owners)
         finally:
             process.kill()
             process.wait()
@@ -182,12 +183,9 @@ def test_a_hostile_bundle_runs_under_flowers_own_executor(network: Network, tmp_
 
 
 def test_health_and_a_second_node(network: Network) -> None:
-    home = environment(network.owner.parent / "flwr-other")
-    health = [*network.command[:3], "health", str(network.owner)]
-    asked = subprocess.run(health, env=home, capture_output=True, text=True, check=False)
-    assert (asked.returncode, asked.stdout) == (0, "serving\n"), asked.stderr
-    second = subprocess.run(network.command, env=home, capture_output=True, text=True, check=False)
-    assert second.returncode == 1 and "runs already" in second.stderr
+    assert ask_health(address_of(str(network.owner))) == "serving"
+    with pytest.raises(UsageError, match="runs already"), only_run(NodeFiles(network.owner)):
+        raise AssertionError
 
 
 def test_it_stops_cleanly_and_leaves_nothing_running(network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -15,14 +16,21 @@ from typing import Any
 
 import pytest
 
-from testudo_client.deployment import run_command as run_command_module
 from testudo_client.deployment.diagnosis import Cause, Diagnosis
 from testudo_client.deployment.environment import flower_environment, proxies_in
 from testudo_client.deployment.executor import Counts
 from testudo_client.deployment.health import HealthService, address_of, ask_health, healthy, write_address
-from testudo_client.deployment.node import CONNECTED_SECONDS, NodeFiles, NodeProcess, NodeState, only_run
-from testudo_client.deployment.run_command import LONGEST_WAIT_SECONDS, Supervisor
-from testudo_client.deployment.supernode import EXIT_LOST, EXIT_REFUSED, Reports
+from testudo_client.deployment.node import (
+    CONNECTED_SECONDS,
+    EXIT_LOST,
+    EXIT_REFUSED,
+    NodeFiles,
+    NodeProcess,
+    NodeState,
+    only_run,
+)
+from testudo_client.deployment.supernode import Reports
+from testudo_client.deployment.supervision import LONGEST_WAIT_SECONDS, REMIND_SECONDS, Supervisor
 from testudo_common.errors import UsageError
 
 OLD = Diagnosis(Cause.OLD_SESSION, "wait.")
@@ -41,10 +49,14 @@ class FakeNode:
         self.lives, self.now = list(lives), 0.0
         self.started: list[float] = []
         self.waits: list[float] = []
+        self.stopped = False
 
     def start(self) -> None:
         self.started.append(self.now)
         self.life = self.lives.pop(0)
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def alive(self) -> bool:
         return self.now - self.started[-1] < self.life[0]
@@ -62,10 +74,10 @@ class FakeNode:
         return not self.lives and not self.alive()
 
 
-def supervised(node: FakeNode, look: Callable[[int], Diagnosis], told: list[bool] | None = None) -> int:
+def supervised(node: FakeNode, look: Callable[[int], Diagnosis], told: list[bool] | None = None, **more: Any) -> int:
     told = [] if told is None else told
     supervisor = Supervisor(
-        node, look, lambda: node.state.connected(node.now), told.append, node.wait, lambda: node.now
+        node, look, lambda: node.state.connected(node.now), told.append, node.wait, now=lambda: node.now, **more
     )
     return supervisor.run()
 
@@ -111,6 +123,59 @@ def test_a_process_that_cannot_start_as_it_must_is_not_tried_again() -> None:
     node = FakeNode((1.0, False, EXIT_REFUSED), (1.0, False, 1))
     assert supervised(node, lambda _: OLD) == 1
     assert len(node.started) == 1
+
+
+def test_a_full_disk_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode((1.0, False, 1), (1.0, False, 1))
+    start, full = node.start, iter([True, True, False, False])
+
+    def start_if_there_is_room() -> None:
+        if next(full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        start()
+
+    node.start = start_if_there_is_room
+    assert supervised(node, lambda _: OLD) == 0
+    assert len(node.started) == 2 and caplog.text.count("No space left") == 2
+
+
+def test_what_cannot_be_written_down_is_let_go(tmp_path: Path) -> None:
+    """A pipe that nobody reads would stop the node."""
+    node = NodeProcess(tmp_path / "owner")
+    node.files.folder.mkdir(parents=True)
+    node.files.log.mkdir()  # nothing can be written there
+    with subprocess.Popen(["seq", "100000"], stdout=subprocess.PIPE) as process:
+        node._keep_log(process)
+        assert process.wait(5) == 0
+    node.files.log.rmdir()
+    with subprocess.Popen(["echo", "started"], stdout=subprocess.PIPE) as process:
+        node._keep_log(process)
+    assert node.files.log.read_text().endswith(" started\n") and node.files.log.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "node").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be written"), only_run(NodeFiles(tmp_path)):
+        raise AssertionError
+
+
+def test_a_renewed_certificate_is_taken_up() -> None:
+    node = FakeNode((1000.0, True, 0), (5.0, True, 0))
+    assert supervised(node, lambda _: AWAY, credentials=lambda: node.now > 50) == 0
+    assert node.stopped and node.started == pytest.approx([0, 52.5], abs=1)
+
+
+def test_a_certificate_that_is_renewed_meanwhile_does_not_end_it() -> None:
+    """The node's answers are still of the old one, and what is found out is of the new."""
+    node = FakeNode((10.0, False, 0), (5.0, True, 0))
+    assert supervised(node, lambda _: GONE if node.now < 13 else AWAY, credentials=lambda: node.now > 11) == 0
+    assert len(node.started) == 2
+
+
+def test_who_runs_for_days_is_reminded_daily() -> None:
+    node, reminded = FakeNode((3.5 * REMIND_SECONDS, True, 0)), list[float]()
+    assert supervised(node, lambda _: AWAY, remind=lambda: reminded.append(node.now)) == 0
+    assert len(reminded) == 3
 
 
 def test_health_follows_the_node() -> None:
@@ -270,4 +335,3 @@ def test_a_supernode_is_started_in_private(tmp_path: Path, monkeypatch: pytest.M
     assert more["env"]["FLWR_HOME"] == str(node.files.flower_home) and more["start_new_session"]
     for path in (node.files.secret, node.files.folder, node.files.folder / "loopback.key"):
         assert path.stat().st_mode & 0o077 == 0
-    assert run_command_module.WARN_DAYS == 30

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -30,6 +30,10 @@ from testudo_common.errors import UsageError
 from testudo_common.files import create_private, make_private, write_atomically
 from testudo_common.provisioning.loopback import loopback_certificate
 
+EXIT_LOST = 3
+"""Flower gave up its connection to the server; its own process would stay without one."""
+EXIT_REFUSED = 4
+"""The process cannot be started as it must be; what to do stands on the last line."""
 NODE_FOLDER = "node"
 CONNECTED_SECONDS = 60.0
 """A node that answers a long message says nothing but a heartbeat, every 20 to 25 s."""
@@ -95,6 +99,11 @@ class NodeFiles:
         return self.folder / "health"
 
     @property
+    def session(self) -> Path:
+        """The node's session at the server."""
+        return self.folder / "session.json"
+
+    @property
     def flower_home(self) -> Path:
         """Flower's own home."""
         return self.folder / "flwr"
@@ -105,10 +114,14 @@ def only_run(files: NodeFiles) -> Iterator[None]:
     """Keep a second ``run`` off this folder meanwhile.
 
     Raises:
-        UsageError: One is on.
+        UsageError: One is on, or nothing can be written there.
     """
-    create_private(files.lock)
-    descriptor = os.open(files.lock, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        create_private(files.lock)
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise UsageError(problem, where=str(files.lock), remedy="make room, or correct its folder") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the kernel, also after a kill
@@ -234,18 +247,23 @@ class NodeProcess:
             self.on_received()
 
     def _keep_log(self, process: subprocess.Popen[bytes]) -> None:
-        create_private(self.files.log, durable=False)
-        handler = RotatingFileHandler(self.files.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+        with suppress(OSError):
+            create_private(self.files.log, durable=False)
+        handler = _QuietHandler(self.files.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
-                try:
-                    handler.emit(logging.LogRecord("node", logging.INFO, "", 0, text, None, None))
-                except OSError:
-                    continue  # a full disk must not stop the node, nor the reading of its pipe
+                handler.emit(logging.LogRecord("node", logging.INFO, "", 0, text, None, None))
         handler.close()
+
+
+class _QuietHandler(RotatingFileHandler):
+    """A full disk must not stop the node, nor the reading of its pipe."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Let the line go."""
 
 
 def _nothing() -> None:

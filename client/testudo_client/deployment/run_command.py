@@ -1,8 +1,7 @@
 """``testudo-client run``: keeps a SuperNode and the executor going for as long as the owner wants. Decides nothing.
 
 A node that cannot reach its server looks why, says it in one sentence, and tries again; it ends only for what the owner
-has to change. A SuperNode that ended is started again after 4, 8, ... 60 s: the server lets a node in again once the
-session of one that was killed has run out, after 60 to 90 s.
+has to change (see supervision.py).
 """
 
 from __future__ import annotations
@@ -12,21 +11,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from testudo_client.approve_command import existing_home
-from testudo_client.deployment.diagnosis import Diagnosis, diagnose
+from testudo_client.deployment.diagnosis import diagnose
 from testudo_client.deployment.environment import flower_environment, proxies_in
 from testudo_client.deployment.node import NodeProcess, only_run
-from testudo_client.deployment.supernode import EXIT_REFUSED
+from testudo_client.deployment.supervision import Supervisor
 from testudo_client.deployment.tls import door_context, own_certificate, utc_now
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import Connection, read_connection
-from testudo_common.commands import EXIT_FAILED
 from testudo_common.errors import UsageError
 from testudo_common.plan.load import load_plan
 from testudo_common.provisioning.expiry import WARN_DAYS
@@ -37,11 +34,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("testudo.client")
 
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 60.0
-PATIENCE_SECONDS = 15.0
-"""A node that starts, or whose server does, is not asked what is wrong before."""
-LOOK_AGAIN_SECONDS = 30.0
-_TICK_SECONDS = 0.5
 _LAST_MESSAGE_SECONDS = 4.0
 
 
@@ -66,91 +58,6 @@ class RunRequest:
     use_proxies: bool = False
 
 
-class Supervisor:
-    """Watches one node.
-
-    Args:
-        node: To be kept running.
-        look: Finds out why it is not connected, from the last status.
-        healthy: Whether a message would be answered now.
-        tell: Told that, whenever it may have changed.
-        now: Seconds that only grow.
-        wait: Waits, at the most so long; True: it is time to stop.
-    """
-
-    def __init__(
-        self, node: NodeProcess, look: Callable[[int], Diagnosis], healthy: Callable[[], bool],
-        tell: Callable[[bool], None], wait: Callable[[float], bool], now: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        self._node, self._look, self._healthy, self._tell = node, look, healthy, tell
-        self._wait, self._now = wait, now
-        self._last: Diagnosis | None = None
-        self._was_connected = False
-
-    def run(self) -> int:
-        """Keep it running until it is time to stop, or until that is of no use; the process's status.
-
-        The last SuperNode still runs when this returns: the executor goes first.
-        """
-        pause = FIRST_WAIT_SECONDS
-        try:
-            while True:
-                self._node.start()
-                lasts, connected = self._watch()
-                if lasts is None:
-                    return 0
-                if lasts:
-                    return EXIT_FAILED
-                pause = FIRST_WAIT_SECONDS if connected else min(2 * pause, LONGEST_WAIT_SECONDS)
-                _LOG.info("the node starts again in %.0f s", pause)
-                if self._wait(pause):
-                    return 0
-        finally:
-            self._tell(False)
-
-    def _watch(self) -> tuple[bool | None, bool]:
-        """Whether what ended it lasts (None: it is time to stop), and whether it was connected."""
-        looked = self._now() + PATIENCE_SECONDS - LOOK_AGAIN_SECONDS
-        connected = False
-        while self._node.alive():
-            if self._wait(_TICK_SECONDS):
-                return None, connected
-            self._tell(self._healthy())
-            if self._node.state.connected(self._now()):
-                connected = True
-                self._note_connected()
-                looked = self._now() + PATIENCE_SECONDS - LOOK_AGAIN_SECONDS
-            elif self._now() - looked >= LOOK_AGAIN_SECONDS:
-                looked = self._now()
-                if self._say():
-                    return True, connected
-        self._tell(False)
-        code = self._node.exit_code()
-        _LOG.warning("the node ended with status %s", code)
-        return self._say() or code == EXIT_REFUSED, connected
-
-    def _note_connected(self) -> None:
-        if not self._was_connected:
-            _LOG.info("connected")
-        self._was_connected, self._last = True, None
-
-    def _say(self) -> bool:
-        """Say why it is not connected, once; whether that lasts, having been found twice."""
-        self._was_connected = False
-        before, self._last = self._last, self._look(self._node.state.last_status)
-        if before != self._last:
-            _LOG.error("%s", self._last.sentence)
-        if not self._last.lasts:
-            return False
-        if before is not None and before.cause is self._last.cause:
-            return True
-        if self._wait(FIRST_WAIT_SECONDS):  # an answer of the server in the middle of a change must not end a node
-            return False
-        again = self._look(self._node.state.last_status)
-        self._last = again
-        return again.lasts
-
-
 def run(request: RunRequest) -> int:
     """Run an owner's node until it is told to stop; the process's status, with which it should be left at once.
 
@@ -165,7 +72,8 @@ def run(request: RunRequest) -> int:
         raise UsageError("there is no such table", where=str(request.data), remedy="check the path")
     pins = policy.pins.server_certificate
     door_context(connection.files, pins)
-    _warn(connection, request.use_proxies)
+    _warn_of_expiry(connection)
+    _say_proxies(request.use_proxies)
     stopping = _stop_on_signals()
     node = NodeProcess(home.folder, stock_polls=request.stock_polls, use_proxies=request.use_proxies)
     with only_run(node.files):
@@ -183,6 +91,8 @@ def run(request: RunRequest) -> int:
             lambda: _healthy(node, executor),
             lambda serving: None if health is None else health.tell(serving=serving),
             stopping.wait,
+            credentials=lambda: _credentials(connection),
+            remind=lambda: _warn_of_expiry(connection),
         )
         try:
             status = supervisor.run()
@@ -263,10 +173,22 @@ def _healthy(node: NodeProcess, executor: Executor) -> bool:
     return healthy(node.state, executor.counts, time.monotonic())
 
 
-def _warn(connection: Connection, use_proxies: bool) -> None:
+def _credentials(connection: Connection) -> tuple[Path, int] | None:
+    """What changes when another certificate is installed."""
+    try:
+        path = connection.files.client_certificate.resolve()
+        return path, path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _warn_of_expiry(connection: Connection) -> None:
     days = own_certificate(connection.files).days_left(utc_now())
     if 0 <= days < WARN_DAYS:
         _LOG.warning("your certificate expires in %.0f days: renew it with testudo-client renew", days)
+
+
+def _say_proxies(use_proxies: bool) -> None:
     if (proxies := proxies_in(os.environ)) and not use_proxies:
         _LOG.info("the proxies in %s are not used; --use-proxies would", ", ".join(proxies))
 

@@ -18,15 +18,13 @@ import threading
 import time
 from pathlib import Path
 
+from testudo_client.deployment.node import EXIT_LOST, EXIT_REFUSED, NodeFiles
+from testudo_client.deployment.session import KeptSession
 from testudo_client.deployment.tls import door_context
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import read_connection
 from testudo_common.errors import TestudoError
 
-EXIT_LOST = 3
-"""Flower gave up its connection to the server; its own process would stay without one."""
-EXIT_REFUSED = 4
-"""The process cannot be started as it must be; what to do stands on the last line."""
 QUIET_SECONDS = 1.0
 """The same answer again is told once in so many seconds."""
 _KILL_SECONDS = 10.0
@@ -105,7 +103,7 @@ def main() -> None:
         context = door_context(connection.files, pins, reports.seen)
         from testudo_common.flower_adapter import quicken_node_polls, quicken_object_pulls, use_tls_context
 
-        use_tls_context(context, reports.contact)
+        use_tls_context(context, reports.contact, KeptSession(NodeFiles(options.folder).session))
         if not options.stock_polls:
             quicken_node_polls()
             quicken_object_pulls()
