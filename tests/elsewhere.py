@@ -1,8 +1,8 @@
-"""Runs a module of ours in another network namespace, or by another clock: ``python -m elsewhere MODULE ...``. No tests.
+"""Runs ``python -m elsewhere MODULE ...`` in another network namespace, or by another clock. No tests.
 
 ``TESTUDO_NETNS`` names a namespace of ``ip netns``. ``TESTUDO_CLOCK_AHEAD`` is by how many seconds the process's wall
-clock is ahead: every loaded module's ``time.time`` and ``datetime`` is replaced; the clock of OpenSSL is not, and that
-of pauses (``time.monotonic``) is no wall clock. What the process forks is there too.
+clock is ahead: ``time.time`` and ``datetime.now`` are replaced in all that was loaded of our packages and of Flower;
+OpenSSL goes on by the real clock. What the process forks is there too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import os
 import runpy
 import sys
 import time
+from types import ModuleType
 from typing import Any
 
+SHIFTED = frozenset({"testudo_common", "testudo_client", "flwr", "logging"})
 NETNS, CLOCK_AHEAD = "TESTUDO_NETNS", "TESTUDO_CLOCK_AHEAD"
 _NEW_NETWORK = 0x40000000
 
@@ -31,25 +33,23 @@ def shift_clock(ahead: float) -> None:
     """Let the wall clock of this process go ahead, or behind."""
     real_time, real = time.time, datetime_module.datetime
 
-    class Meta(type):
-        def __instancecheck__(cls, value: object) -> bool:
-            return isinstance(value, real)
+    def shifted() -> float:
+        return real_time() + ahead
 
-    class Shifted(real, metaclass=Meta):
+    class Shifted(real):
         @classmethod
         def now(cls, tz: datetime_module.tzinfo | None = None) -> Any:
             return real.fromtimestamp(shifted(), tz)
 
-    def shifted() -> float:
-        return real_time() + ahead
-
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", {})
-        for name, value in list(names.items()):
-            if value is real_time:
-                names[name] = shifted
-            elif value is real:
-                names[name] = Shifted
+    days, seconds = (ModuleType(module.__name__) for module in (datetime_module, time))
+    vars(days).update(vars(datetime_module), datetime=Shifted)
+    vars(seconds).update(vars(time), time=shifted)
+    replaced = [(real_time, shifted), (real, Shifted), (datetime_module, days), (time, seconds)]
+    for module in [each for name, each in sys.modules.items() if name.split(".")[0] in SHIFTED]:
+        for name, value in list(vars(module).items()):
+            for before, after in replaced:
+                if value is before:
+                    vars(module)[name] = after
 
 
 def main() -> None:
