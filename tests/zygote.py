@@ -100,7 +100,8 @@ def become(words: Sequence[str], environment: Mapping[str, str], output: int, er
         os.set_inheritable(descriptor, True)
     os.environ.clear()
     os.environ.update(environment)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    streams = [os.fdopen(number, mode, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w"))]
+    sys.stdin, sys.stdout, sys.stderr = streams
     fork_instead_of_starting()
     if fault := environment.get("TESTUDO_FAULT"):
         import fault_points

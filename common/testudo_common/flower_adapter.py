@@ -13,6 +13,7 @@ node looks for its reply    every 0.5 s       0.02 s, growing to 0.5 s
 object not there yet        after 1, 2, ... s after 0.02, 0.04, ... s, at the most 10 s
 database of the SuperLink   waits for 5 s     waits for 30 s
 finished tasks of a node    are all kept      are forgotten with the next reply
+task of a message lost      stays             fails
 ========================== ================= ================================================
 
 A pause is a tenth of the time that has passed since the last message, so that no wait becomes longer by more than a
@@ -143,6 +144,15 @@ def forget_finished_tasks() -> bool:
     whenever it is asked for one. False: Flower is not as expected, and it stays as it is.
     """
     return _or_stock("the tasks that a node has finished", _forget_finished_tasks)
+
+
+def fail_tasks_of_lost_messages() -> bool:
+    """Let this process's SuperNode end the task of a message whose run ended before all of it had come.
+
+    The executor, which has taken the task, would wait for the rest for two hours, and the owner with it. False: Flower
+    is not as expected, and it stays as it is.
+    """
+    return _or_stock("the tasks of messages that are lost", _fail_tasks_of_lost_messages)
 
 
 def wait_for_the_database() -> bool:
@@ -287,6 +297,33 @@ def _forget_finished_tasks() -> None:
                 del state.task_store[number]
 
     vars(node)["_push_messages"] = push_and_forget
+
+
+def _fail_tasks_of_lost_messages() -> None:
+    from flwr.common.constant import SubStatus
+    from flwr.supernode import start_client_internal as node
+    from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+    _expect_version()
+    pull = node._pull_and_store_message
+    _expect({"state", "object_store"} <= set(inspect.signature(pull).parameters), "it pulls otherwise")
+    _expect("return None" in inspect.getsource(pull), "it says otherwise that nothing came")
+
+    def pull_or_fail(*args: Any, **more: Any) -> int | None:
+        state, store = more.get("state"), more.get("object_store")
+        if not isinstance(state, InMemoryNodeState) or store is None:
+            return pull(*args, **more)
+        tasks, messages = set(state.task_store), set(state.msg_store)
+        if (run_id := pull(*args, **more)) is not None:
+            return run_id
+        for message in set(state.msg_store) - messages:  # before the task: else it would be answered by an error
+            state.delete_messages(message_ids=[message])
+            store.delete(message)
+        for task in set(state.task_store) - tasks:
+            state.finish_task(task, sub_status=SubStatus.FAILED, details="")
+        return None
+
+    vars(node)["_pull_and_store_message"] = pull_or_fail
 
 
 def _wait_for_the_database() -> None:

@@ -102,6 +102,7 @@ def main() -> None:
         pins = OwnerHome(options.folder).policy().pins.server_certificate
         context = door_context(connection.files, pins, reports.seen)
         from testudo_common.flower_adapter import (
+            fail_tasks_of_lost_messages,
             forget_finished_tasks,
             quicken_node_polls,
             quicken_object_pulls,
@@ -109,6 +110,7 @@ def main() -> None:
         )
 
         use_tls_context(context, reports.contact, KeptSession(NodeFiles(options.folder).session))
+        fail_tasks_of_lost_messages()
         forget_finished_tasks()
         if not options.stock_polls:
             quicken_node_polls()
