@@ -1,4 +1,6 @@
-"""The one place that reaches into Flower's internals: shorter polls, and a TLS context of our own. Decides no policy.
+"""Reaches into Flower's internals: shorter polls, and a TLS context of our own. Decides no policy.
+
+This and flower_repairs.py are the only places that do.
 
 Source: the installed flwr 1.41 (``supernode/start_client_internal.py``, ``supercore/inflatable/inflatable_utils.py``,
 ``supernode/fleet_http_connection.py``, ``supercore/protobuf/client.py``). What is found there is compared with what is
@@ -11,9 +13,6 @@ what                        Flower 1.41       here
 node asks the server        every 3 s         0.2 s, growing to 3 s within 30 s of a message
 node looks for its reply    every 0.5 s       0.02 s, growing to 0.5 s
 object not there yet        after 1, 2, ... s after 0.02, 0.04, ... s, at the most 10 s
-database of the SuperLink   waits for 5 s     waits for 30 s
-finished tasks of a node    are all kept      are forgotten with the next reply
-task of a message lost      stays             fails
 ========================== ================= ================================================
 
 A pause is a tenth of the time that has passed since the last message, so that no wait becomes longer by more than a
@@ -48,7 +47,6 @@ _SHORTEST = {_IDLE: 0.2, 0.5: 0.02}
 """Flower's pause in seconds -> the shortest that takes its place."""
 INITIAL_BACKOFF = 0.02
 _PULL_DEFAULTS = {"max_time": 7200, "max_tries_per_object": 500, "initial_backoff": 1, "backoff_cap": 10}
-_BUSY, _BUSY_MILLISECONDS = "busy_timeout", ("5000", "30000")
 _REMEDY = "install the version of Flower that this program was made for: flwr>=1.41,<1.42"
 
 Contact = Callable[[str, int], None]
@@ -128,7 +126,7 @@ class AdaptivePause:
 
 def quicken_node_polls() -> bool:
     """Shorten the pauses of this process's SuperNode; False: Flower is not as expected, and they stay as they are."""
-    return _or_stock("the polls of the node", _quicken_node_polls)
+    return or_stock("the polls of the node", _quicken_node_polls)
 
 
 def quicken_object_pulls() -> bool:
@@ -136,32 +134,7 @@ def quicken_object_pulls() -> bool:
 
     False: Flower is not as expected, and it stays as it is.
     """
-    return _or_stock("the pauses before an object is asked for again", _quicken_object_pulls)
-
-
-def forget_finished_tasks() -> bool:
-    """Let this process's SuperNode forget what it has answered: it keeps every task, and looks through all of them
-    whenever it is asked for one. False: Flower is not as expected, and it stays as it is.
-    """
-    return _or_stock("the tasks that a node has finished", _forget_finished_tasks)
-
-
-def fail_tasks_of_lost_messages() -> bool:
-    """Let this process's SuperNode end the task of a message whose run ended before all of it had come.
-
-    The executor, which has taken the task, would wait for the rest for two hours, and the owner with it. False: Flower
-    is not as expected, and it stays as it is.
-    """
-    return _or_stock("the tasks of messages that are lost", _fail_tasks_of_lost_messages)
-
-
-def wait_for_the_database() -> bool:
-    """Let this process's SuperLink wait longer until its database is free.
-
-    With twenty nodes on two busy cores 5 s were too short once in fifty messages: the node got a status of 500, and
-    dropped the message that its owner was answering. False: Flower is not as expected, and it stays as it is.
-    """
-    return _or_stock("how long the SuperLink waits for its database", _wait_for_the_database)
+    return or_stock("the pauses before an object is asked for again", _quicken_object_pulls)
 
 
 def use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions = _NO_SESSIONS) -> None:
@@ -186,7 +159,8 @@ def use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Session
         ) from error
 
 
-def _or_stock(what: str, apply: Callable[[], None]) -> bool:
+def or_stock(what: str, apply: Callable[[], None]) -> bool:
+    """Whether ``apply`` did it; a warning, if Flower is not as it expects."""
     try:
         apply()
     except (_ChangedError, ImportError, AttributeError, TypeError, OSError) as error:
@@ -201,24 +175,26 @@ def _version() -> str:
     return f"flwr {flwr.__version__}"
 
 
-def _expect(condition: bool, what: str) -> None:
+def expect(condition: bool, what: str) -> None:
+    """Go on only if Flower is so; see :func:`or_stock`."""
     if not condition:
         raise _ChangedError(f"{_version()}: {what}")
 
 
-def _expect_version() -> None:
-    _expect(_version().startswith(f"flwr {VERSION}"), "another version")
+def expect_version() -> None:
+    """Go on only with the Flower that all this was written for."""
+    expect(_version().startswith(f"flwr {VERSION}"), "another version")
 
 
 def _quicken_node_polls() -> None:
     from flwr.supernode import start_client_internal as node
 
-    _expect_version()
+    expect_version()
     pauses = _pauses_in(node)
-    _expect(sorted(pauses) == [0.5, 0.5, 3], f"its loop pauses for {pauses}")
+    expect(sorted(pauses) == [0.5, 0.5, 3], f"its loop pauses for {pauses}")
     loop = node.start_client_internal.__code__.co_names
-    _expect({"_pull_and_store_message", "_push_messages"} <= set(loop), "its loop calls other functions")
-    _expect(isinstance(node._pull_and_store_message, FunctionType), "its loop pulls in another way")
+    expect({"_pull_and_store_message", "_push_messages"} <= set(loop), "its loop calls other functions")
+    expect(isinstance(node._pull_and_store_message, FunctionType), "its loop pulls in another way")
     pull, push, pause = node._pull_and_store_message, node._push_messages, AdaptivePause()
 
     def pull_and_note(*args: Any, **more: Any) -> int | None:
@@ -245,10 +221,10 @@ def _pauses_in(module: ModuleType) -> list[float]:
     for part in ast.walk(tree):
         if isinstance(part, ast.Call) and ast.unparse(part.func) == "time.sleep":
             (argument,) = part.args
-            _expect(isinstance(argument, ast.Constant) and argument.value in _SHORTEST, "a pause is computed")
+            expect(isinstance(argument, ast.Constant) and argument.value in _SHORTEST, "a pause is computed")
             pauses.append(argument.value)  # type: ignore[attr-defined]
     uses = [part for part in ast.walk(tree) if isinstance(part, ast.Name) and part.id == "time"]
-    _expect(len(uses) == len(pauses), "its loop reads the clock")
+    expect(len(uses) == len(pauses), "its loop reads the clock")
     return pauses
 
 
@@ -257,83 +233,21 @@ def _quicken_object_pulls() -> None:
     from flwr.superlink.grid import http_grid
     from flwr.supernode import start_client_internal as node
 
-    _expect_version()
+    expect_version()
     pulls = (objects.pull_objects, objects.pull_and_inflate_object_from_tree)
-    _expect(
+    expect(
         all(vars(user).get("pull_objects") is pulls[0] for user in (node, http_grid)),
         "node and grid pull in another way",
     )
     done = {**_PULL_DEFAULTS, "initial_backoff": INITIAL_BACKOFF}
     if all(done.items() <= (pull.__kwdefaults__ or {}).items() for pull in pulls):
         return  # asked for twice in one process
-    _expect("delay = min(delay * 2, backoff_cap)" in inspect.getsource(pulls[0]), "the pauses grow in another way")
+    expect("delay = min(delay * 2, backoff_cap)" in inspect.getsource(pulls[0]), "the pauses grow in another way")
     for pull in pulls:
         defaults: Mapping[str, Any] = pull.__kwdefaults__ or {}
-        _expect(_PULL_DEFAULTS.items() <= defaults.items(), f"{pull.__name__} has other defaults")
+        expect(_PULL_DEFAULTS.items() <= defaults.items(), f"{pull.__name__} has other defaults")
     for pull in pulls:
         pull.__kwdefaults__ = {**(pull.__kwdefaults__ or {}), "initial_backoff": INITIAL_BACKOFF}
-
-
-def _forget_finished_tasks() -> None:
-    from flwr.common.constant import Status
-    from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
-    from flwr.supernode import start_client_internal as node
-    from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
-
-    _expect_version()
-    made = inspect.getsource(InMemoryCoreState.__init__)
-    _expect("self.task_store: dict[int, Task] = {}" in made, "its tasks are kept in another way")
-    _expect("self.lock_task_store = Lock()" in made, "its tasks are locked in another way")
-    _expect("state" in inspect.signature(node._push_messages).parameters, "it pushes otherwise")
-    push = node._push_messages
-
-    def push_and_forget(*args: Any, **more: Any) -> None:
-        push(*args, **more)
-        state = more.get("state")
-        if not isinstance(state, InMemoryNodeState):
-            return
-        with state.lock_task_store:
-            for number in [key for key, task in state.task_store.items() if task.status.status == Status.FINISHED]:
-                del state.task_store[number]
-
-    vars(node)["_push_messages"] = push_and_forget
-
-
-def _fail_tasks_of_lost_messages() -> None:
-    from flwr.common.constant import SubStatus
-    from flwr.supernode import start_client_internal as node
-    from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
-
-    _expect_version()
-    pull = node._pull_and_store_message
-    _expect({"state", "object_store"} <= set(inspect.signature(pull).parameters), "it pulls otherwise")
-    _expect("return None" in inspect.getsource(pull), "it says otherwise that nothing came")
-
-    def pull_or_fail(*args: Any, **more: Any) -> int | None:
-        state, store = more.get("state"), more.get("object_store")
-        if not isinstance(state, InMemoryNodeState) or store is None:
-            return pull(*args, **more)
-        tasks, messages = set(state.task_store), set(state.msg_store)
-        if (run_id := pull(*args, **more)) is not None:
-            return run_id
-        for message in set(state.msg_store) - messages:  # before the task: else it would be answered by an error
-            state.delete_messages(message_ids=[message])
-            store.delete(message)
-        for task in set(state.task_store) - tasks:
-            state.finish_task(task, sub_status=SubStatus.FAILED, details="")
-        return None
-
-    vars(node)["_pull_and_store_message"] = pull_or_fail
-
-
-def _wait_for_the_database() -> None:
-    from flwr.supercore import sql_mixin
-
-    _expect_version()
-    pragmas = dict(vars(sql_mixin)["SQLITE_PRAGMAS"])
-    _expect(pragmas.get(_BUSY) in _BUSY_MILLISECONDS, "its database is waited for in another way")
-    _expect("SQLITE_PRAGMAS" in sql_mixin._set_sqlite_pragmas.__code__.co_names, "its database is set up elsewhere")
-    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple({**pragmas, _BUSY: _BUSY_MILLISECONDS[-1]}.items())
 
 
 def _use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions) -> None:
@@ -343,15 +257,15 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessio
     from flwr.supernode import fleet_http_connection as fleet
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
-    _expect_version()
-    _expect(vars(fleet).get("FleetHttpClient") is FleetHttpClient, "the node's client is another one")
-    _expect(issubclass(FleetHttpClient, protobuf.ProtobufClient), "the node's client is made in another way")
+    expect_version()
+    expect(vars(fleet).get("FleetHttpClient") is FleetHttpClient, "the node's client is another one")
+    expect(issubclass(FleetHttpClient, protobuf.ProtobufClient), "the node's client is made in another way")
     made, built = protobuf.ProtobufClient.__init__, protobuf.ProtobufClient.from_server_address
     _expect_parameters(made, ("self", "base_url", "interceptors", "verify", "timeout", "retry_invoker"))
     named = ("server_address", "insecure", "root_certificates", "interceptors", "retry_invoker")
     _expect_parameters(built, named)
     opened = inspect.unwrap(fleet.http_request_response).__code__.co_names
-    _expect({"FleetHttpClient", "from_server_address"} <= set(opened), "the node opens connections in another way")
+    expect({"FleetHttpClient", "from_server_address"} <= set(opened), "the node opens connections in another way")
 
     class Told:
         """Tells how each request went."""
@@ -406,4 +320,4 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessio
 
 def _expect_parameters(function: Callable[..., Any], names: Sequence[str]) -> None:
     found = tuple(inspect.signature(function).parameters)
-    _expect(found == tuple(names), f"{function.__qualname__} takes {', '.join(found)}")
+    expect(found == tuple(names), f"{function.__qualname__} takes {', '.join(found)}")

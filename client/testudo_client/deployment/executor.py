@@ -125,9 +125,9 @@ class Executor:
         try:
             given = api.pull(task)
         except Exception as error:
+            # The task is left unfinished: once its signs of life stop, the SuperNode answers the message with an error.
+            # It makes no answer for one that is finished without, and would wait for it for ever.
             self._failed(task, error)
-            with suppress(httpx.HTTPError):
-                api.finish(answered=False)
             raise
         reply, answered = self._reply(task, given)
         try:

@@ -101,13 +101,8 @@ def main() -> None:
         connection = read_connection(options.folder)
         pins = OwnerHome(options.folder).policy().pins.server_certificate
         context = door_context(connection.files, pins, reports.seen)
-        from testudo_common.flower_adapter import (
-            fail_tasks_of_lost_messages,
-            forget_finished_tasks,
-            quicken_node_polls,
-            quicken_object_pulls,
-            use_tls_context,
-        )
+        from testudo_common.flower_adapter import quicken_node_polls, quicken_object_pulls, use_tls_context
+        from testudo_common.flower_repairs import fail_tasks_of_lost_messages, forget_finished_tasks
 
         use_tls_context(context, reports.contact, KeptSession(NodeFiles(options.folder).session))
         fail_tasks_of_lost_messages()

@@ -72,7 +72,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from flwr.superlink.main import create_app
     from sqlalchemy.exc import SQLAlchemyError
 
-    from testudo_common.flower_adapter import wait_for_the_database
+    from testudo_common.flower_repairs import wait_for_the_database
 
     wait_for_the_database()
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else it has a line for every message
