@@ -14,9 +14,11 @@ from testudo_common.audit.entries import (
     GroupsDrawn,
     LeakageDrill,
     PlanApproved,
+    Reason,
     RoundClosed,
     RoundOpened,
     UpdateReceived,
+    UpdatesRejected,
     decode_entry,
     encode_entry,
 )
@@ -194,17 +196,32 @@ class LeavesAContributionOut(Lie):
 
 
 class HidesASurvivor(Lie):
-    """An owner's update is in the sum of its group, and the log says that it is not."""
+    """An owner's update is in the sum of its group, and the log says that it was rejected."""
 
     settings = ("rounds.min_replies=4",)
 
     def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
         if isinstance(entry, RoundClosed) and entry.round == 1:
             hidden = _fourth(log)
+            words = {hidden: Reason.NO_REPLY}
+            log.append(UpdatesRejected(time=entry.time, round=1, attempt=entry.attempt, clients=words, groups=()))
             self.indices.append(log.size)
             (self.finders,) = (set(group) for group in entry.survivors if hidden in group)
             survivors = (tuple(client for client in group if client != hidden) for group in entry.survivors)
             return entry.model_copy(update={"survivors": tuple(survivors)})
+        return entry
+
+
+class ForgetsASurvivor(Lie):
+    """An owner's update is in the round, and the log has not a word about it."""
+
+    settings = ("rounds.min_replies=4",)
+
+    def says(self, log: LyingLog, entry: AnyEntry) -> AnyEntry:
+        if isinstance(entry, RoundClosed) and entry.round == 1:
+            self.indices.append(log.size)
+            survivors = tuple(group for group in entry.survivors if group != (_fourth(log),))
+            return entry.model_copy(update={"survivors": survivors})
         return entry
 
 

@@ -10,7 +10,7 @@ holds, needs no quorum, and asks whom it likes. Its clients are the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -138,6 +138,9 @@ class LyingLog(PublicLog):
         self.twin: LyingLog | None = None
         self.twin_shown: Shown | None = None
         super().__init__(keys, log, plan_digest, *given, **more)
+
+    def meet(self, clients: Iterable[str]) -> None:
+        """It shows its log to nobody but those that it chose for it."""
 
     @property
     def entries(self) -> list[bytes]:

@@ -14,16 +14,22 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from door_process import PULL, DoorProcess, StandIn, open_door, parsed
 from provisioned import founded, joined, provisioned_federation
 from testudo_common.errors import UsageError
+from testudo_common.provisioning.certificates import Authority, certificate_pem, client_certificate
 from testudo_common.provisioning.loopback import loopback_certificate
+from testudo_common.provisioning.tls_keys import read_tls_key
 from testudo_server.deployment import healthcheck
+from testudo_server.deployment.door_rules import Reason
 from testudo_server.deployment.run_status import RunStatus, write_status
 
 pytestmark = pytest.mark.network
@@ -122,6 +128,32 @@ def test_the_servers_own_certificate_opens_no_connection(door: DoorProcess) -> N
     context = door.context(None)
     context.load_cert_chain(door.folder.server_certificate, door.folder.server_key)
     assert nothing_comes(door, context)
+
+
+def test_with_an_expired_certificate_there_is_no_connection(door: DoorProcess, tmp_path: Path) -> None:
+    root = x509.load_pem_x509_certificate(door.folder.ca_certificate.read_bytes())
+    authority = Authority(root, read_tls_key(door.folder.ca_key))
+    key = ec.generate_private_key(ec.SECP256R1())
+    tls_file = tmp_path / "both.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    for days, shut in ((3650, True), (0, False)):
+        made = client_certificate(authority, key.public_key(), "shop-1", datetime.now(UTC) - timedelta(days=days))
+        tls_file.write_text(private + certificate_pem(made))
+        context = door.context(None)
+        context.load_cert_chain(tls_file)
+        assert nothing_comes(door, context) == shut
+
+
+def test_a_certificate_of_the_right_ca_alone_is_not_enough(door: DoorProcess, tmp_path: Path) -> None:
+    home = joined(door.folder, "shop-4", tmp_path / "owner", datetime.now(UTC))
+    door.folder.member_file("shop-4").unlink()
+    door.owners["shop-4"] = home.folder
+    try:
+        until(lambda: door.ask(PULL, client="shop-4")[0] == 403)
+        assert door.ask(PULL, client="shop-4")[2] == Reason.UNKNOWN.body
+        assert door.raw(b"GET /testudo/plan.toml HTTP/1.1\r\nhost: a\r\n\r\n", "shop-4").endswith(Reason.UNKNOWN.body)
+    finally:
+        del door.owners["shop-4"]
 
 
 def test_an_owner_sees_that_it_is_the_right_server(door: DoorProcess, superlink: StandIn) -> None:

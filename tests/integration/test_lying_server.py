@@ -15,6 +15,7 @@ import pytest
 
 from lies import (
     AsksAWithdrawnOwner,
+    ForgetsASurvivor,
     Forks,
     HidesASurvivor,
     LeavesAContributionOut,
@@ -147,6 +148,12 @@ TOLD = {
         "the log says otherwise than this owner was told who of its group is in the sum: wave-000003",
         without(own_checks, "survivors_are_as_told"),
         plans=("secure",),  # in the open no owner is told
+    ),
+    "forgets a survivor": Told(
+        ForgetsASurvivor,
+        "it was asked, and is neither in the round nor among the rejected",
+        without(closing_rules, "nobody_asked_is_forgotten"),
+        plans=("plain",),
     ),
     "shows other groups than logged": Told(
         LogsOtherGroups,

@@ -18,6 +18,7 @@ from testudo_server.app import GridTransport, run_federation
 from testudo_server.attendance import Registered
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.grid import InProcessGrid
+from watched_run import FIVE, WatchedRun
 
 PLAN = make_plan()
 
@@ -107,3 +108,15 @@ def test_a_round_waits_for_owners_that_went_away(tmp_path: Path) -> None:
     state = run_federation(grid, plan, RunStore(tmp_path), on_round=on_round, registered=registered)
     assert state.round == 2
     assert waited == [(3, 3), (2, 3)]
+
+
+def test_an_owner_that_comes_late_is_shown_the_log_before_it_is_asked(tmp_path: Path) -> None:
+    run = WatchedRun(tmp_path, there=FIVE[:4])
+    run.begin()
+    late = FIVE[4]
+    assert late in run.journal.not_asked(FIVE)
+    run.journal.meet(FIVE)
+    assert late not in run.journal.not_asked(FIVE)
+    shown = len(run.owners.log)
+    run.journal.meet(FIVE)
+    assert len(run.owners.log) == shown

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -25,9 +25,11 @@ from testudo_common.privacy.events import Events, SampledGaussian, compose
 
 AccountantName = Literal["prv", "rdp"]
 
-_ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *range(12, 64), 80, 128, 256, 512, 1024)
+_WHOLE_ORDERS = (*range(2, 64), 80, 128, 256, 512, 1024)
+_ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *_WHOLE_ORDERS[10:])
 _PRV_RELATIVE_ERROR = 0.004
 _LARGEST_NOISE_MULTIPLIER = 1000.0
+_RELATIVE_STEP = 1.001
 _RDP_FILE: Final = Path("accountants", "analysis", "rdp.py")
 
 
@@ -58,19 +60,21 @@ def _epsilon(events: Events, delta: float, accountant: AccountantName) -> float:
     return by_rdp if accountant == "rdp" else _epsilon_prv(events, delta, by_rdp)
 
 
-def _epsilon_rdp(events: Events, delta: float) -> float:
-    total = sum(event.steps * _rdp_of_one_step(event.sample_rate, event.noise_multiplier) for event in events)
+def _epsilon_rdp(events: Events, delta: float, orders: tuple[float, ...] = _ORDERS) -> float:
+    total = sum(event.steps * _rdp_of_one_step(event.sample_rate, event.noise_multiplier, orders) for event in events)
     with warnings.catch_warnings():
         # The best order at the edge of the range makes the bound looser, never wrong.
         warnings.simplefilter("ignore")
-        epsilon, _ = _rdp().get_privacy_spent(orders=_ORDERS, rdp=total, delta=delta)
+        epsilon, _ = _rdp().get_privacy_spent(orders=orders, rdp=total, delta=delta)
     return max(0.0, float(epsilon))
 
 
 @lru_cache(maxsize=1024)
-def _rdp_of_one_step(sample_rate: float, noise_multiplier: float) -> npt.NDArray[np.float64]:
+def _rdp_of_one_step(
+    sample_rate: float, noise_multiplier: float, orders: tuple[float, ...] = _ORDERS
+) -> npt.NDArray[np.float64]:
     rdp: npt.NDArray[np.float64] = np.asarray(
-        _rdp().compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=_ORDERS)
+        _rdp().compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=orders)
     )
     rdp.flags.writeable = False  # it is shared by every caller through the cache
     return rdp
@@ -122,31 +126,27 @@ def noise_multiplier_for(
     Raises:
         PrivacyError: Not even the largest noise multiplier is enough.
     """
-    # RDP is looser and fast, so its answer is an upper end from which PRV's is a few steps away.
+
+    def events(noise_multiplier: float) -> Events:
+        return compose([SampledGaussian(noise_multiplier, sample_rate, steps), *others])
+
+    def roughly(noise_multiplier: float) -> float:
+        return _epsilon_rdp(events(noise_multiplier), delta, _WHOLE_ORDERS)
+
+    def exactly(noise_multiplier: float) -> float:
+        return _epsilon(events(noise_multiplier), delta, accountant)
+
+    # RDP at whole orders alone is looser and takes milliseconds: an upper end from which the answer is not far.
     try:
-        high = _search(epsilon, delta, sample_rate, steps, "rdp", others, low=0.05, high=1.0)
+        high = _search(epsilon, steps, roughly, low=0.05, high=1.0)
     except PrivacyError:
-        if accountant == "rdp" or epsilon_of(others, delta, accountant) >= epsilon:
+        if epsilon_of(others, delta, accountant) >= epsilon:
             raise
-        high = _LARGEST_NOISE_MULTIPLIER  # others leave room by PRV that RDP does not see
-    if accountant == "rdp":
-        return high
-    return _search(epsilon, delta, sample_rate, steps, accountant, others, low=high / 1.1, high=high)
+        high = _LARGEST_NOISE_MULTIPLIER  # others leave room that the rough bound does not see
+    return _search(epsilon, steps, exactly, low=high / 1.1, high=high)
 
 
-def _search(
-    epsilon: float,
-    delta: float,
-    sample_rate: float,
-    steps: int,
-    accountant: AccountantName,
-    others: Events,
-    low: float,
-    high: float,
-) -> float:
-    def spent(noise_multiplier: float) -> float:
-        return epsilon_of([SampledGaussian(noise_multiplier, sample_rate, steps), *others], delta, accountant)
-
+def _search(epsilon: float, steps: int, spent: Callable[[float], float], low: float, high: float) -> float:
     while spent(high) > epsilon:
         low, high = high, high * 2
         if high > _LARGEST_NOISE_MULTIPLIER:
@@ -157,10 +157,27 @@ def _search(
             )
     while spent(low) <= epsilon and low > 1e-2:
         low, high = low / 1.1, low
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
+    # Epsilon against noise is close to a straight line in logarithms, and the root is found in a few steps.
+    while high / low > _RELATIVE_STEP:
+        middle = _between(low, high, math.log(spent(low) / epsilon), math.log(spent(high) / epsilon))
         if spent(middle) > epsilon:
             low = middle
         else:
             high = middle
     return high
+
+
+def _between(low: float, high: float, above: float, below: float) -> float:
+    """A noise multiplier between two ends, where the straight line through them meets the target, or just beside it.
+
+    Args:
+        low: Too little noise.
+        high: Enough of it.
+        above: Logarithm of epsilon at ``low`` over the target, above 0 or infinite.
+        below: The same at ``high``, 0 or less.
+    """
+    share = above / (above - below) if math.isfinite(above) and above > below else 0.5
+    # Half a step to the side of the end that is farther away, so that both ends close in on the root.
+    half = math.log(_RELATIVE_STEP) / 2 / math.log(high / low)
+    share = min(1 - half, max(half, share + (half if share < 0.5 else -half)))
+    return low * math.exp(share * math.log(high / low))

@@ -51,6 +51,12 @@ def _audit(repeats: int) -> list[Measurement]:
     return measure_audit(repeats)
 
 
+def _deployment(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.deployment import measure_deployment
+
+    return measure_deployment(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
@@ -59,6 +65,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "bucketing": _bucketing,
     "ledger": _ledger,
     "audit": _audit,
+    "deployment": _deployment,
 }
 
 
