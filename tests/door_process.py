@@ -34,6 +34,7 @@ class StandIn:
         seen: Paths.
         headers: Of the last request.
         status: To answer with.
+        cuts: Whether it goes away in the middle of an answer.
     """
 
     certificate: Path
@@ -42,6 +43,7 @@ class StandIn:
     seen: list[str] = field(default_factory=list)
     headers: dict[bytes, bytes] = field(default_factory=dict)
     status: int = 200
+    cuts: bool = False
 
     async def __call__(self, scope: dict, receive, send) -> None:  # type: ignore[no-untyped-def,type-arg]
         body, more = b"", True
@@ -56,6 +58,9 @@ class StandIn:
             answer = b"Traceback: secrets of the SuperLink"
         lines.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": self.status, "headers": lines})
+        if self.cuts:
+            await send({"type": "http.response.body", "body": answer[:5], "more_body": True})
+            return
         await send({"type": "http.response.body", "body": answer})
 
     @contextmanager

@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import testudo_client.cli
 from testudo_simulations.deployment.command import free_port, shop_names
-from testudo_simulations.deployment.provisioned import provision
+from testudo_simulations.deployment.commands import said
+from testudo_simulations.deployment.provisioned import Provisioned, provision
 from testudo_simulations.deployment.tables import write_tables
 from zygote import ForkedFederation, Zygote, children_of
 
@@ -74,8 +76,24 @@ def edited(text: str, options: argparse.Namespace) -> str:
         r"steps = 10": "steps = 2",
         r"hidden = \[16\]": "hidden = [4]",
     }
-    if options.plain:
-        changes[r"(?m)^group_size = "] = 'mode = "plain"\ngroup_size = '
+    return replaced(text, changes)
+
+
+def in_clear(found: Provisioned) -> Provisioned:
+    """The same with a plan without secure sums and log, which the owners' policies allow and they approve."""
+    plan = found.plan.with_name("clear.toml")
+    text = replaced(found.plan.read_text(), {r"(?m)^group_size = ": 'mode = "plain"\ngroup_size = '})
+    plan.write_text(text + '\n[audit]\nmode = "off"\n')
+    for folder in found.owners.values():
+        policy = folder / "policy.toml"
+        allowed = {r"(?m)^secure = true\b": "secure = false", r"(?m)^required = true\b": "required = false"}
+        policy.write_text(replaced(policy.read_text(), allowed))
+        said(testudo_client.cli.app, "approve", plan, folder, "--yes")
+    return Provisioned(plan, found.federation, found.owners, found.data)
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    """``text``, where each pattern is found."""
     for pattern, value in changes.items():
         text, found = re.subn(pattern, value, text)
         assert found, pattern
@@ -87,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--owners", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--plain", action="store_true", help="plain aggregation: an exchange a round, and the log's")
+    parser.add_argument(
+        "--plain", action="store_true", help="neither secure aggregation nor a log: an exchange a round"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="is deleted first")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -98,6 +118,8 @@ def main() -> None:
         plan.write_text(edited(plan.read_text(), options))
         data = {shop: folder / "data" / f"{shop}.csv" for shop in shops}
         found = provision(folder, plan, data, port=free_port())
+        if options.plain:
+            found = in_clear(found)
         with ForkedFederation(zygote, found, folder / "run", folder / "logs") as federation:
             federation.start()
             began = time.monotonic()

@@ -156,6 +156,17 @@ def test_a_certificate_of_the_right_ca_alone_is_not_enough(door: DoorProcess, tm
         del door.owners["shop-4"]
 
 
+def test_a_superlink_that_goes_away_in_the_middle_of_an_answer(door: DoorProcess, superlink: StandIn) -> None:
+    superlink.cuts = True
+    try:
+        status, head, body = door.ask(PULL)
+    finally:
+        superlink.cuts = False
+    assert (status, body) == (200, PULL.encode()[:5]) and b"content-length: 29" in head, "the node sees that it is cut"
+    assert door.ask(PULL)[0] == 200
+    assert "Traceback" not in door.log.read_text()
+
+
 def test_an_owner_sees_that_it_is_the_right_server(door: DoorProcess, superlink: StandIn) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         door.raw(b"", context=door.context("shop-1", root=superlink.certificate))

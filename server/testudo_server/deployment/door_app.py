@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from testudo_server.deployment.door_counts import DoorCounts, RefusalLog
-from testudo_server.deployment.door_forward import SuperLinkConnection
+from testudo_server.deployment.door_forward import CutOffError, SuperLinkConnection
 from testudo_server.deployment.door_members import AdmittedMembers
 from testudo_server.deployment.door_rules import (
     FORWARDED_HEADERS,
@@ -137,11 +137,15 @@ class DoorApp:
             self.counts.bytes_in += len(body)
             body = b""
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            async for piece in answer.body:
-                # A reader that stands still is let go: the exception makes uvicorn close the connection.
-                async with asyncio.timeout(GRACE_SECONDS + len(piece) / SLOWEST_BYTES_PER_SECOND):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                self.counts.bytes_out += len(piece)
+            try:
+                async for piece in answer.body:
+                    # A reader that stands still is let go: the exception makes uvicorn close the connection.
+                    async with asyncio.timeout(GRACE_SECONDS + len(piece) / SLOWEST_BYTES_PER_SECOND):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    self.counts.bytes_out += len(piece)
+            except CutOffError:
+                self.refused(Reason.SUPERLINK_DOWN)
+                return  # an answer without its end makes uvicorn close the connection; the node asks again
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -99,6 +99,18 @@ class SuperLinkConnection:
         )
 
 
+class CutOffError(Exception):
+    """The SuperLink went away in the middle of an answer whose beginning the client has."""
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except httpx.TransportError as error:
+        raise CutOffError from error
+
+
 def _answer_of(response: httpx.Response) -> Answer:
     if response.status_code >= 500:
         return Answer(response.status_code, [(b"content-length", b"0")], _nothing())
@@ -106,7 +118,7 @@ def _answer_of(response: httpx.Response) -> Answer:
     length = response.headers.get("content-length")
     if length is not None:
         headers.append((b"content-length", length.encode("ascii")))
-    return Answer(response.status_code, headers, response.aiter_raw())
+    return Answer(response.status_code, headers, _pieces(response))
 
 
 async def _nothing() -> AsyncIterator[bytes]:
