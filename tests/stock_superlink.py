@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -55,6 +55,17 @@ class StockSuperLink:
     process: subprocess.Popen[bytes]
     grid: HttpGrid
     nodes: dict[str, int]
+    begin: Callable[[bytes], AbstractContextManager[HttpGrid]]
+
+    @contextmanager
+    def another_run(self, bundle: bytes) -> Iterator[StockSuperLink]:
+        """The same with a second run, of another bundle."""
+        names = ("task_id", "run_id", "node_id")
+        before = {name: getattr(TaskIdentity, name) for name in names}
+        with self.begin(bundle) as grid:
+            yield replace(self, grid=grid)
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
 
     def wait_for(self, client: str, seconds: float = 60) -> None:
         """Until a client's node is connected."""
@@ -106,13 +117,16 @@ def stock_superlink(
             key = public_key_to_bytes(load_ssh_public_key(member.node_key.encode()))
             request = RegisterNodeRequest(public_key=key, name=member.client)
             nodes[member.client] = _patiently(lambda request=request: control.RegisterNode(request)).node_id
-        content = app_bundle() if bundle is None else bundle
-        started = control.StartRun(
-            StartRunRequest(fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content))
-        )
-        control.close()
-        with _grid(address, root, secret.read_bytes(), started.run_id) as grid:
-            yield StockSuperLink(process, grid, nodes)
+
+        @contextmanager
+        def begin(content: bytes) -> Iterator[HttpGrid]:
+            fab = Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
+            started = control.StartRun(StartRunRequest(fab=fab))
+            with _grid(address, root, secret.read_bytes(), started.run_id) as grid:
+                yield grid
+
+        with control, begin(app_bundle() if bundle is None else bundle) as grid:
+            yield StockSuperLink(process, grid, nodes, begin)
     finally:
         process.terminate()
         try:

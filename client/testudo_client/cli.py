@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ import typer
 
 import testudo_client.deployment.cli as deployment_cli
 import testudo_client.provisioning.cli as provisioning_cli
-from testudo_common.commands import EXIT_FAILED, run_command
+from testudo_client import audit_cli
+from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,11 +28,6 @@ ApprovingKey = Annotated[
         "--key", help="The key that signs your approvals, where the node does not hold it.", show_default=False
     ),
 ]
-
-
-def at_a_terminal() -> bool:
-    """Whether a person can be asked."""
-    return sys.stdin.isatty()
 
 
 @app.command(epilog="Example: testudo-client check plan.toml --data mine.csv --json")
@@ -282,43 +277,7 @@ def statement(
     typer.echo("\n\n".join([*(one.as_text() for one in found), "\n".join(together)]))
 
 
-audit = typer.Typer(
-    no_args_is_help=True,
-    help="Verify audit logs without the server, and look at what they hold.\n\n"
-    "Example: testudo-client audit verify run.tlog --federation-key federation.pub",
-)
-app.add_typer(audit, name="audit")
-
-
-@audit.command("verify", epilog="Example: testudo-client audit verify run.tlog --federation-key federation.pub")
-def audit_verify(
-    path: Annotated[Path, typer.Argument(help="An exported log, or your folder.", show_default=False)],
-    federation_key: Annotated[
-        Path | None, typer.Option(help="federation.pub; none: your folder's.", show_default=False)
-    ] = None,
-    receipt: Annotated[list[Path] | None, typer.Option(help="A receipt to check too; repeat for more.")] = None,
-    kept: Annotated[Path | None, typer.Option(help="A checkpoint that you kept: the log must extend it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-) -> None:
-    """Check all that can be checked of a log without the server that wrote it: one line a check."""
-    from testudo_client.audit_command import VerifyRequest, verify_logs
-
-    if not verify_logs(VerifyRequest(path, federation_key, receipt or [], kept, as_json)):
-        raise typer.Exit(EXIT_FAILED)
-
-
-@audit.command("show", epilog="Example: testudo-client audit show run.tlog | less")
-def audit_show(
-    path: Annotated[Path, typer.Argument(help="An exported log, or your folder.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the entries as JSON.")] = False,
-) -> None:
-    """Print what stands in a log, an entry a line. Verifies nothing."""
-    from testudo_client.audit_command import show_logs
-
-    if not show_logs(path, as_json=as_json):
-        raise typer.Exit(EXIT_FAILED)
-
-
+audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
 

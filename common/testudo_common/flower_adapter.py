@@ -27,6 +27,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
@@ -48,6 +49,32 @@ _REMEDY = "install the version of Flower that this program was made for: flwr>=1
 
 Contact = Callable[[str, int], None]
 """Told the path of a request and the status of its answer; 0: there was none."""
+_SESSION_LASTS = 412
+"""What the server answers a node whose last session has not ended."""
+
+
+class Sessions(Protocol):
+    """Remembers a node's session at the server after a kill."""
+
+    def last(self) -> int | None:
+        """The node's number in a session that may still last; None: there is none that it may end."""
+
+    def began(self, node: int, /) -> None:
+        """A session has begun."""
+
+
+class _NoSessions:
+    """Remembers nothing: a node that was killed waits until its session has run out."""
+
+    def last(self) -> int | None:
+        """There is none."""
+        return None
+
+    def began(self, node: int, /) -> None:
+        """Forget it."""
+
+
+_NO_SESSIONS: Sessions = _NoSessions()
 
 
 class _ChangedError(Exception):
@@ -108,20 +135,22 @@ def quicken_object_pulls() -> bool:
     return _or_stock("the pauses before an object is asked for again", _quicken_object_pulls)
 
 
-def use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
+def use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions = _NO_SESSIONS) -> None:
     """Make this process's SuperNode open its connections with ``context``, and tell how each request went.
 
-    Redirects are not followed: the door has none.
+    Redirects are not followed: the door has none. A node that is not let in since its last session lasts ends that one
+    itself, where it remembers it: the server sees by the node's signature that it may.
 
     Args:
         context: With roots, and with certificate and key where the door asks for them.
         contact: Called in whatever thread sent the request.
+        sessions: What is remembered of them.
 
     Raises:
         UsageError: Flower is not as expected, and would connect without it.
     """
     try:
-        _use_tls_context(context, contact)
+        _use_tls_context(context, contact, sessions)
     except (_ChangedError, ImportError, AttributeError, TypeError, OSError) as error:
         raise UsageError(
             f"Flower cannot be made to show this node's certificate ({error})", where=_version(), remedy=_REMEDY
@@ -205,6 +234,9 @@ def _quicken_object_pulls() -> None:
         all(vars(user).get("pull_objects") is pulls[0] for user in (node, http_grid)),
         "node and grid pull in another way",
     )
+    done = {**_PULL_DEFAULTS, "initial_backoff": INITIAL_BACKOFF}
+    if all(done.items() <= (pull.__kwdefaults__ or {}).items() for pull in pulls):
+        return  # asked for twice in one process
     _expect("delay = min(delay * 2, backoff_cap)" in inspect.getsource(pulls[0]), "the pauses grow in another way")
     for pull in pulls:
         defaults: Mapping[str, Any] = pull.__kwdefaults__ or {}
@@ -213,8 +245,9 @@ def _quicken_object_pulls() -> None:
         pull.__kwdefaults__ = {**(pull.__kwdefaults__ or {}), "initial_backoff": INITIAL_BACKOFF}
 
 
-def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
+def _use_tls_context(context: ssl.SSLContext, contact: Contact, sessions: Sessions) -> None:
     import httpx
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse, DeactivateNodeRequest
     from flwr.supercore.protobuf import client as protobuf
     from flwr.supernode import fleet_http_connection as fleet
     from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -263,6 +296,19 @@ def _use_tls_context(context: ssl.SSLContext, contact: Contact) -> None:
                 raise UsageError("Flower's client is not the expected one", where=_version(), remedy=_REMEDY)
             client._client.follow_redirects = False
             return client
+
+        def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802 - Flower's name
+            try:
+                response = super().ActivateNode(request)
+            except httpx.HTTPStatusError as error:
+                last = sessions.last() if error.response.status_code == _SESSION_LASTS else None
+                if last is None:
+                    raise
+                with suppress(httpx.HTTPStatusError):  # it ran out meanwhile
+                    self.DeactivateNode(DeactivateNodeRequest(node_id=last))
+                response = super().ActivateNode(request)
+            sessions.began(response.node_id)
+            return response
 
     vars(fleet)["FleetHttpClient"] = Client
 

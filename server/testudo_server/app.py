@@ -243,7 +243,7 @@ def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> Se
         what = "secure aggregation" if plan.secure else "an audit log"
         raise UsageError(
             f"the plan has {what}, and the server has no roster",
-            remedy="name roster.json and the federation's key; testudo-server roster makes one",
+            remedy="name the folder of the federation's keys; testudo-server init and admit make it",
         )
     return keys()
 

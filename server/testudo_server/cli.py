@@ -14,7 +14,6 @@ from testudo_common.commands import run_command
 
 if TYPE_CHECKING:
     from testudo_common.audit.entries import AnyEntry
-    from testudo_common.key_files import LogKeyKind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,55 +40,6 @@ def check(
     width = max(map(len, found))
     for name, value in found.items():
         typer.echo(f"{name.replace('_', ' '):<{width}}  {'not stated' if value is None else value}")
-
-
-@app.command(epilog="Example: testudo-server roster keys --federation shops --add shop-1=5f0c...")
-def roster(
-    folder: Annotated[Path, typer.Argument(help="The folder of the federation's key and roster.", show_default=False)],
-    federation: Annotated[str, typer.Option(help="The federation's name.", show_default=False)],
-    add: Annotated[
-        list[str] | None,
-        typer.Option("--add", metavar="CLIENT=KEY", help="Admit a client by its public key; repeat for more."),
-    ] = None,
-    log_key: Annotated[
-        str | None, typer.Option(metavar="KIND", help="ed25519 or ml-dsa-44: which kind of key the log gets.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-) -> None:
-    """Admit clients and sign the roster; the keys of the federation and of its log are made the first time."""
-    from testudo_common.errors import UsageError
-    from testudo_server.roster import FEDERATION_PUBLIC, ROSTER, admit
-
-    members: dict[str, str] = {}
-    for text in add or []:
-        client, equals, key = text.rpartition("=")
-        if not equals or not client or client in members:
-            raise UsageError(f"{text!r} admits nobody", remedy="write each client once, as --add CLIENT=KEY")
-        members[client] = key
-    signed = admit(folder, federation, members, log_key=_kind_of_log_key(log_key))
-    answer = {
-        "federation": signed.federation,
-        "members": len(signed.members),
-        "digest": signed.digest.hex(),
-        "roster": str(folder / ROSTER),
-        "federation_key": (folder / FEDERATION_PUBLIC).read_text(encoding="ascii").strip(),
-        "log_key": signed.log.hex(),
-    }
-    if as_json:
-        typer.echo(json.dumps(answer, indent=2))
-        return
-    typer.echo(f"{answer['roster']}: {answer['members']} members of {signed.federation!r}, digest {answer['digest']}")
-    typer.echo(f"Federation's key: {answer['federation_key']}")
-    typer.echo(f"Give every member {ROSTER} and {FEDERATION_PUBLIC}; let it compare the key by another way.")
-
-
-def _kind_of_log_key(kind: str | None) -> LogKeyKind | None:
-    from testudo_common.errors import UsageError
-
-    match kind:
-        case None | "ed25519" | "ml-dsa-44":
-            return kind
-    raise UsageError(f"{kind!r} is no kind of key", where="--log-key", remedy="write ed25519 or ml-dsa-44")
 
 
 audit = typer.Typer(

@@ -65,7 +65,7 @@ def keys_in(folder: Path) -> ServerKeys:
         raise KeyFileError(
             "the roster names another key for the audit log",
             where=str(path),
-            remedy="put the log's key here; where the roster names none, sign it again with testudo-server roster",
+            remedy="put the log's key here; where the roster names none, make it with testudo-server init",
         )
     return ServerKeys(roster, data, log_key, pinned.public_bytes_raw())
 
@@ -141,7 +141,7 @@ def _signed_roster_in(folder: Path, pinned: Ed25519PublicKey) -> tuple[Roster, b
         data = path.read_bytes()
     except OSError as error:
         raise RosterError(
-            f"cannot be read: {error.strerror}", where=str(path), remedy="make it with testudo-server roster"
+            f"cannot be read: {error.strerror}", where=str(path), remedy="make it with testudo-server init and admit"
         ) from error
     return read_roster(data, pinned, source=str(path)), data
 

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import pytest
 
 from helpers import make_plan
 from provisioned import provisioned_federation
+from seen_processes import PATIENCE_SECONDS, children_of, listening_addresses, running, until
 from testudo_common.plan.load import dump_plan
 from testudo_server.deployment.run_status import RunStatus, read_status
 from testudo_server.deployment.status_command import killed, stop
@@ -31,49 +32,11 @@ from testudo_server.store import RunStore
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 TESTS = Path(__file__).parents[1]
-PATIENCE_SECONDS = 120.0
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 OWNERS = ("shop-1", "shop-2")
 ROUNDS = 8
 SHORT = ("rounds.deadline_seconds=15", "rounds.min_replies=1")
 """A message on its way when the SuperLink is killed is lost, and its round closes without it once its time is over."""
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < ends, f"not in time: {what}"
-        time.sleep(0.05)
-
-
-def running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def children_of(pid: int) -> dict[str, int]:
-    """Which of the server's processes -> its number."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (path / "cmdline").read_bytes().decode()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == pid:
-            found["superlink" if "superlink_process" in command else "door"] = int(path.name)
-    return found
-
-
-def listening_addresses(pid: int) -> set[str]:
-    """Host and port, in the kernel's notation, of every socket that a process listens on, of either family."""
-    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
-    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
-    return {line[1] for line in lines if line[3] == "0A" and line[9] in inodes}
 
 
 @dataclass

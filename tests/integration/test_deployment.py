@@ -28,6 +28,7 @@ from testudo_simulations.deployment.provisioned import Provisioned, provision
 from testudo_simulations.deployment.tables import write_tables
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.inline_backend import federate_in_process
+from zygote import ForkedFederation, Zygote
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -141,7 +142,10 @@ def test_model_is_the_simulations_where_nothing_is_random(finished: Finished, tm
         said(testudo_client.cli.app, "approve", plan_file, folder, "--yes")
     finished.federation.stop()
     again = Provisioned(plan_file, found.federation, found.owners, found.data)
-    with LocalFederation(again, tmp_path / "run", tmp_path / "logs") as federation:
+    with (
+        Zygote(tmp_path / "z") as zygote,
+        ForkedFederation(zygote, again, tmp_path / "run", tmp_path / "logs") as federation,
+    ):
         federation.start()
         federation.finish(200)
     deployed = RunStore(tmp_path / "run").load(plan.digest).model

@@ -103,7 +103,7 @@ def test_a_roster_without_a_log_is_not_enough() -> None:
     with pytest.raises(AuditError, match="shops: the roster names no key of an audit log") as refused:
         watch_of(Roster("shops", {}), "ab" * 32)
     assert refused.value.fault is AuditFault.ENROLMENT
-    assert "testudo-server roster" in refused.value.remedy
+    assert "testudo-server init" in refused.value.remedy
 
 
 @pytest.mark.parametrize("key", [None, ml_dsa_key_called("log")], ids=["Ed25519", "ML-DSA-44"])

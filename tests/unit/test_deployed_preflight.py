@@ -72,7 +72,7 @@ def test_a_certificate_that_soon_expires_is_a_warning(tmp_path: Path, plan_file:
     ends = x509.load_pem_x509_certificate(folder.server_certificate.read_bytes()).not_valid_after_utc
     ready = look_at(plan_file, folder, tmp_path / "run", resume=False, now=ends - timedelta(days=3))
     assert len(ready.warnings) == 1
-    assert "expires on" in ready.warnings[0]
+    assert "runs out" in ready.warnings[0]
 
 
 @pytest.mark.parametrize(

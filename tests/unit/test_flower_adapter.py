@@ -10,7 +10,12 @@ from typing import Any
 import flwr
 import httpx
 import pytest
-from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+)
 from flwr.supercore.inflatable import inflatable_utils as objects
 from flwr.supercore.protobuf import client as protobuf
 from flwr.superlink.grid import http_grid
@@ -204,6 +209,58 @@ def test_the_context_is_used_and_every_request_is_told(monkeypatch: pytest.Monke
     with pytest.raises(httpx.ConnectError):
         client.PullMessages(PullMessagesRequest())
     assert told == [("/v1/fleet/pull-messages", status) for status in (200, 403, 0)]
+
+
+class Kept:
+    def __init__(self, node: int | None) -> None:
+        self.node, self.begun = node, list[int]()
+
+    def last(self) -> int | None:
+        return self.node
+
+    def began(self, node: int) -> None:
+        self.begun.append(node)
+
+
+def _activated(kept: Kept, statuses: list[int]) -> list[str]:
+    """Paths that a node asked for until it was let in, whose requests are answered so."""
+    asked = list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path.rsplit("/", 1)[1])
+        if asked[-1] == "deactivate-node":
+            assert DeactivateNodeRequest.FromString(request.read()).node_id == 7
+            return httpx.Response(statuses.pop(0))
+        return httpx.Response(statuses.pop(0), content=ActivateNodeResponse(node_id=7).SerializeToString())
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    adapter.use_tls_context(context, lambda _path, _status: None, kept)
+    client = fleet.FleetHttpClient.from_server_address("door.test:443", False, b"ignored", [])
+    client._client._transport = httpx.MockTransport(answer)
+    try:
+        client.ActivateNode(ActivateNodeRequest())
+    except httpx.HTTPStatusError as error:
+        asked.append(str(error.response.status_code))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("statuses", "asked"),
+    [
+        ([412, 200, 200], ["activate-node", "deactivate-node", "activate-node"]),
+        ([412, 412, 200], ["activate-node", "deactivate-node", "activate-node"]),  # it ran out meanwhile
+        ([200], ["activate-node"]),  # nothing is ended that is over
+    ],
+)
+def test_a_node_ends_the_session_that_it_remembers(statuses: list[int], asked: list[str]) -> None:
+    assert _activated(kept := Kept(7), statuses) == asked
+    assert kept.begun == [7]
+
+
+@pytest.mark.parametrize(("node", "status"), [(None, 412), (7, 403), (7, 401)])
+def test_a_node_that_is_not_let_in_ends_nothing_else(node: int | None, status: int) -> None:
+    assert _activated(kept := Kept(node), [status]) == ["activate-node", str(status)]
+    assert not kept.begun
 
 
 def test_without_tls_there_is_no_connection() -> None:

@@ -326,7 +326,7 @@ def test_no_new_key_for_what_was_signed(federation: FederationFolder) -> None:
 
 
 def test_a_roster_that_was_there_first(tmp_path: Path) -> None:
-    """Made by testudo-server roster; its members keep their keys, and another name is refused."""
+    """Made by roster.admit alone; its members keep their keys, and another name is refused."""
     admit(tmp_path, "shops", {"shop-1": public_hex(OWNER.roster)}, log_key="ml-dsa-44")
     before, folder = roster_in(tmp_path), FederationFolder(tmp_path)
     with pytest.raises(RosterError, match="'shops'"):

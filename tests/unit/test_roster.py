@@ -339,7 +339,7 @@ def test_folder_without_the_private_key_is_left_as_it_is(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("missing", "error", "remedy"),
-    [(FEDERATION_PUBLIC, KeyFileError, "check the path"), (ROSTER, RosterError, "testudo-server roster")],
+    [(FEDERATION_PUBLIC, KeyFileError, "check the path"), (ROSTER, RosterError, "testudo-server init")],
 )
 def test_missing_file_is_named(
     tmp_path: Path, missing: str, error: type[KeyFileError | RosterError], remedy: str
@@ -383,7 +383,7 @@ def test_roster_without_a_log_gets_one_when_it_is_signed_again(tmp_path: Path) -
     (tmp_path / ROSTER).write_bytes(signed)
     with pytest.raises(KeyFileError, match="names another key for the audit log") as caught:
         keys_in(tmp_path)
-    assert "testudo-server roster" in caught.value.remedy
+    assert "testudo-server init" in caught.value.remedy
     (tmp_path / LOG_KEY).unlink()
     assert admit(tmp_path, "shops", {}).log
     assert keys_in(tmp_path).roster == roster_in(tmp_path)

@@ -1,4 +1,4 @@
-"""``testudo-server roster`` and ``check``, as a person types them."""
+"""``testudo-server init`` and ``check``, as a person types them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from audit_logs import key_called
 from helpers import make_plan
 from testudo_common.errors import KeyFileError, TestudoError, UsageError
-from testudo_common.key_files import public_hex
 from testudo_common.plan.load import dump_plan
 from testudo_server.cli import app
 from testudo_server.roster import keys_in, roster_in
@@ -26,23 +24,22 @@ def said(*words: str | Path) -> str:
 
 
 @pytest.mark.parametrize(("kind", "begins"), [(None, "01"), ("ed25519", "01"), ("ml-dsa-44", "06")])
-def test_roster_gets_the_logs_key(tmp_path: Path, kind: str | None, begins: str) -> None:
-    words = ["roster", tmp_path, "--federation", "shops", "--add", f"ada={public_hex(key_called('ada'))}"]
-    found = json.loads(said(*words, *([] if kind is None else ["--log-key", kind]), "--json"))
-    assert found["log_key"].startswith(begins)
-    assert found["log_key"] == roster_in(tmp_path).log.hex()
-    assert keys_in(tmp_path).roster == roster_in(tmp_path)
-    again = json.loads(said("roster", tmp_path, "--federation", "shops", "--json"))
-    assert again == found, "it stays as it is"
+def test_federation_gets_the_logs_key(tmp_path: Path, kind: str | None, begins: str) -> None:
+    words = ["init", tmp_path / "shops", "--federation", "shops", "--host", "localhost", "--json"]
+    found = json.loads(said(*words, *([] if kind is None else ["--log-key", kind])))
+    assert roster_in(tmp_path / "shops").log.hex().startswith(begins)
+    assert keys_in(tmp_path / "shops").roster == roster_in(tmp_path / "shops")
+    assert json.loads(said(*words)) == found, "it stays as it is"
 
 
-def test_roster_refuses_another_kind_of_key(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'rsa' is no kind of key. write ed25519 or ml-dsa-44"):
-        said("roster", tmp_path, "--federation", "shops", "--log-key", "rsa")
-    assert list(tmp_path.iterdir()) == []
-    said("roster", tmp_path, "--federation", "shops")
+def test_another_kind_of_log_key_is_refused(tmp_path: Path) -> None:
+    folder, words = tmp_path / "shops", ["--federation", "shops", "--host", "localhost", "--log-key"]
+    with pytest.raises(UsageError, match=r"'rsa' is no kind of key"):
+        said("init", folder, *words, "rsa")
+    assert not folder.exists()
+    said("init", folder, *words, "ed25519")
     with pytest.raises(KeyFileError, match="there is a key of kind ed25519 already"):
-        said("roster", tmp_path, "--federation", "shops", "--log-key", "ml-dsa-44")
+        said("init", folder, *words, "ml-dsa-44")
 
 
 def test_check_tells_what_the_log_withstands(tmp_path: Path) -> None:

@@ -212,14 +212,15 @@ def of_answer(answer: DoorAnswer, last_status: int) -> Diagnosis:
     if last_status == UNAUTHORIZED:
         return Diagnosis(
             Cause.UNKNOWN_NODE,
-            "The server does not know your node yet: it learns of new members when its operator admits them and a run "
-            "is on.",
+            "The server does not know your node: it learns of new members when it starts, and forgets those that are "
+            "revoked; ask your federation.",
         )
     if last_status >= 500 or last_status == TOO_MANY:
         return Diagnosis(Cause.NOT_READY, "The server is there, and not ready yet: there is nothing to do but wait.")
     return Diagnosis(
         Cause.OLD_SESSION,
-        "The server is there, and lets your node in once an earlier session of it has run out, within 90 seconds.",
+        "The server is there, and does not let your node in yet: an earlier session of it runs out within 90 seconds; "
+        "and a member that was admitted while a run is on is known from the next start of the server on.",
     )
 
 

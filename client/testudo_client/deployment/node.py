@@ -99,6 +99,11 @@ class NodeFiles:
         return self.folder / "health"
 
     @property
+    def session(self) -> Path:
+        """The node's session at the server."""
+        return self.folder / "session.json"
+
+    @property
     def flower_home(self) -> Path:
         """Flower's own home."""
         return self.folder / "flwr"

@@ -18,7 +18,8 @@ import threading
 import time
 from pathlib import Path
 
-from testudo_client.deployment.node import EXIT_LOST, EXIT_REFUSED
+from testudo_client.deployment.node import EXIT_LOST, EXIT_REFUSED, NodeFiles
+from testudo_client.deployment.session import KeptSession
 from testudo_client.deployment.tls import door_context
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import read_connection
@@ -102,7 +103,7 @@ def main() -> None:
         context = door_context(connection.files, pins, reports.seen)
         from testudo_common.flower_adapter import quicken_node_polls, quicken_object_pulls, use_tls_context
 
-        use_tls_context(context, reports.contact)
+        use_tls_context(context, reports.contact, KeptSession(NodeFiles(options.folder).session))
         if not options.stock_polls:
             quicken_node_polls()
             quicken_object_pulls()

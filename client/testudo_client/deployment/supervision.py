@@ -1,8 +1,8 @@
 """Keeps one SuperNode going, and decides when that is of no use. Knows no Flower, no plan and no clock of its own.
 
 A SuperNode that ended is started again after 4, 8, ... 60 s: the server lets a node in again once the session of one
-that was killed has run out, after 60 to 90 s. One that runs without a connection is looked at meanwhile. Only what its
-owner has to change ends it, and only when it was found twice.
+that was killed has run out, after 60 to 90 s, or was ended by the next (session.py). One that runs without a connection
+is looked at meanwhile. Only what its owner has to change ends it, and only when it was found twice.
 """
 
 from __future__ import annotations

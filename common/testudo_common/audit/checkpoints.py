@@ -96,7 +96,7 @@ def watch_of(roster: Roster, plan_digest: str) -> Watch:
             AuditFault.ENROLMENT,
             "the roster names no key of an audit log",
             where=roster.federation,
-            remedy="sign it again with testudo-server roster, and give it to everybody",
+            remedy="make the federation with testudo-server init, which gives the log a key",
         )
     name = f"testudo/{quote(roster.federation, safe='')}"
     witnesses = {

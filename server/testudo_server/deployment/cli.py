@@ -41,11 +41,15 @@ def _run(
         typer.Option(min=0, metavar="SECONDS", help="How long to wait for owners; none: for ever.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    service: Annotated[
+        bool, typer.Option("--service", help="Begin the run in --out, or go on with it: for service managers.")
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Run a plan with the owners that were admitted, until its rounds are done or Ctrl-C."""
     from testudo_server.deployment import run_command
     from testudo_server.deployment.preflight import parse_address
+    from testudo_server.store import RunStore
 
     options = run_command.RunOptions(
         plan,
@@ -54,7 +58,7 @@ def _run(
         clients,
         None if listen is None else parse_address(listen, "--listen"),
         None if status is None else parse_address(status, "--status"),
-        resume,
+        resume or (service and RunStore(out).exists),
         wait,
     )
     found = run_command.run(options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,19 @@ class DoorProtocol(H11Protocol):
             self._deadline = None
 
 
+class TlsProtocol(SSLProtocol):
+    """TLS around one connection, as asyncio makes it, which says why it ends.
+
+    asyncio closes a connection whose handshake failed without sending the alert (RFC 8446, 6.2) that OpenSSL has made:
+    an owner whose certificate is not taken could not tell that from a server that is about to start.
+    """
+
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        if handshake_exc is not None:
+            self._process_outgoing()  # type: ignore[attr-defined]
+        super()._on_handshake_complete(handshake_exc)  # type: ignore[misc]
+
+
 class Listener(uvicorn.Server):
     """An application on one address.
 
@@ -180,16 +194,17 @@ class Listener(uvicorn.Server):
         config.load()
         self.lifespan = config.lifespan_class(config)
 
-        def protocol() -> asyncio.Protocol:
-            return DoorProtocol(
+        def protocol() -> asyncio.BaseProtocol:
+            inside = DoorProtocol(
                 connections_open=self._connections, config=config, server_state=self.server_state, app_state={}
             )
-
-        try:
-            server = await loop.create_server(
-                protocol, config.host, config.port, ssl=self._context, backlog=config.backlog,
+            return TlsProtocol(
+                loop, inside, self._context, None, server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=GOODBYE_SECONDS,
             )  # fmt: skip
+
+        try:
+            server = await loop.create_server(protocol, config.host, config.port, backlog=config.backlog)
         except OSError as error:
             raise UsageError(
                 f"cannot listen: {error.strerror}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -14,12 +14,12 @@ from testudo_common.audit.checkpoints import default_quorum
 from testudo_common.errors import CheckpointError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.provisioning.expiry import expiry_warning
 from testudo_server.provisioning.folder import FederationFolder, FederationSettings, Member
 from testudo_server.roster import ServerKeys, keys_in
 from testudo_server.store import RunStore
 
 PLAN_FILE = "plan.toml"
-WARN_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,9 @@ def check_certificate(folder: FederationFolder, now: datetime) -> tuple[str, ...
         raise UsageError(
             "the server's certificate is not its key's", where=str(path), remedy="make both with testudo-server renew"
         )
-    if ends - now < timedelta(days=WARN_DAYS):
-        return (f"the server's certificate expires on {ends:%Y-%m-%d}; testudo-server renew makes a new one",)
-    return ()
+    remedy = f"testudo-server renew {folder.folder}"
+    warning = expiry_warning("the server's certificate", certificate, now, remedy=remedy)
+    return (warning,) if warning else ()
 
 
 def check_free(address: Address, option: str) -> None:

@@ -25,9 +25,10 @@ from testudo_server.deployment.interruption import Interruption
 from testudo_server.deployment.preflight import PLAN_FILE, Address, Ready, check_free, look_at
 from testudo_server.deployment.process import resident_bytes
 from testudo_server.deployment.progress import RunProgress
+from testudo_server.deployment.quorum import QuorumPatience
 from testudo_server.deployment.run_lock import held_lock
 from testudo_server.deployment.run_status import RunStatus
-from testudo_server.deployment.superlink import SuperLink, forget_payloads
+from testudo_server.deployment.superlink import SuperLink, forget_connections, forget_payloads
 from testudo_server.deployment.supervision import Restartable, Supervision
 from testudo_server.provisioning.folder import FederationFolder
 from testudo_server.store import RoundRecord, RunState, RunStore
@@ -154,6 +155,7 @@ class _RunningServer:
         self._folder = FederationFolder(options.federation)
         self._store = RunStore(options.out)
         forget_payloads(self._folder.superlink)  # of a server that was killed
+        forget_connections(self._folder.superlink)
         self._superlink = SuperLink(self._folder.superlink)
         self._front = Front(
             options.federation,
@@ -251,15 +253,25 @@ class _RunningServer:
             self._resident = self._memory()
 
         registered = Registered(nodes, self._clients, self._ready.least, options.wait_seconds, on_waiting)
-        return run_federation(
-            grid,
-            self._ready.plan,
-            self._store,
-            keys=lambda: keys,
-            resume=options.resume,
-            on_round=on_round,
-            registered=registered,
-        )
+        resume, patience = options.resume, QuorumPatience(options.wait_seconds)
+        while True:
+            try:
+                return run_federation(
+                    grid,
+                    self._ready.plan,
+                    self._store,
+                    keys=lambda: keys,
+                    resume=resume,
+                    on_round=on_round,
+                    registered=registered,
+                )
+            except RoundError as error:
+                pause = patience.pause_after(error, progress.status.round)
+                if pause is None:
+                    raise
+                progress.say(f"{error.problem}; asked again in {pause:.0f} s")
+                time.sleep(pause)
+                resume = self._store.exists
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from typing import Final
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private, write_atomically
 from testudo_common.provisioning.loopback import loopback_certificate
+from testudo_server.deployment.presence import forget_presence
 from testudo_server.deployment.process import ChildProcess
 
 START_SECONDS: Final = 60.0
@@ -120,6 +121,11 @@ class SuperLink:
         secret = secrets.token_bytes(_SECRET_BYTES)
         write_atomically(self._folder / name, secret, durable=False)
         return secret
+
+
+def forget_connections(folder: Path) -> int:
+    """Take every node for gone until it speaks again; of a SuperLink that does not run. How many were there."""
+    return forget_presence(folder / _DATABASE)
 
 
 def forget_payloads(folder: Path) -> int:

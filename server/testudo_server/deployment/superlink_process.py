@@ -19,18 +19,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from testudo_server.deployment.presence import App, Scope, Send, noticing
 
 CONTROL_HEADER = "x-testudo-control"
 _PARENT_SECONDS = 0.2
 _LAST_REQUESTS_SECONDS = 2
 _OPEN_PATHS = ("/v1/fleet/", "/v1/runtime/", "/health")
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
 
 
 def guarded(app: App, secret: bytes) -> App:
@@ -66,11 +65,12 @@ def end_with(parent: int) -> None:
 def serve(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
     import uvicorn
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+    from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else it has a line for every message
     listening = socket.socket(fileno=arguments.socket)
@@ -101,7 +101,16 @@ def serve(arguments: argparse.Namespace) -> None:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    app = guarded(create_app(config, SuperLinkLifespan), arguments.control_secret.read_bytes())
+    made = create_app(config, SuperLinkLifespan)
+
+    def came(key: bytes) -> None:
+        state = made.state.linkstate_factory.state()
+        with suppress(SQLAlchemyError):  # its next heartbeat says the same
+            node = state.get_node_id_by_public_key(key)
+            if node is not None:
+                state.acknowledge_node_heartbeat(node, HEARTBEAT_DEFAULT_INTERVAL)
+
+    app = guarded(noticing(made, came), arguments.control_secret.read_bytes())
     uvicorn.Server(
         uvicorn.Config(
             app,

@@ -135,14 +135,10 @@ def _stock(found: Provisioned, out: Path, exchanges: int) -> float:
             register_members(control, FederationFolder(found.federation).members())
             for owner, home in found.owners.items():
                 config = f'owner="{home}" plan="{found.plan}" data="{found.data[owner]}"'
-                running.enter_context(
-                    _process(
-                        ["flower-supernode", "--root-certificates", certificate, "--superlink", address]
-                        + ["--auth-supernode-private-key", ConnectionFiles(home).node_key]
-                        + ["--node-config", config, "--host", "127.0.0.1", "--port", _free()],
-                        out / f"{owner}.log",
-                    )
-                )
+                key_file, runtime = ConnectionFiles(home).node_key, ["--host", "127.0.0.1", "--port", _free()]
+                node = ["flower-supernode", "--root-certificates", certificate, "--superlink", address]
+                node += ["--auth-supernode-private-key", key_file, "--node-config", config, *runtime]
+                running.enter_context(_process(node, out / f"{owner}.log"))
             begin_run(control, bundle, hashlib.sha256(bundle).hexdigest())
             _wait(times.exists, f"Flower's stock set-up ({out})", 3 * _DEADLINE_SECONDS)
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A ServerApp that does nothing but exchange messages as Flower's guides have it, for a comparison; see deployment.py."""
+"""A ServerApp that does nothing but exchange messages as Flower's guides have it; see deployment.py."""
 
 from __future__ import annotations
 

@@ -35,6 +35,10 @@ def _deploy_demo(
     ] = None,
     owners: Annotated[int, typer.Option(help="Data owners, 3 to 50, two processes each.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds to train.")] = 4,
+    parameters: Annotated[
+        int | None,
+        typer.Option(min=1000, max=100_000_000, help="Of a larger model, without noise.", show_default=False),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it gives up.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
 ) -> None:
@@ -42,4 +46,4 @@ def _deploy_demo(
     from testudo_simulations.deployment.command import DeployRequest, run_deploy_demo
 
     folder = out or Path("runs") / f"deployment-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    run_deploy_demo(DeployRequest(folder, owners, rounds, timeout), as_json=as_json)
+    run_deploy_demo(DeployRequest(folder, owners, rounds, timeout, parameters), as_json=as_json)

@@ -26,6 +26,7 @@ from testudo_simulations.progress import JobProgress
 
 _FEWEST = 3
 _MOST = 50
+_WIDEST = 65537
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class DeployRequest:
         owners: How many.
         rounds: How many.
         timeout_seconds: For the whole run.
+        parameters: Of a model of at least so many, without noise, to see what a large one takes; None: the small one.
     """
 
     out: Path
     owners: int
     rounds: int
     timeout_seconds: float
+    parameters: int | None = None
 
 
 def shop_names(count: int) -> tuple[str, ...]:
@@ -58,6 +61,24 @@ def shop_names(count: int) -> tuple[str, ...]:
     names = tuple(f"shop-{number + 1}" for number in range(count))
     assert all(map(is_client_id, names))
     return names
+
+
+def large(plan: str, parameters: int) -> str:
+    """The shops' plan with a model of at least so many parameters in two equal layers, without noise.
+
+    Args:
+        plan: TOML.
+        parameters: 1000 or more.
+    """
+    width = next(width for width in range(8, _WIDEST) if width * width + 13 * width + 2 >= parameters)
+    for before, after in {
+        "hidden = [16]": f"hidden = [{width}, {width}]",
+        'unit = "example"\nepsilon = 8.0': 'unit = "none"',
+        "learning_rate = 0.5": "learning_rate = 0.01",
+    }.items():
+        assert before in plan, before
+        plan = plan.replace(before, after)
+    return plan
 
 
 def free_port() -> int:
@@ -85,15 +106,18 @@ def run_deploy_demo(request: DeployRequest, *, as_json: bool) -> None:
         raise UsageError("the folder is not empty", where=str(out), remedy="name a new one by --out")
     data = out / "data"
     plan = write_tables(data, shops)
-    plan.write_text(re.sub(r"(?m)^(count|max_participations) = \d+$", rf"\1 = {request.rounds}", plan.read_text()))
+    text = re.sub(r"(?m)^(count|max_participations) = \d+$", rf"\1 = {request.rounds}", plan.read_text())
+    plan.write_text(text if request.parameters is None else large(text, request.parameters))
+    words = () if request.parameters is None else ("--no-privacy", "--max-bytes", 8 * request.parameters)
     with _progress("keys, certificates, approvals", len(shops)) as show:
-        found = provision(out, plan, {shop: data / f"{shop}.csv" for shop in shops}, port=free_port(), on_owner=show)
+        tables = {shop: data / f"{shop}.csv" for shop in shops}
+        found = provision(out, plan, tables, port=free_port(), words=tuple(map(str, words)), on_owner=show)
     with LocalFederation(found, out / "run", out / "logs") as federation:
         federation.start()
         with _progress("rounds", request.rounds) as show:
             federation.finish(request.timeout_seconds, on_status=lambda status: show(int(status.get("round", 0))))
         status = federation.status()
-    summary = _summary(found, out, status)
+    summary = {**_summary(found, out, status), "peak_bytes": federation.peak_bytes}
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -123,8 +147,13 @@ def _print(summary: dict[str, Any], found: Provisioned) -> None:
     typer.echo(
         f"Audit log: {status['log_size']} entries, {status['cosigned_by']} owners cosigned the last; all checks passed."
     )
+    payload = (status["bytes_down"] + status["bytes_up"]) / status["rounds"] / 1e6
+    held = ", ".join(f"{name} {bytes_held / 1e9:.2f}" for name, bytes_held in sorted(summary["peak_bytes"].items()))
+    typer.echo(f"Payload: {payload:.1f} MB a round. Most memory held, GB: {held or 'not told by this system'}.")
     for owner, ledger in summary["ledgers"].items():
         spent = [line for line in ledger["ceilings"] if line["ceiling"]["plan_digest"] is not None]
+        if not spent:
+            continue
         most = max(spent, key=lambda line: line["spent"] / line["ceiling"]["epsilon"])
         typer.echo(f"{owner}: epsilon {most['spent']:.3g} of {most['ceiling']['epsilon']:.3g} spent under this plan")
     typer.echo(f"Everything lies in {summary['out']}; its folder logs/ holds what each process said.")

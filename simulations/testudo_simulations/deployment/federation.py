@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from testudo_common.errors import UsageError
+from testudo_simulations.deployment.memory import highest
 from testudo_simulations.deployment.processes import CommandProcess
 from testudo_simulations.deployment.provisioned import Provisioned
 
@@ -26,6 +27,9 @@ class LocalFederation:
         out: The run's folder.
         logs: Gets a file for each process.
         environment: Variables for all of them.
+
+    Attributes:
+        peak_bytes: Kind of process -> the most memory that one held; see :mod:`testudo_simulations.deployment.memory`.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class LocalFederation:
         self._stack = ExitStack()
         self.server: CommandProcess | None = None
         self.owners: dict[str, CommandProcess] = {}
+        self.peak_bytes: dict[str, int] = {}
 
     def start_server(self, *words: str, prefix: Sequence[str] = ()) -> CommandProcess:
         """``testudo-server run``, with further words."""
@@ -105,6 +110,9 @@ class LocalFederation:
                     raise UsageError(f"{owner.name} ended with status {owner.status}", where=str(owner.log))
             if time.monotonic() > ends:
                 raise UsageError(f"the run did not finish within {seconds:g} s", where=str(self.server.log))
+            self.peak_bytes = highest(
+                (self.server.pid, *(owner.pid for owner in self.owners.values())), self.peak_bytes
+            )
             if on_status is not None:
                 on_status(self.status())
             time.sleep(0.2)
