@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import ssl
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -22,7 +22,7 @@ from flwr.app.message import remove_content_from_message
 from flwr.app.message.message import make_message
 from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
@@ -104,8 +104,10 @@ def fleet_client(owner: Path, key: ec.EllipticCurvePrivateKey | None = None) -> 
 
 
 def pull(client: FleetHttpClient, node: int) -> None:
-    """Ask for a node's messages."""
+    """Ask for a node's messages, and leave it as a node that is not there."""
     client.PullMessages(PullMessagesRequest(node=Node(node_id=node)))
+    with suppress(httpx.HTTPStatusError):
+        client.DeactivateNode(DeactivateNodeRequest(node_id=node))
 
 
 def activate(client: FleetHttpClient, key: ec.EllipticCurvePrivateKey) -> None:

@@ -34,6 +34,8 @@ from testudo_common.wire import TrainReply, TrainRequest, encode
 
 POLL_SECONDS = 0.05
 CONTEXTS: dict[str, ssl.SSLContext] = {}
+ONE_AT_A_TIME = threading.Lock()
+"""A reply takes its sender from a variable of Flower's that the whole process shares."""
 
 
 class OwnersClient(FleetHttpClient):
@@ -79,9 +81,10 @@ def answer(folder: Path, name: str) -> None:
                 asked = inflate_object_from_contents(number, objects)
                 confirm(run, number)
                 asked.metadata.__dict__["_message_id"] = number
-                TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
-                reply = reply_to(from_records(asked.content), asked, signer)
-                reply.metadata.__dict__["_message_id"] = reply.object_id
+                with ONE_AT_A_TIME:
+                    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run, node
+                    reply = reply_to(from_records(asked.content), asked, signer)
+                    reply.metadata.__dict__["_message_id"] = reply.object_id
                 wanted, session = send(reply, get_object_tree(reply), 0.0)
                 for identifier, part in get_all_nested_objects(reply).items():
                     if identifier in wanted:

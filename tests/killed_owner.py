@@ -26,6 +26,7 @@ CLIENT = "ada"
 _PRELOADED = [
     "__main__",
     "testudo_client.participant",
+    "testudo_common.flower_records",  # Flower, which takes longer to import than the rest together
     "testudo_server.secure_exchange",
     "testudo_simulations.consent",
     "testudo_simulations.keys",

@@ -43,7 +43,13 @@ NODE_IS_GONE = 3
 """The error that stands for a reply of a node that died. Any code will do."""
 _HELD = b"held"
 _RUN_ID = 1
-_PRELOADED = ["__main__", "testudo_client.app", "testudo_simulations.grid", "testudo_simulations.federations"]
+_PRELOADED = [
+    "__main__",
+    "testudo_client.app",
+    "testudo_simulations.grid",
+    "testudo_simulations.federations",
+    "torch._dynamo",  # else every node imports it for its first step
+]
 
 
 @dataclass(frozen=True)

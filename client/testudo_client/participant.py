@@ -327,7 +327,9 @@ class Participant:
         self._learner.start_from(request.model)  # a model that cannot be used costs nothing
         reservation = self._gate.charge_training(request.round, request.attempt)
         try:
-            seeded = self._seeded(request.round, *([str(request.attempt)] if request.attempt else []))
+            # In a group, an update that left is never sent again; in clear, a round begun anew gives the same bytes.
+            again = [str(request.attempt)] if request.attempt and self.plan.secure else []
+            seeded = self._seeded(request.round, *again)
             update = meta_update(self._learner, self.plan, request.model, self._draw_task, self._mechanism, seeded)
         except DataError:
             return RefusalReason.DATA_UNUSABLE

@@ -16,11 +16,11 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.slow
-def test_matrix_in_two_processes_has_the_cells_of_one(command: Command, tmp_path: Path) -> None:
+def test_matrix_in_two_processes_has_the_cells_of_one(process: Command, tmp_path: Path) -> None:
     plan = dump_plan(parse_plan(WRITERS, source="a test", settings=["seed=1"]))
     (tmp_path / "writers.toml").write_text(plan, encoding="utf-8")
     arguments = ["attacks", "writers.toml", "--attack", "ipm", "--defence", "mean,recommended", "--poisoned", "2"]
-    done = command("simulations", *arguments, "--seeds", "1", "--jobs", "2", "--out", "out", "--json")
+    done = process("simulations", *arguments, "--seeds", "1", "--jobs", "2", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     found = {(cell["attack"], cell["defence"]): cell for cell in json.loads(done.stdout)["cells"] if cell["poisoned"]}

@@ -127,20 +127,25 @@ def test_wrong_input_gets_one_clear_sentence(command: Command, arguments: list[s
     _is_one_sentence(command("simulations", *arguments), *words)
 
 
-def test_a_run_is_never_overwritten(command: Command) -> None:
-    arguments = ["run", "sine", "--out", "out", "--no-comparisons", *settings(SMALL_SINE)]
-    assert command("simulations", *arguments).returncode == 0
-    _is_one_sentence(command("simulations", *arguments), "not overwritten", "--resume")
+def test_a_run_is_never_overwritten(process: Command) -> None:
+    """In processes of its own: nothing but JSON on standard output, and the sentence comes from a new interpreter."""
+    arguments = ["run", "sine", "--out", "out", "--no-comparisons", "--json", *settings(SMALL_SINE)]
+    first = process("simulations", *arguments)
+    assert first.returncode == 0, first.stderr
+    assert len(json.loads(first.stdout)["runs"]) == 1
+    _is_one_sentence(process("simulations", *arguments), "not overwritten", "--resume")
 
 
-def test_an_owner_checks_a_table_and_a_server_a_plan(command: Command, shops: Path, tmp_path: Path) -> None:
+def test_an_owner_checks_a_table_and_a_server_a_plan(
+    command: Command, process: Command, shops: Path, tmp_path: Path
+) -> None:
     plan = command("simulations", "plan", "csv", "--data", str(shops), *settings(TABLE))
     assert plan.returncode == 0, plan.stderr
     (tmp_path / "plan.toml").write_text(plan.stdout, encoding="utf-8")
     fits = command("client", "check", "plan.toml", "--data", str(shops), "--client", "shop-1", "--json")
     assert json.loads(fits.stdout)["rows"] == WEEKS
     _is_one_sentence(
-        command("client", "check", "plan.toml", "--data", str(shops), "--client", "shop-7"), "price", "line"
+        process("client", "check", "plan.toml", "--data", str(shops), "--client", "shop-7"), "price", "line"
     )
     found = json.loads(command("server", "check", "plan.toml", "--json").stdout)
     assert found["digest"] == json.loads(fits.stdout)["digest"]
@@ -148,11 +153,11 @@ def test_an_owner_checks_a_table_and_a_server_a_plan(command: Command, shops: Pa
     assert found["secure_aggregation"] == "the server sees sums over groups"
 
 
-def test_server_check_says_what_a_plan_costs(command: Command, tmp_path: Path) -> None:
+def test_server_check_says_what_a_plan_costs(command: Command, process: Command, tmp_path: Path) -> None:
     arguments = ['privacy.unit="example"', "privacy.epsilon=3", "model.inputs=[1, 16, 16]", "model.outputs=10"]
     plan = command("simulations", "plan", "digits", *settings(arguments))
     (tmp_path / "plan.toml").write_text(plan.stdout, encoding="utf-8")
-    found = json.loads(command("server", "check", "plan.toml", "--clients", "100", "--json").stdout)
+    found = json.loads(process("server", "check", "plan.toml", "--clients", "100", "--json").stdout)
     assert found["rounds_of_one_client"] == 10
     assert 2.97 < found["epsilon_of_one_client"] <= 3.0
     assert found["bytes_up_a_client_and_round"] > 4 * found["shared_parameters"], (

@@ -114,6 +114,16 @@ def test_with_a_certificate_of_another_federation_there_is_no_connection(
     assert nothing_comes(door, stranger)
 
 
+@pytest.mark.parametrize(
+    ("who", "alert"), [("nobody", "certificate_required|certificate required"), ("stranger", "unknown ca")]
+)
+def test_who_is_not_let_in_is_told_why(door: DoorProcess, stranger: ssl.SSLContext, who: str, alert: str) -> None:
+    """By an alert of TLS: an owner can tell a certificate that is not taken from a server that is about to start."""
+    context = stranger if who == "stranger" else door.context(None)
+    with pytest.raises(ssl.SSLError, match=f"(?i)alert {alert}|{alert}"):
+        door.raw(b"", context=context)
+
+
 def test_the_servers_own_certificate_opens_no_connection(door: DoorProcess) -> None:
     context = door.context(None)
     context.load_cert_chain(door.folder.server_certificate, door.folder.server_key)

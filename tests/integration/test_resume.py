@@ -213,6 +213,19 @@ def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(
     assert apart < 0.05 * moved
 
 
+@pytest.mark.parametrize("clients", [0, 2])
+def test_a_plain_run_killed_while_a_round_is_trained_ends_with_the_same_model(tmp_path: Path, clients: int) -> None:
+    """The round is another attempt for the log, and who had not trained yet trains the same in it."""
+    federation = _sine(PLAIN)
+    whole = _federate(federation, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        _federate(federation, tmp_path / "killed", messages=5 * federation.plan.rounds.cohort_size + clients)
+    assert len(RunStore(tmp_path / "killed").records()) == 5
+    resumed = _federate(federation, tmp_path / "killed", resume=True)
+    assert resumed.model.tobytes() == whole.model.tobytes()
+    assert resumed.participations == whole.participations
+
+
 SHOWN = 12 + 4  # messages of the log in a round: to everybody when it is opened, to the cohort once it is grouped
 
 

@@ -23,7 +23,7 @@ from testudo_common.errors import UsageError
 from testudo_server.deployment.door_rules import MAX_HEADER_BYTES
 
 HEADERS_SECONDS = 10.0
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 10
 GOODBYE_SECONDS = 2.0
 IDLE_SECONDS = 75  # a SuperNode polls every 3 s; its heartbeat comes every 30 s
 MAX_CONNECTIONS = 4096
@@ -160,7 +160,7 @@ class TlsProtocol(SSLProtocol):
     def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
         if handshake_exc is not None:
             self._process_outgoing()  # type: ignore[attr-defined]
-        super()._on_handshake_complete(handshake_exc)  # type: ignore[misc]
+        super()._on_handshake_complete(handshake_exc)
 
 
 class Listener(uvicorn.Server):
@@ -194,12 +194,14 @@ class Listener(uvicorn.Server):
         config.load()
         self.lifespan = config.lifespan_class(config)
 
+        nobody: Any = None  # waits for a handshake
+
         def protocol() -> asyncio.BaseProtocol:
             inside = DoorProtocol(
                 connections_open=self._connections, config=config, server_state=self.server_state, app_state={}
             )
             return TlsProtocol(
-                loop, inside, self._context, None, server_side=True,
+                loop, inside, self._context, nobody, server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=GOODBYE_SECONDS,
             )  # fmt: skip
 
