@@ -42,7 +42,7 @@ test: export OPENBLAS_NUM_THREADS := 1
 test: export MKL_NUM_THREADS := 1
 test: export MPLBACKEND := Agg
 test: $(VENV)/.dev ## run the tests, e.g. ARGS='tests/unit -k plan'
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint, types and layers
 	@failed=; for step in 'ruff format --check .' 'ruff check .' mypy lint-imports; do \
