@@ -102,7 +102,7 @@ def test_status_in_words(tmp_path: Path) -> None:
             "shops: small, running",
             "round 2 of 4",
             "last round: 2 of 3 counted, 2.0 s; 0 bytes down, 0 up so far",
-            "epsilon a example, at the most: 1.25",
+            "epsilon for one example, at the most: 1.25",
         ]
     assert status_lines(tmp_path)[0] == "shops: small, not running any more; testudo-server run ... --resume goes on"
 

@@ -123,7 +123,7 @@ class RunProgress:
             log_size=0 if log is None else log.closed + 1,
             cosigned_by=0 if log is None else log.cosigners,
         )
-        spent = "".join(f", epsilon {value:.3g} a {unit}" for unit, value in epsilon.items())
+        spent = "".join(f", epsilon {value:.3g} for one {unit}" for unit, value in epsilon.items())
         logged = "" if log is None else f", log {log.closed + 1}, {log.cosigners} cosigned"
         what = f"{counted} of {len(record.cohort)} count, {record.seconds:.1f} s{logged}{spent}"
         self._bar.update(self._task, completed=record.round, what=what)

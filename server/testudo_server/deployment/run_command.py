@@ -209,12 +209,12 @@ class _RunningServer:
 
     def _begin_and_run(self) -> RunState:
         # Imported in the environment that run() has entered.
-        logging.getLogger("flwr").setLevel(logging.ERROR)
         from testudo_common.app_bundle import app_bundle, bundle_digest
         from testudo_common.flower_adapter import quicken_object_pulls
         from testudo_server.deployment import control as operator
         from testudo_server.deployment.executor import acquire_task, task_grid
 
+        logging.getLogger("flwr").setLevel(logging.ERROR)  # which Flower sets lower as it is imported
         superlink, front, progress = self._superlink, self._front, self._progress
         for warning in self._ready.warnings:
             progress.say(f"warning: {warning}")

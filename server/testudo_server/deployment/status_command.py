@@ -36,7 +36,7 @@ def status_lines(folder: Path) -> list[str]:
         lines.append(f"{last}; {status.bytes_down} bytes down, {status.bytes_up} up so far")
     if status.log_size:
         lines.append(f"audit log: {status.log_size} entries, {status.cosigned_by} cosigned, {status.quorum} have to")
-    lines += [f"epsilon a {unit}, at the most: {value:.4g}" for unit, value in status.epsilon.items()]
+    lines += [f"epsilon for one {unit}, at the most: {value:.4g}" for unit, value in status.epsilon.items()]
     if status.error:
         lines.append(f"error: {status.error}")
     return lines
