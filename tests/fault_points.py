@@ -63,10 +63,14 @@ def lines_of(reply: Any) -> list[str]:
 
 def die_at(file: Path, point: str) -> None:
     """Kill this process and its children at once, if it is this point that the file names; the file is gone then."""
-    with suppress(FileNotFoundError):
-        if file.read_text() == point:
-            file.unlink()
-            for task in Path("/proc/self/task").iterdir():
-                for child in (task / "children").read_text().split():
-                    os.kill(int(child), signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        if file.read_text() != point:
+            return
+    except FileNotFoundError:
+        return
+    file.unlink()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread may end meanwhile
+            for child in (task / "children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -326,11 +326,12 @@ class ForkedFederation(LocalFederation):
 
 
 def children_of(pid: int) -> dict[str, int]:
-    """Module -> process, of the children that a process has now."""
+    """Module -> process, of the children that a process has now; forks have names of their own, see :func:`become`."""
     found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends meanwhile
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found[(path / "comm").read_text().strip()] = int(path.name)
     return found
 
 
