@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import ssl
@@ -167,7 +168,9 @@ def test_a_hostile_bundle_runs_under_flowers_own_executor(network: Network, tmp_
         "--isolation", "subprocess", "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     with (tmp_path / "said").open("wb") as said:
-        stock = subprocess.Popen(command, env=environment(tmp_path / "flwr"), stdout=said, stderr=said)
+        found = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it starts flower-superexec
+        variables = {**environment(tmp_path / "flwr"), "PATH": found}
+        stock = subprocess.Popen(command, env=variables, stdout=said, stderr=said)
         try:
             network.link.wait_for("shop-2")
             with network.link.another_run(hostile_bundle(marker)) as link:
