@@ -327,4 +327,6 @@ def _where(front: Front) -> str:
 
 
 def _stopped(status: RunStatus) -> str:
+    if not status.round:
+        return "Stopped before a round was finished."
     return f"Stopped after {status.round} of {status.rounds} rounds, which are kept; --resume goes on with them."
