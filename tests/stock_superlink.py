@@ -29,8 +29,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from testudo_client.deployment.environment import flower_environment
 from testudo_common.app_bundle import app_bundle
+from testudo_common.flower_environment import flower_environment
 from testudo_server.provisioning.folder import FederationFolder
 
 ROOT = Path(__file__).resolve().parents[1]

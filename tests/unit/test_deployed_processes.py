@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testudo_common.errors import UsageError
-from testudo_server.deployment.environment import flower_environment
+from testudo_common.flower_environment import flower_environment
 from testudo_server.deployment.front import Front
 from testudo_server.deployment.interruption import Interruption
 from testudo_server.deployment.preflight import Address
@@ -165,9 +165,9 @@ def test_payloads_are_gone_from_the_file_and_nodes_are_not(tmp_path: Path) -> No
 
 
 def test_flower_reports_nothing_and_uses_no_proxy_for_this_machine(tmp_path: Path) -> None:
-    found = flower_environment(tmp_path, {"NO_PROXY": "intranet,localhost", "HTTPS_PROXY": "http://proxy:1"})
+    found = flower_environment({"NO_PROXY": "intranet", "HTTPS_PROXY": "http://proxy:1"}, tmp_path, use_proxies=True)
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["FLWR_DISABLE_UPDATE_CHECK"] == found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert found["FLWR_HOME"] == str(tmp_path)
-    assert found["NO_PROXY"] == found["no_proxy"] == "intranet,localhost,127.0.0.1,::1"
+    assert found["NO_PROXY"] == found["no_proxy"] == "intranet,127.0.0.1,localhost,::1"
     assert found["HTTPS_PROXY"] == "http://proxy:1"

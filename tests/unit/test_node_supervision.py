@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from testudo_client.deployment.diagnosis import Cause, Diagnosis
-from testudo_client.deployment.environment import flower_environment, proxies_in
 from testudo_client.deployment.executor import Counts
 from testudo_client.deployment.health import HealthService, address_of, ask_health, healthy, write_address
 from testudo_client.deployment.node import (
@@ -32,6 +31,7 @@ from testudo_client.deployment.node import (
 from testudo_client.deployment.supernode import Reports
 from testudo_client.deployment.supervision import LONGEST_WAIT_SECONDS, REMIND_SECONDS, Supervisor
 from testudo_common.errors import UsageError
+from testudo_common.flower_environment import flower_environment, proxies_in
 
 OLD = Diagnosis(Cause.OLD_SESSION, "wait.")
 GONE = Diagnosis(Cause.REVOKED, "ask.")

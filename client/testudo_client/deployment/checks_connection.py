@@ -11,12 +11,12 @@ from http.client import HTTPException
 from testudo_client.deployment.check import Check, fails, ok, refused, tried, warning
 from testudo_client.deployment.diagnosis import FORBIDDEN, UNAUTHORIZED, clock_fault, of_answer, of_failure
 from testudo_client.deployment.door import KEY_PATH, MAX_AHEAD_SECONDS, MAX_BEHIND_SECONDS, TIMEOUT_SECONDS, ask
-from testudo_client.deployment.environment import proxies_in
 from testudo_client.deployment.tls import check_key_file, door_context, own_certificate, root_days_left, utc_now
 from testudo_client.home import OwnerHome
 from testudo_client.membership import read_membership
 from testudo_client.provisioning.connection import Connection, ConnectionFiles, read_connection
 from testudo_common.errors import TestudoError
+from testudo_common.flower_environment import proxies_in
 from testudo_common.provisioning.expiry import WARN_DAYS
 
 _NEAR = 0.5

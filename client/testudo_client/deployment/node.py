@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from testudo_client.deployment.environment import flower_environment
 from testudo_common.errors import UsageError
 from testudo_common.files import create_private, make_private, write_atomically
+from testudo_common.flower_environment import flower_environment
 from testudo_common.provisioning.loopback import loopback_certificate
 
 EXIT_LOST = 3

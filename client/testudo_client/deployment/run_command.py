@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from testudo_client.approve_command import existing_home
 from testudo_client.deployment.diagnosis import diagnose
-from testudo_client.deployment.environment import flower_environment, proxies_in
 from testudo_client.deployment.node import NodeProcess, only_run
 from testudo_client.deployment.supervision import Supervisor
 from testudo_client.deployment.tls import door_context, own_certificate, utc_now
 from testudo_client.home import OwnerHome
 from testudo_client.provisioning.connection import Connection, read_connection
 from testudo_common.errors import UsageError
+from testudo_common.flower_environment import flower_environment, proxies_in
 from testudo_common.plan.load import load_plan
 from testudo_common.provisioning.expiry import WARN_DAYS
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from testudo_server.deployment.process import ChildProcess
 START_SECONDS: Final = 60.0
 DOOR: Final = (sys.executable, "-m", "testudo_server.deployment.door")
 _READY = "door ready"
+_LOOK_SECONDS = 0.1
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9A-Za-z.-]+):\d+")
 
 
@@ -74,8 +76,10 @@ class Front:
             UsageError: It ended instead, or is not there in time.
         """
         assert self.process is not None
-        if self._ready.wait(seconds) and self.process.running:
-            return
+        ends = time.monotonic() + seconds
+        while self.process.running and time.monotonic() < ends:
+            if self._ready.wait(_LOOK_SECONDS):
+                return
         what = f"does not listen after {seconds:.0f} s" if self.process.running else "ended as it began"
         raise UsageError(
             f"the door {what}: {self.process.last_words()}", where=str(self.process.log), remedy="look at its log"
@@ -97,4 +101,3 @@ class Front:
                         self.listen, self.status = (parse_address(each, "door") for each in found)
                     ready.set()
                 log.write(line)
-        ready.set()

@@ -19,7 +19,7 @@ from typing import Any
 
 from testudo_common.errors import RoundError, TestudoError, UsageError
 from testudo_common.files import write_atomically
-from testudo_server.deployment.environment import enter_flower_environment
+from testudo_common.flower_environment import enter_flower_environment
 from testudo_server.deployment.front import DOOR, Front
 from testudo_server.deployment.interruption import Interruption
 from testudo_server.deployment.preflight import PLAN_FILE, Address, Ready, check_free, look_at

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,11 +28,11 @@ from testudo_client.provisioning.connection import ConnectionFiles
 from testudo_common.app_bundle import app_bundle, bundle_digest, template_files
 from testudo_common.errors import UsageError
 from testudo_common.flower_adapter import quicken_object_pulls
+from testudo_common.flower_environment import enter_flower_environment
 from testudo_common.flower_records import IDENTIFY
 from testudo_common.provisioning.loopback import loopback_certificate
 from testudo_server.app import exchange_messages
 from testudo_server.deployment.control import begin_run, control_client, register_members
-from testudo_server.deployment.environment import enter_flower_environment
 from testudo_server.deployment.executor import acquire_task, task_grid
 from testudo_server.deployment.front import Front
 from testudo_server.deployment.preflight import Address
@@ -124,7 +123,7 @@ def _stock(found: Provisioned, out: Path, exchanges: int) -> float:
     out.mkdir()
     times = out / "seconds.json"
     bundle, _ = build_fab_from_files(_stock_files(exchanges, times))
-    port = _free()
+    port = free_port()
     certificate, key = loopback_certificate(out / "superlink")
     address = f"127.0.0.1:{port}"
     with ExitStack() as running:
@@ -135,7 +134,7 @@ def _stock(found: Provisioned, out: Path, exchanges: int) -> float:
             register_members(control, FederationFolder(found.federation).members())
             for owner, home in found.owners.items():
                 config = f'owner="{home}" plan="{found.plan}" data="{found.data[owner]}"'
-                key_file, runtime = ConnectionFiles(home).node_key, ["--host", "127.0.0.1", "--port", _free()]
+                key_file, runtime = ConnectionFiles(home).node_key, ["--host", "127.0.0.1", "--port", free_port()]
                 node = ["flower-supernode", "--root-certificates", certificate, "--superlink", address]
                 node += ["--auth-supernode-private-key", key_file, "--node-config", config, *runtime]
                 running.enter_context(_process(node, out / f"{owner}.log"))
@@ -182,10 +181,3 @@ def _wait(there: Callable[[], bool], what: str, seconds: float = _DEADLINE_SECON
         if time.monotonic() > ends:
             raise UsageError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.1)
-
-
-def _free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -1,9 +1,15 @@
-"""The environment of a Flower process at the owner: tells nobody, installs nothing, goes through no proxy by itself."""
+"""The environment of our Flower processes: it tells nobody, installs nothing, and writes into a folder of its own.
+
+Nor does it go through a proxy by itself. Imports nothing of Flower, which reads these variables when it is imported.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from testudo_common.files import make_private
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 LOOPBACK = "127.0.0.1,localhost,::1"
@@ -20,8 +26,7 @@ def flower_environment(environment: Mapping[str, str], flower_home: Path, *, use
     Args:
         environment: Of this process.
         flower_home: A private folder.
-        use_proxies: Whether the owner wants connections to the server to go through the proxies it names. Loopback
-            never does.
+        use_proxies: Whether the proxies that it names stay in it. Loopback never goes through one.
     """
     kept = {
         name: value
@@ -39,3 +44,9 @@ def flower_environment(environment: Mapping[str, str], flower_home: Path, *, use
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     }
+
+
+def enter_flower_environment(home: Path) -> None:
+    """Make this process, and those that it starts, work in such an environment; the folder is made."""
+    make_private(home)
+    os.environ.update(flower_environment(os.environ, home.resolve(), use_proxies=True))
