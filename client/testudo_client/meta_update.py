@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
+from testudo_client.inner_jobs import InnerJob, plain_job, private_job
 from testudo_client.train import Mechanism, run_private_inner_loop
 from testudo_common.learning.inner_loop import InnerLoop, run_inner_loop
 from testudo_common.learning.learner import Learner
@@ -54,6 +56,38 @@ def meta_update(
         _train(learner, plan, draw_task(seeded), mechanism, seeded)
         total += learner.vector().astype(np.float64) - model
     return (total / plan.task.tasks_per_client).astype(np.float32)
+
+
+def meta_update_jobs(
+    plan: FederationPlan,
+    draw_task: Callable[[np.random.Generator], Examples],
+    mechanism: MechanismFactory,
+    seeded: np.random.Generator,
+) -> tuple[InnerJob, ...]:
+    """The same inner loops, one a task, for somebody else to run; :func:`mean_update` makes the meta-update of them.
+
+    Raises:
+        DataError: As :func:`meta_update`.
+    """
+    loop = InnerLoop(plan.inner.steps, plan.inner.learning_rate, plan.inner.sample_rate)
+    event = planned_event(plan)
+
+    def job() -> InnerJob:
+        task = draw_task(seeded)
+        if event is None:
+            return plain_job(task, loop, seeded)
+        return private_job(task, loop, mechanism(event.noise_multiplier, plan.privacy.max_grad_norm, seeded))
+
+    return tuple(job() for _ in range(plan.task.tasks_per_client))
+
+
+def mean_update(model: Vector, trained: npt.NDArray[np.float32]) -> Vector:
+    """The meta-update ``float32[d]`` from ``model`` to the mean of ``trained``, ``float32[tasks, d]``."""
+    total = np.zeros(len(model), dtype=np.float64)
+    for end in trained:
+        total += end.astype(np.float64) - model
+    update: Vector = (total / len(trained)).astype(np.float32)
+    return update
 
 
 def _train(

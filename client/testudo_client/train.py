@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
@@ -71,6 +72,23 @@ class Mechanism:
         return cls(noise_multiplier, max_grad_norm, noise_generator(), sampling_generator())
 
 
+def poisson_rows(count: int, loop: InnerLoop, sampling: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+    """The Poisson sample of each step: each of ``count`` rows by itself, with probability ``loop.sample_rate``."""
+    for _ in range(loop.steps):
+        yield np.flatnonzero(sampling.random(count) < loop.sample_rate)
+
+
+def expected_number(examples: Examples, given: float | None) -> float:
+    """What the expected batch is a share of: ``given``, or else the number of ``examples``.
+
+    Raises:
+        DataError: Neither says how many there might be.
+    """
+    if given is None and len(examples) == 0:
+        raise DataError("there are no examples to train on")
+    return len(examples) if given is None else given
+
+
 def run_private_inner_loop(
     learner: Learner,
     examples: Examples,
@@ -95,21 +113,17 @@ def run_private_inner_loop(
         DataError: There are no examples, and ``expected_examples`` does not say how many there might be.
         PrivacyError: The model has a layer or a parameter for which Opacus has no per-example gradients.
     """
-    if expected_examples is None:
-        if len(examples) == 0:
-            raise DataError("there are no examples to train on")
-        expected_examples = len(examples)
+    expected = loop.sample_rate * expected_number(examples, expected_examples)
     inputs, targets = as_tensors(examples)
     with _grad_samples(learner) as module:
         optimizer = DPOptimizer(
             torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
             noise_multiplier=mechanism.noise_multiplier,
             max_grad_norm=mechanism.max_grad_norm,
-            expected_batch_size=loop.sample_rate * expected_examples,  # it only divides by it
+            expected_batch_size=expected,  # it only divides by it
             generator=mechanism.noise,
         )
-        for _ in range(loop.steps):
-            rows = np.flatnonzero(mechanism.sampling.random(len(examples)) < loop.sample_rate)
+        for rows in poisson_rows(len(examples), loop, mechanism.sampling):
             optimizer.zero_grad()
             if len(rows) > 0:
                 learner.loss(module(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
