@@ -188,9 +188,10 @@ class GroupNorm(WeightedLayer):
         scale, shift = weights[self.at], weights[self.at + 1]
         flat = inputs.flatten(1, 2)  # [batch, positions, clients, channels]
         means = self._means / flat.shape[1]
-        centred = flat - (flat.sum(dim=1) @ means)[:, None]
-        root = (centred.square().sum(dim=1) @ means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
-        outputs = torch.addcmul(shift, centred, (root * scale)[:, None])
+        centred = flat.sub_((flat.sum(dim=1) @ means)[:, None])
+        squares = centred.square()
+        root = (squares.sum(dim=1) @ means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
+        outputs = torch.addcmul(shift, centred, (root * scale)[:, None], out=squares)
         return outputs.view_as(inputs), (centred, root, torch.empty_like(root), torch.empty_like(root))
 
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
@@ -198,12 +199,13 @@ class GroupNorm(WeightedLayer):
         centred, root, along, level = tape
         flat = slopes.flatten(1, 2)
         torch.sum(flat, dim=1, out=level)  # each example's gradient of the shift
-        torch.sum(flat * centred, dim=1, out=along).mul_(root)  # and of the scale
+        products = flat * centred
+        torch.sum(products, dim=1, out=along).mul_(root)  # and of the scale
         means = self._means / -flat.shape[1]
         offset = ((level * scale) @ means).mul_(root)
         lean = ((along * scale) @ means).mul_(root.square())
-        before = torch.addcmul(offset[:, None], flat, (root * scale)[:, None]).addcmul_(centred, lean[:, None])
-        return before.view_as(slopes)
+        before = torch.addcmul(offset[:, None], flat, (root * scale)[:, None], out=products)
+        return before.addcmul_(centred, lean[:, None]).view_as(slopes)
 
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return tape[2].transpose(0, 1), tape[3].transpose(0, 1)
