@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.batched import Layout, Weights
 from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
 from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
 from testudo_simulations.engine.layers import Tape, WeightedLayer
@@ -42,7 +42,7 @@ class StackedModel:
         like: Has the type and the device of the weights.
 
     Attributes:
-        entries: As of every batched model.
+        layout: Of its weights.
         learning: All.
         floats: Per example.
 
@@ -56,8 +56,8 @@ class StackedModel:
         reading = read_layers(model, inputs, private=private, like=like)
         self._layers = reading.layers
         self._regression = regression
-        self.entries = reading.entries
-        self.learning = range(len(self.entries))
+        self.layout = Layout(reading.entries, like.device)
+        self.learning = range(len(reading.entries))
         self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
