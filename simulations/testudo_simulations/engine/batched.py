@@ -31,7 +31,7 @@ class Layout:
 
     def weights(self, vectors: torch.Tensor, clients: int) -> list[torch.Tensor]:
         """Parameters ``float[clients or 1, D]`` as weights in memory of their own."""
-        parts = vectors.index_select(1, self._order).split([shape.numel() for shape in self._shapes], dim=1)
+        parts = torch.split(vectors.index_select(1, self._order), [shape.numel() for shape in self._shapes], dim=1)
         wholes = [part.expand(clients, -1).clone(memory_format=torch.contiguous_format) for part in parts]
         return [whole.view(clients, *shape) for whole, shape in zip(wholes, self._shapes, strict=True)]
 
