@@ -80,12 +80,41 @@ class Counting(TwoBranches):
         return super().forward(inputs)
 
 
+class Remembering(TwoBranches):
+    """As Counting, by a new tensor instead of in place, which torch.func forgets without a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = self.seen + 1
+        return super().forward(inputs)
+
+
+class Mixing(TwoBranches):
+    """Each example around the mean of its batch, which is not the same batch where places are filled up."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs - inputs.mean(dim=0) if self.training else inputs)
+
+
+class Bolder(TwoBranches):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        return outputs if self.training else 2 * outputs
+
+
 class Deciding(TwoBranches):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return super().forward(inputs if inputs.sum() > 0 else 2 * inputs)
 
 
-KINDS = (TwoBranches, Convolutional, Frozen, Regressing, Unused, Forgetful, Counting, Deciding)
+KINDS = (
+    *(TwoBranches, Convolutional, Frozen, Regressing, Bolder, Unused),
+    *(Forgetful, Counting, Remembering, Mixing, Deciding),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +142,7 @@ def plan_of(kind: type[nn.Module], *settings: str) -> FederationPlan:
     )
 
 
-@pytest.mark.parametrize("kind", [TwoBranches, Convolutional, Frozen, Regressing])
+@pytest.mark.parametrize("kind", [TwoBranches, Convolutional, Frozen, Regressing, Bolder])
 @pytest.mark.parametrize("way", [PLAIN, PRIVATE], ids=["plain", "private"])
 def test_it_equals_the_one_by_one_path(kind: type[nn.Module], way: Way) -> None:
     plan = plan_of(kind)
@@ -157,7 +186,7 @@ def test_frozen_parameters_get_no_noise() -> None:
     assert (end[frozen:] != start[frozen:]).all()
 
 
-@pytest.mark.parametrize("kind", [Forgetful, Counting, Deciding])
+@pytest.mark.parametrize("kind", [Forgetful, Counting, Remembering, Mixing, Deciding])
 def test_what_cannot_be_stacked_is_refused_before_a_round(kind: type[nn.Module]) -> None:
     with pytest.raises(ModelError, match="many clients") as caught:
         Engine(plan_of(kind))
