@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from testudo_client.app import build_client_app
-from testudo_common.errors import ModelError
+from testudo_common.errors import ModelError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_server.app import run_federation
 from testudo_server.attendance import Registered
@@ -73,12 +75,21 @@ class TrainingPath:
     at_once: int = 0
 
 
-def engine_for(plan: FederationPlan, computing: Computing) -> tuple[Engine | None, str]:
-    """The engine for a plan's model, and otherwise in words why there is none.
+def computing_on(device: str, threads: int, *, engine: bool = True) -> Computing:
+    """The same, with ``auto`` as a device: CUDA where there is some.
 
     Raises:
-        UsageError: There is no such device.
+        UsageError: CUDA is asked for and there is none.
     """
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise UsageError("torch finds no CUDA device here", where="--device cuda", remedy="use --device cpu")
+    chosen = "cuda" if device == "auto" and there else device
+    return Computing(engine, "cpu" if chosen == "auto" else chosen, threads)
+
+
+def engine_for(plan: FederationPlan, computing: Computing) -> tuple[Engine | None, str]:
+    """The engine for a plan's model, and otherwise in words why there is none."""
     if not computing.engine:
         return None, "switched off"
     try:

@@ -23,7 +23,7 @@ from testudo_client.participant import Begun, Participant
 from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
 from testudo_common.errors import PrivacyError, UsageError, WireError
-from testudo_common.flower_records import TRAIN, from_records
+from testudo_common.flower_records import TRAIN, carries_vector, from_records
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
@@ -246,8 +246,8 @@ class Owners:
 
 def _training_asked(message: Message) -> TrainRequest | None:
     """What the message asks to train; None if it asks for something else."""
-    if message.metadata.message_type != TRAIN:
-        return None
+    if message.metadata.message_type != TRAIN or not carries_vector(message.content):
+        return None  # the many steps of secure aggregation and of the log
     try:
         request = from_records(message.content)
     except WireError:

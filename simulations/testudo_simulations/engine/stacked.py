@@ -89,7 +89,9 @@ class StackedModel:
     ) -> None:
         """As :meth:`descend`, with each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
         traces = self._traces(flat, inputs, targets)
-        squares = sum((trace.layer.squared_norms(trace.tape, trace.slopes) for trace in traces), torch.zeros_like(weights))
+        squares = sum(
+            (trace.layer.squared_norms(trace.tape, trace.slopes) for trace in traces), torch.zeros_like(weights)
+        )
         factors = weights * (max_norms / (squares.sqrt() + _CLIPPED)).clamp_(max=1)
         finite = squares.isfinite().all(dim=1)
         if finite.all():
