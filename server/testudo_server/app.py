@@ -32,6 +32,7 @@ from testudo_server.exchange import Exchange, PlainExchange
 from testudo_server.journal import NO_JOURNAL, Journal
 from testudo_server.log_journal import LogJournal
 from testudo_server.replies import ReplyReader
+from testudo_server.robust import needs_sum_only
 from testudo_server.roster import ROSTER, ServerKeys, keys_in
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
@@ -268,7 +269,10 @@ def _roster_of(keys: ServerKeys | None) -> Roster | None:
 def _exchange_for(plan: FederationPlan, transport: GridTransport, keys: ServerKeys | None) -> Exchange:
     if not plan.secure:
         return PlainExchange(
-            transport, deadline_seconds=plan.rounds.deadline_seconds, max_norm=plan.outer.max_update_norm
+            transport,
+            deadline_seconds=plan.rounds.deadline_seconds,
+            max_norm=plan.outer.max_update_norm,
+            sum_only=needs_sum_only(plan),
         )
     assert keys is not None
     return SecureExchange(transport, plan, keys.roster)
