@@ -16,7 +16,7 @@ from testudo_common.vectors import Vector
 
 _SUM_BITS = 62  # rounding may take a sum over that, and a bit more is free
 _TOLERANCE = 1e-6  # of adding up in float64 what the rows reach
-_CHUNK = 1 << 13
+_CHUNK = 1 << 14
 
 
 class RunningMean:

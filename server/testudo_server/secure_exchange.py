@@ -115,8 +115,11 @@ class _Talk:
     def _ask(
         self, requests: Mapping[str, Message], expected: type[T], deadline_seconds: float
     ) -> Iterator[tuple[str, T, SecureMessage]]:
-        sizes = {id(request): encode(request).size_bytes for request in requests.values()}
-        self.bytes_down += sum(sizes[id(request)] for request in requests.values())
+        sizes: dict[int, int] = {}
+        for request in requests.values():
+            if id(request) not in sizes:
+                sizes[id(request)] = encode(request).size_bytes
+            self.bytes_down += sizes[id(request)]
         waiting = set(requests)
         for client, reply in self.transport.deliver(requests, deadline_seconds=deadline_seconds):
             if client not in waiting:
