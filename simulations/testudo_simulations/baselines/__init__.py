@@ -13,13 +13,11 @@ from functools import reduce
 
 import numpy as np
 
-from testudo_common.learning.metrics import ClassificationSums, RegressionSums
+from testudo_common.learning.metrics import ClassificationSums, RegressionSums, Sums
 from testudo_common.learning.tasks import Examples
 from testudo_simulations.baselines.base import Floats, Pair, Panel, Splits
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.results import Arm, ClientScore
-
-Sums = ClassificationSums | RegressionSums
 
 
 def run_baselines(federation: Federation, splits: Splits, rng: np.random.Generator) -> list[Arm]:
