@@ -79,6 +79,11 @@ def from_records(records: RecordDict) -> Message:
     return decode(parts)
 
 
+def carries_vector(records: RecordDict) -> bool:
+    """Whether there is a vector among them: of the server's messages, only those that ask to train have one."""
+    return _VECTOR in records
+
+
 def reply_in(records: RecordDict) -> tuple[Parts, bytes | None]:
     """A reply as it travelled, and the signature beside it; neither verified nor understood.
 

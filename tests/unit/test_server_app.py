@@ -82,7 +82,7 @@ class StubGrid(InProcessGrid):
 
     def _push(self, message: FlowerMessage) -> str | None:
         self.sent.append(message)
-        if message.metadata.dst_node_id not in self._contexts:
+        if message.metadata.dst_node_id not in self._node_ids:
             return ""
         identifier = f"s{len(self.sent)}"
         message.metadata.__dict__["_message_id"] = identifier
