@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -60,6 +61,9 @@ class Computing:
     threads: int = 1
 
 
+ONE_THREAD: Final = Computing()
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingPath:
     """How the clients of a run were trained.
@@ -107,7 +111,7 @@ def federate_in_process(
     on_round: OnRound | None = None,
     masks: bool = True,
     adversary: Adversary | None = None,
-    computing: Computing = Computing(),
+    computing: Computing = ONE_THREAD,
 ) -> InProcessRun:
     """The plan's rounds with every client in this process.
 

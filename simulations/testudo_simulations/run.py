@@ -29,7 +29,7 @@ from testudo_simulations.audit_summary import audit_summary
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.inline_backend import Computing, TrainingPath, federate_in_process
+from testudo_simulations.inline_backend import ONE_THREAD, Computing, TrainingPath, federate_in_process
 from testudo_simulations.results import (
     Cost,
     CurvePoint,
@@ -70,7 +70,7 @@ class RunRequest:
     out: Path
     setting: str = ""
     backend: Backend = "inline"
-    computing: Computing = Computing()
+    computing: Computing = ONE_THREAD
     comparisons: bool = True
     resume: bool = False
 
