@@ -1,4 +1,4 @@
-"""The same rounds as Testudo runs them: the ServerApp, every client's ClientApp, messages, ledgers; and the same on Ray.
+"""The same rounds as Testudo runs them: ServerApp, every client's ClientApp, messages, ledgers; and the same on Ray.
 
 Each client keeps its ledger and its memory in a folder, as in ``testudo-simulate run``. The first round is part of the
 start: it asks the clients for their names.

@@ -43,7 +43,7 @@ def plain_loop(work: Work, rounds: int, turn: Turn) -> None:
 
     def train(inputs: torch.Tensor, targets: torch.Tensor) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=LOOP.learning_rate)
-        for rows in torch.randperm(EXAMPLES).split(BATCH):
+        for rows in torch.randperm(EXAMPLES).split(BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -1,4 +1,4 @@
-"""What is simulated: equal clients with a share of scikit-learn's digits each, and plans over them; for every peer alike.
+"""What is simulated, by every peer alike: clients with a hundred of scikit-learn's digits each, and plans over them.
 
 Clients' examples are views of one array, so that neither a peer's time nor its memory is that of making data.
 """
@@ -26,6 +26,8 @@ MAX_GRAD_NORM = 1.0
 GROUP = 16
 _STRIDE = 37  # examples from one client's first to the next one's
 
+Model = Literal["mlp", "wide mlp", "conv net"]
+
 _MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "hidden": [80], "inputs": [1, 8, 8], "outputs": 10},
     "wide mlp": {"name": "mlp", "hidden": [1333], "inputs": [1, 8, 8], "outputs": 10},
@@ -45,7 +47,7 @@ class Work:
     """
 
     clients: int
-    model: Literal["mlp", "wide mlp", "conv net"] = "mlp"
+    model: Model = "mlp"
     private: bool = False
     secure: bool = False
 
