@@ -7,10 +7,11 @@ sender, so they are checked here; the length of the vector by who knows d.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app.typing import ConfigRecordValues
 
 from testudo_common.errors import WireError
@@ -26,6 +27,7 @@ _BODY = "body"
 _CLIENT_ID = "client_id"
 _SIGNATURE = "signature"
 _VECTOR = "vector"
+_ONLY = "0"  # the name that Flower gives the first of a list of arrays
 
 
 def to_records(message: Message) -> RecordDict:
@@ -35,14 +37,33 @@ def to_records(message: Message) -> RecordDict:
 
 def records_of(parts: Parts, signature: bytes | None = None) -> RecordDict:
     """The same for a message as it travels, with the signature of a reply beside it."""
+    return _records(parts, signature, None if parts.vector is None else Array(parts.vector))
+
+
+def copies_of(message: Message) -> Callable[[], RecordDict]:
+    """What makes records for each of many that get the same message: of their own, since Flower's mods may replace any.
+
+    The vector becomes bytes once, and these are shared: nobody can change them.
+    """
+    parts = encode(message)
+    sent = None if parts.vector is None else Array(parts.vector)
+
+    def copy() -> RecordDict:
+        array = None if sent is None else Array(sent.dtype, sent.shape, sent.stype, sent.data)
+        return _records(parts, None, array)
+
+    return copy
+
+
+def _records(parts: Parts, signature: bytes | None, array: Array | None) -> RecordDict:
     config: dict[str, ConfigRecordValues] = {_HEADER: parts.header}
     if parts.body is not None:
         config[_BODY] = parts.body
     if signature is not None:
         config[_SIGNATURE] = signature
     records = RecordDict({_RECORD: ConfigRecord(config)})
-    if parts.vector is not None:
-        records[_VECTOR] = ArrayRecord([parts.vector])
+    if array is not None:
+        records[_VECTOR] = ArrayRecord({_ONLY: array})
     return records
 
 
@@ -56,6 +77,11 @@ def from_records(records: RecordDict) -> Message:
     if signature is not None:
         raise WireError("a signature beside a request")
     return decode(parts)
+
+
+def carries_vector(records: RecordDict) -> bool:
+    """Whether there is a vector among them: of the server's messages, only those that ask to train have one."""
+    return _VECTOR in records
 
 
 def reply_in(records: RecordDict) -> tuple[Parts, bytes | None]:

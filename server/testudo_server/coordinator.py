@@ -139,7 +139,7 @@ class Coordinator:
         cohort = self._cohort(number, state, barred)
         reckoning = Reckoning(self._plan, len(state.participations), len(barred))
         collected, f = self._collect(number, state, cohort, barred, reckoning)
-        found = aggregate(self._plan, collected.groups, f)
+        found = aggregate(self._plan, collected, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.plan import FederationPlan
@@ -32,7 +33,7 @@ from testudo_common.secagg.messages import (
     ToClient,
     UnmaskingShares,
 )
-from testudo_common.secagg.quantize import Opened, decode
+from testudo_common.secagg.quantize import RING_BITS, decode
 from testudo_common.secagg.terms import Member, Terms
 from testudo_common.secure_terms import attempt_of, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest, encode
@@ -45,10 +46,13 @@ from testudo_server.exchange import (
     Collected,
     ExchangeCost,
     GroupMean,
+    GroupMeans,
     GroupRecord,
     RoundLog,
     Transport,
 )
+from testudo_server.robust import needs_sum_only
+from testudo_server.running_mean import RunningMean
 
 T = TypeVar("T")
 CHEATING = frozenset({Breach.RANGE, Breach.NORM, Breach.SHARE})
@@ -62,7 +66,7 @@ class _Group:
     members: tuple[Member, ...]
     state: Any
     fault: ProtocolError | None = None
-    opened: Opened | None = None
+    counts: npt.NDArray[np.int64] | None = None
     survivors: tuple[str, ...] = ()
     disputes: tuple[tuple[str, str], ...] = ()
 
@@ -111,8 +115,11 @@ class _Talk:
     def _ask(
         self, requests: Mapping[str, Message], expected: type[T], deadline_seconds: float
     ) -> Iterator[tuple[str, T, SecureMessage]]:
-        sizes = {id(request): encode(request).size_bytes for request in requests.values()}
-        self.bytes_down += sum(sizes[id(request)] for request in requests.values())
+        sizes: dict[int, int] = {}
+        for request in requests.values():
+            if id(request) not in sizes:
+                sizes[id(request)] = encode(request).size_bytes
+            self.bytes_down += sizes[id(request)]
         waiting = set(requests)
         for client, reply in self.transport.deliver(requests, deadline_seconds=deadline_seconds):
             if client not in waiting:
@@ -161,15 +168,20 @@ class SecureExchange:
         transport: To the clients.
         plan: Complete.
         roster: Whose signatures count.
+        sum_only: Whether group means are added up as they are opened and not kept; None: where the plan's rule compares
+            none.
 
     Raises:
         ProtocolError: The plan's numbers do not fit together.
     """
 
-    def __init__(self, transport: Transport, plan: FederationPlan, roster: Roster) -> None:
+    def __init__(
+        self, transport: Transport, plan: FederationPlan, roster: Roster, *, sum_only: bool | None = None
+    ) -> None:
         self._transport = transport
         self._plan = plan
         self._roster = roster
+        self._sum_only = needs_sum_only(plan) if sum_only is None else sum_only
         self._cpu_seconds = 0.0
         self.max_attempts = plan.secure_aggregation.max_attempts
 
@@ -180,13 +192,15 @@ class SecureExchange:
         terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
         groups: list[_Group] = []
         trouble: ProtocolError | None = None
+        means = GroupMeans(None)
         try:
             groups, shared = self._draw_groups(talk, terms, cohort)
+            means = means_for(terms, len(groups), self._sum_only)
             survivors = self._mask(talk, terms, groups, shared)
-            self._unmask(talk, terms, groups, survivors)
+            self._unmask(talk, terms, groups, survivors, means)
         except ProtocolError as error:  # of the cohort as a whole, before there were groups
             trouble = error
-        return self._collected(talk, cohort, groups, trouble)
+        return self._collected(talk, cohort, groups, means, trouble)
 
     def _draw_groups(
         self, talk: _Talk, terms: Terms, cohort: tuple[str, ...]
@@ -247,7 +261,14 @@ class SecureExchange:
         self._advance(groups, close)
         return survivors
 
-    def _unmask(self, talk: _Talk, terms: Terms, groups: list[_Group], survivors: Mapping[str, SurvivorSet]) -> None:
+    def _unmask(
+        self,
+        talk: _Talk,
+        terms: Terms,
+        groups: list[_Group],
+        survivors: Mapping[str, SurvivorSet],
+        means: GroupMeans,
+    ) -> None:
         """Steps 4 and 5: everybody confirms the survivors, the masks go, and what is left is judged."""
         confirmed = talk.step(survivors, Confirmation)
         confirmations: dict[str, Confirmations] = {}
@@ -262,8 +283,9 @@ class SecureExchange:
             group.disputes = found.disputes
             talk.silent.update(dict.fromkeys(found.liars, "its shares of others' secrets were wrong"))
             share = terms.parameters.noise_share(len(group.members))
-            group.opened = decode(terms.parameters.layout, found.total, len(found.survivors), share)
-            group.survivors = found.survivors
+            opened = decode(terms.parameters.layout, found.total, len(found.survivors), share)
+            means.take(GroupMean(found.survivors, opened.mean, opened.weight))
+            group.survivors, group.counts, group.state = found.survivors, opened.counts, None
 
         self._advance(groups, confirm)
         shares = talk.step(confirmations, UnmaskingShares)
@@ -289,35 +311,45 @@ class SecureExchange:
             self._cpu_seconds += time.process_time() - started
 
     def _collected(
-        self, talk: _Talk, cohort: tuple[str, ...], groups: list[_Group], trouble: ProtocolError | None
+        self,
+        talk: _Talk,
+        cohort: tuple[str, ...],
+        groups: list[_Group],
+        means: GroupMeans,
+        trouble: ProtocolError | None,
     ) -> Collected:
-        opened = [group for group in groups if group.opened is not None]
+        counts = [group.counts for group in groups if group.counts is not None]
         records = tuple(_record_of(talk, group) for group in groups)
-        summed = {name for group in opened for name in group.survivors}
+        summed = {name for group in means.groups for name in group.members}
         reasons = {name: str(group.fault.problem) for group in groups if group.fault for name in group.names}
         general = trouble.problem if trouble is not None else "it is in no group"
         return Collected(
-            groups=tuple(
-                sorted((_mean_of(group) for group in opened), key=lambda mean: mean.members),
-            ),
+            groups=means.groups,
             excluded=tuple(
                 (client, talk.silent.get(client) or f"{NOT_OPENED}: {reasons.get(client, general)}")
                 for client in cohort
                 if client not in summed
             ),
             records=records,
-            counts=np.sum([group.opened.counts for group in opened if group.opened], axis=0, dtype=np.int64)
-            if opened
-            else np.empty(0, dtype=np.int64),
+            counts=np.sum(counts, axis=0, dtype=np.int64) if counts else np.empty(0, dtype=np.int64),
             vanished=talk.vanished,
             cost=ExchangeCost(talk.bytes_down, talk.bytes_up, self._cpu_seconds),
             bad=sum(record.blamed for record in records),
+            mean=means.mean,
         )
 
 
-def _mean_of(group: _Group) -> GroupMean:
-    assert group.opened is not None
-    return GroupMean(group.survivors, group.opened.mean, group.opened.weight)
+def means_for(terms: Terms, groups: int, sum_only: bool) -> GroupMeans:
+    """What takes the means of ``groups`` groups.
+
+    Args:
+        terms: Of the attempt. What an opened sum says is in steps of its layout, each number of 32 bits with its sign.
+        groups: How many.
+        sum_only: See :class:`SecureExchange`.
+    """
+    layout = terms.parameters.layout
+    reach = groups * 2.0 ** (RING_BITS - 1) / layout.scale
+    return GroupMeans(RunningMean(layout.values, reach) if sum_only else None)
 
 
 def _record_of(talk: _Talk, group: _Group) -> GroupRecord:

@@ -42,6 +42,14 @@ class Backend(StrEnum):
     ray = "ray"
 
 
+class Device(StrEnum):
+    """Where the engine trains."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 PlanArgument = Annotated[str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The federation's data.", show_default=False)]
 OutOption = Annotated[
@@ -52,6 +60,14 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the plan; repeat for more.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+EngineOption = Annotated[
+    bool, typer.Option("--engine/--one-by-one", help="Train clients that share the model at once, or each by itself.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where the engine trains; auto: on CUDA where there is some.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="The engine's, in each run; default: the cores that --jobs leaves."),
+]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process.")]
 
 
@@ -76,11 +92,15 @@ def run(
             help="inline: in this process. mask-free: the same, secure sums without masks. ray: Flower's simulation."
         ),
     ] = Backend.inline,
+    engine: EngineOption = True,
+    device: DeviceOption = Device.auto,
+    threads: ThreadsOption = None,
     comparisons: Annotated[bool, typer.Option(help="Also run FedAvg and the non-federated baselines.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a federation and judge it on clients it never saw."""
+    from testudo_simulations.inline_backend import computing_on
     from testudo_simulations.scenarios import find_plan
     from testudo_simulations.sweep import make_jobs, run_jobs
 
@@ -89,13 +109,15 @@ def run(
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
     folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    workers = 1 if backend is Backend.ray else jobs
+    workers = 1 if backend is Backend.ray else min(jobs, len(planned))
+    computing = computing_on(device.value, threads or max(1, (os.cpu_count() or 1) // workers), engine=engine)
     with _progress([f"{job.setting or job.plan.name}, seed {job.plan.seed}" for job in planned]) as progress:
         results = run_jobs(
             planned,
             data=data,
             out=folder,
             backend=backend.value,
+            computing=computing,
             comparisons=comparisons,
             resume=resume,
             workers=workers,

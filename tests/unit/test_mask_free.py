@@ -46,6 +46,8 @@ from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, 
 from testudo_server import secure_exchange
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected
+from testudo_server.robust import aggregate
+from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RoundRecord, RunStore
 from testudo_simulations import mask_free
 from testudo_simulations.mask_free import MaskFreeExchange, MaskFreeParticipant, draw_groups
@@ -91,19 +93,23 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 Lose = Callable[[str, Message, Answer], "Message | None"]
 
 
-def real(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+def real(
+    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False
+) -> tuple[Collected, Members, Link]:
     members = Members(plan, TWELVE, examples=examples)
     link = Acting(members.participants, lose)
-    exchange, _ = exchange_of(members, link)
+    exchange = SecureExchange(link, plan, members.keys.roster, sum_only=sum_only)
     return exchange.group_means(request_of(members), TWELVE), members, link
 
 
-def without_masks(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+def without_masks(
+    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False
+) -> tuple[Collected, Members, Link]:
     kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
     members = Members(plan, TWELVE, kinds=kinds, examples=examples)
     link = Acting(members.participants, lose)
     nonces = iter(drawn(name, "nonce") for name in TWELVE)
-    exchange = MaskFreeExchange(link, plan, members.keys.roster, lambda: next(nonces))
+    exchange = MaskFreeExchange(link, plan, members.keys.roster, lambda: next(nonces), sum_only=sum_only)
     return exchange.group_means(request_of(members), TWELVE), members, link
 
 
@@ -157,6 +163,51 @@ def test_same_bits_as_the_real_protocol(plan: FederationPlan, gone: tuple[str, .
         assert masked.counts.any() == plan.evaluates_in(1)
     assert masked.records == clear.records
     assert {name for name, _ in masked.excluded} == {name for name, _ in clear.excluded}
+
+
+@pytest.mark.usefixtures("fixed")
+def test_group_means_that_are_added_up_have_the_same_bits_too() -> None:
+    plan = twelve("secure_aggregation.max_weight=20")
+
+    def before_masking(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if client == TWELVE[4] and kind_of(message) in ("Deliveries", "TrainRequest") else answer()
+
+    def masking_only(client: str, message: Message, answer: Answer) -> Message | None:
+        return answer() if kind_of(message) == "TrainRequest" else before_masking(client, message, answer)
+
+    masked, _, _ = real(plan, masking_only, examples_of_many_sizes, sum_only=True)
+    clear, _, _ = without_masks(plan, before_masking, examples_of_many_sizes, sum_only=True)
+    kept, _, _ = without_masks(plan, before_masking, examples_of_many_sizes)
+    assert masked.mean is not None and clear.mean is not None
+    assert masked.mean.tobytes() == clear.mean.tobytes()
+    assert masked.groups == clear.groups == kept.groups, "but for the means, which are not compared"
+    assert [group.mean for group in (*masked.groups, *clear.groups)] == [None] * 6
+    assert masked.records == clear.records == kept.records
+    one, other = (aggregate(plan, collected, 0) for collected in (clear, kept))
+    np.testing.assert_allclose(one.vector, other.vector, rtol=2**-23)
+    np.testing.assert_array_equal(one.influence, other.influence)
+
+
+def test_a_group_is_opened_before_the_next_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one sum is held at a time; where somebody does not answer, its group waits for the end."""
+    asked: list[str] = []
+    opened: list[int] = []
+    decode = mask_free.decode
+
+    def decoded(*arguments: Any) -> Any:
+        opened.append(len(asked))
+        return decode(*arguments)
+
+    def noted(client: str, message: Message, answer: Answer) -> Message | None:
+        asked.append(client)
+        return None if len(asked) == 2 else answer()
+
+    monkeypatch.setattr(mask_free, "decode", decoded)
+    found, _, _ = without_masks(twelve(), noted)
+    groups = [{*asked[:4]}, {*asked[4:8]}, {*asked[8:]}]
+    assert [{*record.members} for record in found.records] == groups
+    assert opened == [8, 12, 12]
+    assert found.excluded == ((asked[1], "no reply before the deadline"),)
 
 
 @pytest.mark.usefixtures("fixed")
