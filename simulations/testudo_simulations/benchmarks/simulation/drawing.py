@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ _LOOKS = {
     "with masks": ("#0072B2", "o", "-"),
     "mask-free": ("#56B4E9", "D", "--"),
 }
+_MEMORY_TICKS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 def draw(found: Measured) -> str | None:
@@ -32,28 +34,39 @@ def draw(found: Measured) -> str | None:
     for by_size in found.rounds.values():
         for size, cells in by_size.items():
             whole.setdefault(size, {}).update(cells)
-    rows = [
-        (title, by_size)
-        for title, by_size in (
-            ("Whole rounds: MLP of 6,010 parameters", whole),
-            ("Secure rounds: groups of 16, 99,985 parameters", found.secure),
-        )
-        if by_size
-    ]
+    named = {"Whole rounds, 6,010 parameters": whole, "Secure rounds, 99,985 parameters": found.secure}
+    rows = {title: by_size for title, by_size in named.items() if by_size}
     if not rows:
         return None
     with style("simulation"):
         figure, axes = panels(2 * len(rows), 3.3, sharey=False)
-        for number, (title, by_size) in enumerate(rows):
-            seconds, memory = axes[2 * number : 2 * number + 2]
-            _draw(seconds, by_size, _seconds)
-            _draw(memory, by_size, _megabytes)
-            seconds.set_title(title)
-            seconds.set_ylabel("seconds a round")
-            memory.set_ylabel("peak memory, MB")
-            seconds.legend(loc="upper left")
+        for number, (title, by_size) in enumerate(rows.items()):
+            _draw_seconds(axes[2 * number], title, by_size)
+            _draw_memory(axes[2 * number + 1], by_size)
         words = "Line charts: seconds a round, and peak memory, against clients a round; the tables say the same"
         return standing_alone(render(figure, "simulation", words))
+
+
+def _draw_seconds(panel: Axes, title: str, by_size: Mapping[int, Mapping[str, Cell]]) -> None:
+    _draw(panel, by_size, _seconds)
+    panel.set_title(title)
+    panel.set_ylabel("seconds a round")
+
+
+def _draw_memory(panel: Axes, by_size: Mapping[int, Mapping[str, Cell]]) -> None:
+    from testudo_simulations.report.drawing import FAINT
+
+    costs = [cell for cells in by_size.values() for cell in cells.values() if isinstance(cell, Cost)]
+    _draw(panel, by_size, _megabytes)
+    idle = statistics.median(cost.idle_bytes for cost in costs) / MEGABYTE
+    panel.axhline(idle, color=FAINT, linestyle=":", linewidth=1, label="imports alone")
+    lowest, highest = 100.0, 5.0 * max(map(_megabytes, costs))  # room for the legend
+    ticks = [tick for tick in _MEMORY_TICKS if lowest <= tick <= highest]
+    panel.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    panel.set_ylim(lowest, highest)
+    panel.set_title("Peak memory")
+    panel.set_ylabel("MB")
+    panel.legend(loc="upper left", ncols=2)
 
 
 def _seconds(cost: Cost) -> float:
@@ -65,18 +78,17 @@ def _megabytes(cost: Cost) -> float:
 
 
 def _draw(panel: Axes, by_size: Mapping[int, Mapping[str, Cell]], value: Callable[[Cost], float]) -> None:
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    labels = [label for label in _LOOKS if any(label in cells for cells in by_size.values())]
-    for label in labels:
-        points = [(size, value(cell)) for size, cells in by_size.items() if isinstance(cell := cells.get(label), Cost)]
-        color, marker, line = _LOOKS[label]
-        if points:
-            panel.plot(
-                *zip(*points, strict=True), color=color, marker=marker, linestyle=line, markersize=5, label=label
-            )
     panel.set_xscale("log")
     panel.set_yscale("log")
+    for label, (color, marker, line) in _LOOKS.items():
+        points = [(size, value(cell)) for size, cells in by_size.items() if isinstance(cell := cells.get(label), Cost)]
+        if points:
+            sizes, values = zip(*points, strict=True)
+            panel.plot(sizes, values, color=color, marker=marker, linestyle=line, markersize=5, label=label)
     panel.set_xlabel("clients a round")
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_minor_formatter(NullFormatter())
