@@ -94,11 +94,11 @@ Lose = Callable[[str, Message, Answer], "Message | None"]
 
 
 def real(
-    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False
+    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False, at_once: int | None = None
 ) -> tuple[Collected, Members, Link]:
     members = Members(plan, TWELVE, examples=examples)
     link = Acting(members.participants, lose)
-    exchange = SecureExchange(link, plan, members.keys.roster, sum_only=sum_only)
+    exchange = SecureExchange(link, plan, members.keys.roster, sum_only=sum_only, at_once=at_once)
     return exchange.group_means(request_of(members), TWELVE), members, link
 
 
@@ -186,6 +186,44 @@ def test_group_means_that_are_added_up_have_the_same_bits_too() -> None:
     one, other = (aggregate(plan, collected, 0) for collected in (clear, kept))
     np.testing.assert_allclose(one.vector, other.vector, rtol=2**-23)
     np.testing.assert_array_equal(one.influence, other.influence)
+
+
+@pytest.mark.usefixtures("fixed")
+def test_groups_that_go_one_after_the_other_come_to_the_same() -> None:
+    """With members that drop out, one before it masks and one after it, in different groups; and with counts."""
+    plan = twelve("secure_aggregation.max_weight=20", "evaluation.federated_every_rounds=1")
+    _, members, link = real(plan, nobody, examples_of_many_sizes)
+    groups = groups_of(members, link)
+    gone = {groups[0][1]: "Deliveries", groups[1][2]: "Confirmations", groups[2][0]: "SurvivorSet"}
+
+    def lose(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if gone.get(client) == kind_of(message) else answer()
+
+    together, _, _ = real(plan, lose, examples_of_many_sizes, sum_only=True)
+    apart, _, link = real(plan, lose, examples_of_many_sizes, sum_only=True, at_once=2)
+    assert together.mean is not None and apart.mean is not None
+    assert apart.mean.tobytes() == together.mean.tobytes()
+    assert (apart.groups, apart.records, apart.excluded) == (together.groups, together.records, together.excluded)
+    assert [len(group.members) for group in apart.groups].count(3) == 1
+    assert apart.counts.tobytes() == together.counts.tobytes()
+    assert (apart.cost.bytes_up, apart.cost.bytes_down) == (together.cost.bytes_up, together.cost.bytes_down)
+    of_wave = {name: place // 2 for place, group in enumerate(groups) for name in group}
+    told = [(of_wave[name], STEPS.index(kind)) for name, kind, _, _ in link.log if kind in STEPS[2:]]
+    assert told == sorted(told), "every step of one wave before any of the next"
+
+
+@pytest.mark.usefixtures("fixed")
+def test_a_wave_that_is_lost_leaves_the_others_alone() -> None:
+    _, members, link = real(twelve(), nobody)
+    groups = groups_of(members, link)
+
+    def lose(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if client in groups[1] and kind_of(message) == "Directory" else answer()
+
+    found, _, _ = real(twelve(), lose, at_once=1)
+    assert [group.members for group in found.groups] == sorted(tuple(sorted(groups[i])) for i in (0, 2))
+    assert [record.fault for record in found.records] == ["", "too_few", ""]
+    assert {name for name, _ in found.excluded} == set(groups[1])
 
 
 def test_a_group_is_opened_before_the_next_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

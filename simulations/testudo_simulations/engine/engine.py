@@ -71,7 +71,7 @@ class Engine:
         self.shared = torch.cat(
             [torch.full((value.numel(),), name in shared) for name, value in model.named_parameters()]
         )
-        self._back = torch.argsort(self._model.order)
+        self._back = torch.argsort(torch.cat([entries.flatten() for entries in self._model.entries]))
 
     def jobs_at_once(self, job: InnerJob) -> int:
         """How many jobs like this one a call to :meth:`train` should be given: what fits into memory or cache."""
@@ -98,15 +98,16 @@ class Engine:
 
     def _train_chunk(self, start: torch.Tensor, jobs: Sequence[InnerJob]) -> torch.Tensor:
         """Ends ``float[n, D]`` of jobs that are all private or all not, those with more steps first."""
-        flat = start[self._model.order].to(self._device).expand(len(jobs), -1).clone()
+        weights = self._weights(start.expand(len(jobs), -1))
         pool = Pool.of(jobs, self._dtype, self._device)
         inputs = self._model.pooled(pool.inputs)
         rates = self._each([job.learning_rate for job in jobs])
         if jobs[0].mechanism is None:
             for batch in batches_of(jobs, self._dtype, self._device):
                 active = len(batch.rows)
-                weights = batch.real * (rates[:active] / batch.counts.clamp(min=1))
-                self._model.descend(flat[:active], inputs[batch.rows], pool.targets[batch.rows], weights)
+                factors = batch.real * (rates[:active] / batch.counts.clamp(min=1))
+                taken = self._model.taken(inputs, batch.rows)
+                self._model.descend([weight[:active] for weight in weights], taken, pool.targets[batch.rows], factors)
         else:
             mechanisms = [job.mechanism for job in jobs if job.mechanism is not None]
             rates /= self._each([job.expected_batch for job in jobs])
@@ -115,17 +116,20 @@ class Engine:
             noise = noise_generator() if bool((deviations > 0).any()) else None
             for batch in batches_of(jobs, self._dtype, self._device):
                 active = len(batch.rows)
+                some = [weight[:active] for weight in weights]
+                taken = self._model.taken(inputs, batch.rows)
                 self._model.descend_clipped(
-                    flat[:active],
-                    inputs[batch.rows],
-                    pool.targets[batch.rows],
-                    batch.real * rates[:active],
-                    max_norms[:active],
+                    some, taken, pool.targets[batch.rows], batch.real * rates[:active], max_norms[:active]
                 )
                 if noise is not None:
-                    drawn = torch.empty_like(flat[:active]).normal_(generator=noise)
-                    flat[:active].addcmul_(drawn, deviations[:active])
-        return flat[:, self._back].cpu()
+                    for weight in some:
+                        drawn = torch.empty_like(weight).normal_(generator=noise)
+                        weight.flatten(1).addcmul_(drawn.flatten(1), deviations[:active])
+        return torch.cat([weight.flatten(1) for weight in weights], dim=1)[:, self._back].cpu()
+
+    def _weights(self, vectors: torch.Tensor) -> list[torch.Tensor]:
+        """Parameters ``float[n, D]`` in the module's order, as the model's weights."""
+        return [vectors[:, entries.flatten()].view(-1, *entries.shape).to(self._device) for entries in self._model.entries]
 
     def _each(self, values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self._dtype, device=self._device)[:, None]
@@ -134,9 +138,9 @@ class Engine:
         """As :meth:`Trained.outputs`, with the models' parameters ``ends``, ``float[n, D]``."""
         found: list[npt.NDArray[np.float32]] = []
         for end, own in zip(ends, inputs, strict=True):
-            flat = end[None, self._model.order].to(self._device)
             pooled = self._model.pooled(torch.from_numpy(np.ascontiguousarray(own)).to(self._device, self._dtype))
-            raw = self._model.outputs(flat, pooled[None])[0]
+            taken = self._model.taken(pooled, torch.arange(len(own), device=self._device)[None])
+            raw = self._model.outputs(self._weights(end[None]), taken)[0]
             found.append((raw.squeeze(-1) if self._regression else raw.softmax(-1)).float().cpu().numpy())
         return found
 

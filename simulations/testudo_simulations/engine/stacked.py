@@ -16,22 +16,30 @@ from torch import nn
 
 from testudo_common.errors import ModelError
 from testudo_common.learning.models import HeadedModel
-from testudo_simulations.engine.layers import GroupNorm, Layer, Linear, Relu, Rows, Tanh, WeightedLayer, Windows
+from testudo_simulations.engine.layers import (
+    Convolution,
+    GroupNorm,
+    Layer,
+    Linear,
+    Relu,
+    Rows,
+    Tanh,
+    Tape,
+    WeightedLayer,
+    Weights,
+)
 
-_CLIPPED = 1e-6  # added to a norm by Opacus before it divides by it
+_DIVISOR = 1e-6  # added to a norm by Opacus before it divides by it
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What one layer kept on the way there, and the slopes of its outputs on the way back."""
+@dataclass(slots=True)
+class _Trace:
+    """What one layer kept, the slopes of its outputs, and its per-example gradients where they had to be made."""
 
     layer: WeightedLayer
-    tape: tuple[torch.Tensor, ...]
+    tape: Tape
     slopes: torch.Tensor
-
-    def of(self, client: torch.Tensor) -> Trace:
-        """The same for some of the clients."""
-        return Trace(self.layer, tuple(kept[client] for kept in self.tape), self.slopes[client])
+    gradients: Tape | None = None
 
 
 class StackedModel:
@@ -43,7 +51,7 @@ class StackedModel:
         regression: Squared error instead of cross-entropy.
 
     Attributes:
-        order: ``int64[D]``: ``flat[:, i]`` is entry ``order[i]`` of the module's parameters, in their order.
+        entries: Of each weight here, which entries of the module's parameters (one after another) it is, ``int64[...]``.
 
     Raises:
         ModelError: It has a layer that is not known here.
@@ -51,93 +59,91 @@ class StackedModel:
 
     def __init__(self, model: nn.Module, inputs: Sequence[int], *, regression: bool) -> None:
         reading = _read(model, inputs)
+        self.entries = reading.entries
         self._layers = reading.layers
         self._regression = regression
-        self.order = torch.cat(reading.order)
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``float[n, *input_shape]`` as ``float[n, positions, channels]``."""
-        if isinstance(self._layers[0], Windows):
-            return inputs.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
-        return inputs.flatten(1)[:, None]
+        """Inputs ``float[n, *input_shape]`` as they are read here, of any number of clients."""
+        if isinstance(self._layers[0], Convolution):
+            return inputs.permute(0, 2, 3, 1).contiguous()
+        return inputs.flatten(1)
 
-    def outputs(self, flat: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """``float[clients, batch, outputs]`` of pooled inputs ``float[clients, batch, positions, channels]``."""
+    def taken(self, pool: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Pooled inputs at ``rows``, ``int64[clients, batch]``."""
+        if isinstance(self._layers[0], Convolution):
+            return pool[rows.t()].permute(0, 2, 3, 1, 4).contiguous()
+        return pool[rows]
+
+    def outputs(self, weights: Weights, inputs: torch.Tensor) -> torch.Tensor:
+        """``float[clients, batch, outputs]`` of inputs as :meth:`taken` gives them."""
         for layer in self._layers:
-            inputs, _ = layer.forward(flat, inputs)
-        return inputs.flatten(2)
+            inputs, _ = layer.forward(weights, inputs)
+        return inputs
 
-    def descend(self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> None:
-        """Take from ``flat`` the sum of the examples' gradients, each times its weight.
+    def descend(self, weights: Weights, inputs: torch.Tensor, targets: torch.Tensor, factors: torch.Tensor) -> None:
+        """Take from the weights the sum of the examples' gradients, each times its factor.
 
         Args:
-            flat: ``float[clients, D]``.
-            inputs: Pooled, ``float[clients, batch, positions, channels]``.
+            weights: Changed in place.
+            inputs: As :meth:`taken` gives them.
             targets: ``[clients, batch]``.
-            weights: ``float[clients, batch]``.
+            factors: ``float[clients, batch]``.
         """
-        for trace in self._traces(flat, inputs, targets):
-            trace.layer.descend(flat, trace.tape, trace.slopes, weights)
+        tapes, outputs = self._there(weights, inputs)
+        slopes = self._slopes(outputs, targets).mul_(factors[:, :, None])
+        for layer, tape in zip(reversed(self._layers), reversed(tapes), strict=True):
+            after = slopes
+            if layer is not self._layers[0]:
+                slopes = layer.backward(weights, tape, slopes)
+            if isinstance(layer, WeightedLayer):
+                layer.descend(weights, tape, after)
 
     def descend_clipped(
         self,
-        flat: torch.Tensor,
+        weights: Weights,
         inputs: torch.Tensor,
         targets: torch.Tensor,
-        weights: torch.Tensor,
-        max_norms: torch.Tensor,
-    ) -> None:
-        """As :meth:`descend`, with each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
-        traces = self._traces(flat, inputs, targets)
-        squares = sum(
-            (trace.layer.squared_norms(trace.tape, trace.slopes) for trace in traces), torch.zeros_like(weights)
-        )
-        factors = weights * (max_norms / (squares.sqrt() + _CLIPPED)).clamp_(max=1)
-        finite = squares.isfinite().all(dim=1)
-        if finite.all():
-            for trace in traces:
-                trace.layer.descend(flat, trace.tape, trace.slopes, factors)
-            return
-        self._descend_made_finite(flat, traces, weights, max_norms, factors, finite)
-
-    def _descend_made_finite(
-        self,
-        flat: torch.Tensor,
-        traces: list[Trace],
-        weights: torch.Tensor,
-        max_norms: torch.Tensor,
         factors: torch.Tensor,
-        finite: torch.Tensor,
+        max_norms: torch.Tensor,
     ) -> None:
-        """The step where some client has an infinite gradient, whose infinite entries become 0."""
-        good, bad = finite.nonzero()[:, 0], finite.logical_not().nonzero()[:, 0]
-        stepped = flat[good]
+        """As :meth:`descend`, each example's gradient first made finite and clipped to ``max_norms``, ``[clients, 1]``."""
+        traces = self._traces(weights, inputs, targets)
+        squares = torch.zeros_like(factors)
         for trace in traces:
-            part = trace.of(good)
-            part.layer.descend(stepped, part.tape, part.slopes, factors[good])
-        flat[good] = stepped
-        gradients = torch.cat([_per_example(trace.of(bad)) for trace in reversed(traces)], dim=2)
-        gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)  # [clients, batch, D]
-        norms = gradients.norm(dim=2)
-        own = weights[bad] * (max_norms[bad] / (norms + _CLIPPED)).clamp_(max=1)
-        flat[bad] -= torch.bmm(own[:, None], gradients)[:, 0]
+            own, trace.gradients = trace.layer.squared_norms(trace.tape, trace.slopes)
+            squares += own
+        if not squares.isfinite().all():
+            _make_finite(traces)
+            squares = sum(
+                (one.square().flatten(2).sum(dim=2) for trace in traces for one in trace.gradients or ()),
+                torch.zeros_like(factors),
+            )
+        clipped = factors * (max_norms / (squares.sqrt() + _DIVISOR)).clamp_(max=1)
+        for trace in traces:
+            if trace.gradients is None:
+                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, clipped))
+            else:
+                for weight, gradients in zip(weights[trace.layer.at :], trace.gradients, strict=False):
+                    weight -= torch.bmm(clipped[:, None], gradients.flatten(2)).view_as(weight)
 
-    def _traces(self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> list[Trace]:
-        """Of the layers with weights, the last first."""
+    def _there(self, weights: Weights, inputs: torch.Tensor) -> tuple[list[Tape], torch.Tensor]:
         tapes = []
-        outputs = inputs
         for layer in self._layers:
-            outputs, tape = layer.forward(flat, outputs)
+            inputs, tape = layer.forward(weights, inputs)
             tapes.append(tape)
-        slopes = self._slopes(outputs.flatten(2), targets).view_as(outputs)
-        traces: list[Trace] = []
-        for place in range(len(self._layers) - 1, -1, -1):
-            layer, tape = self._layers[place], tapes[place]
-            if isinstance(layer, Linear | GroupNorm):
-                traces.append(Trace(layer, tape, slopes))
-                if layer.start == 0:
-                    break  # nothing before it learns
-            slopes = layer.backward(flat, tape, slopes)
+        return tapes, inputs
+
+    def _traces(self, weights: Weights, inputs: torch.Tensor, targets: torch.Tensor) -> list[_Trace]:
+        """Of the layers with weights, with the slopes of each example's own loss; the last layer first."""
+        tapes, outputs = self._there(weights, inputs)
+        slopes = self._slopes(outputs, targets)
+        traces = []
+        for layer, tape in zip(reversed(self._layers), reversed(tapes), strict=True):
+            if isinstance(layer, WeightedLayer):
+                traces.append(_Trace(layer, tape, slopes))
+            if layer is not self._layers[0]:
+                slopes = layer.backward(weights, tape, slopes)
         return traces
 
     def _slopes(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -148,8 +154,11 @@ class StackedModel:
         return slopes.scatter_add_(2, targets[:, :, None], slopes.new_full((1, 1, 1), -1.0).expand(*targets.shape, 1))
 
 
-def _per_example(trace: Trace) -> torch.Tensor:
-    return trace.layer.per_example(trace.tape, trace.slopes)
+def _make_finite(traces: list[_Trace]) -> None:
+    """The rare step with an infinite gradient: every example's own, with 0 for what is not finite."""
+    for trace in traces:
+        gradients = trace.layer.per_example(trace.tape, trace.slopes)
+        trace.gradients = tuple(one.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for one in gradients)
 
 
 class _Reading:
@@ -157,13 +166,11 @@ class _Reading:
 
     def __init__(self, inputs: Sequence[int], first: nn.Module) -> None:
         self.layers: list[Layer] = []
-        self.order: list[torch.Tensor] = []
-        self._taken = 0
+        self.entries: list[torch.Tensor] = []
         if isinstance(first, nn.Conv2d):
             self._channels, self._height, self._width = inputs
         else:
             self._channels, self._height, self._width = math.prod(inputs), 1, 1
-            self.layers.append(Rows(1))
 
     def read(self, module: nn.Module) -> None:
         """Append ``module``.
@@ -173,13 +180,14 @@ class _Reading:
         """
         match module:
             case nn.Flatten():
-                self.layers.append(Rows(self._height * self._width))
+                if self.layers:
+                    self.layers.append(Rows())
             case nn.ReLU():
                 self.layers.append(Relu())
             case nn.Tanh():
                 self.layers.append(Tanh())
             case nn.GroupNorm():
-                self.layers.append(GroupNorm(self._taken, module.num_channels, module.num_groups, module.eps))
+                self.layers.append(GroupNorm(len(self.entries), module.num_groups, module.eps))
                 self._take((module.num_channels,), (0,))
                 self._take((module.num_channels,), (0,))
             case nn.Conv2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1):
@@ -190,22 +198,22 @@ class _Reading:
                 raise ModelError(f"a {type(module).__name__} is none of the layers that can be stacked")
 
     def _read_convolution(self, ins: int, outs: int) -> None:
-        self.layers += [Windows(self._height, self._width), Linear(self._taken, 9 * ins, outs)]
-        self._take((outs, ins, 3, 3), (2, 3, 1, 0))
+        self.layers.append(Convolution(len(self.entries), self._height, self._width))
+        self._take((outs, ins, 3, 3), (0, 2, 3, 1))
         self._take((outs,), (0,))
         self._channels, self._height, self._width = outs, (self._height + 1) // 2, (self._width + 1) // 2
 
     def _read_linear(self, outs: int) -> None:
         positions = self._height * self._width
-        self.layers.append(Linear(self._taken, positions * self._channels, outs))
-        self._take((outs, self._channels, positions), (2, 1, 0))  # flattened with the channels first
+        self.layers.append(Linear(len(self.entries)))
+        self._take((outs, self._channels, positions), (2, 1, 0), (positions * self._channels, outs))
         self._take((outs,), (0,))
         self._channels, self._height, self._width = outs, 1, 1
 
-    def _take(self, shape: tuple[int, ...], permuted: tuple[int, ...]) -> None:
-        entries = torch.arange(self._taken, self._taken + math.prod(shape)).view(shape)
-        self.order.append(entries.permute(permuted).flatten())
-        self._taken += math.prod(shape)
+    def _take(self, shape: tuple[int, ...], permuted: tuple[int, ...], final: tuple[int, ...] | None = None) -> None:
+        taken = sum(entries.numel() for entries in self.entries)
+        entries = torch.arange(taken, taken + math.prod(shape)).view(shape).permute(permuted)
+        self.entries.append(entries if final is None else entries.reshape(final))
 
 
 def _read(model: nn.Module, inputs: Sequence[int]) -> _Reading:
