@@ -27,8 +27,9 @@ def draw_cohort(
     eligible = {client: count for client, count in participations.items() if limit is None or count < limit}
     if len(eligible) <= size:
         return tuple(sorted(eligible))
-    room = size
-    for last, clients in sorted(Counter(eligible.values()).items()):
+    room, last = size, 0
+    for count, clients in sorted(Counter(eligible.values()).items()):
+        last = count
         if clients >= room:
             break  # of those asked so often some are left out; of those asked less often, nobody
         room -= clients
