@@ -113,7 +113,8 @@ def _init(address: str, workers: dict[str, str], **more: object) -> None:
     except (Exception, SystemExit) as error:  # Ray ends the process where it gives up
         ray.shutdown()
         raise UsageError(
-            f"this machine cannot join the Ray cluster ({type(error).__name__})" if address != "local"
+            f"this machine cannot join the Ray cluster ({type(error).__name__})"
+            if address != "local"
             else f"Ray does not start ({type(error).__name__})",
             where="" if address == "local" else address,
             remedy="ray status, on this machine, says more: it has to be a machine of the cluster, "
@@ -148,7 +149,9 @@ def _expect_ray_at(address: str) -> None:
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                 raise UsageError(
-                    "something answers there, and it is not Ray", where=address, remedy="write what ray start --head shows"
+                    "something answers there, and it is not Ray",
+                    where=address,
+                    remedy="write what ray start --head shows",
                 ) from error
 
 

@@ -58,7 +58,7 @@ def in_turn(cases: Sequence[tuple[Peer, Work, int]]) -> list[Cost]:
     """Run every case's rounds, all cases taking turns.
 
     Args:
-        cases: (peer, work, rounds); a case with fewer rounds is done earlier.
+        cases: (peer, work, rounds); one with fewer rounds is done earlier, one with none is measured at its start.
 
     Raises:
         UsageError: A process ended early; what it printed last is said.
@@ -74,8 +74,8 @@ def in_turn(cases: Sequence[tuple[Peer, Work, int]]) -> list[Cost]:
     return [
         Cost(
             start.seconds,
-            statistics.median(lap.seconds for lap in mine),
-            statistics.median(lap.cpu_seconds for lap in mine),
+            statistics.median(lap.seconds for lap in mine or [start]),
+            statistics.median(lap.cpu_seconds for lap in mine or [start]),
             max(lap.peak_bytes for lap in [start, *mine]),
             idle.peak_bytes,
         )
