@@ -206,7 +206,7 @@ def encode(message: Message) -> Parts:
     vector_name, _ = _VECTOR_DTYPES.get(type(message), (None, None))
     values = (getattr(message, name) for name in _header_names(type(message)))
     return Parts(
-        _header(type(message), *values),
+        _header(type(message), *values),  # type: ignore[arg-type]
         getattr(message, _BODY, None),
         getattr(message, vector_name) if vector_name else None,
     )

@@ -92,6 +92,14 @@ def run(
             help="inline: in this process. mask-free: the same, secure sums without masks. ray: Flower's simulation."
         ),
     ] = Backend.inline,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The Ray cluster to run on; default: $RAY_ADDRESS, or one that is started on this machine alone.",
+            show_default=False,
+        ),
+    ] = None,
     engine: EngineOption = True,
     device: DeviceOption = Device.auto,
     threads: ThreadsOption = None,
@@ -108,6 +116,7 @@ def run(
     planned = make_jobs(tables, source=source, settings=settings or [], sweeps=sweep or [], seeds=seeds)
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
+    address = _ray_address(ray_address, backend)
     folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     workers = 1 if backend is Backend.ray else min(jobs, len(planned))
     computing = computing_on(device.value, threads or max(1, (os.cpu_count() or 1) // workers), engine=engine)
@@ -122,6 +131,7 @@ def run(
             resume=resume,
             workers=workers,
             on_progress=progress.update,
+            ray_address=address,
         )
     _finish(_report(planned[0].plan.name, results), folder, as_json=as_json)
 
@@ -313,6 +323,18 @@ def bench(
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)
+
+
+def _ray_address(option: str | None, backend: Backend) -> str:
+    if backend is not Backend.ray:
+        if option is not None:
+            raise UsageError("no Ray cluster is used", where="--ray-address", remedy="add --backend ray")
+        return ""
+    from testudo_simulations.ray_cluster import address_of, expect_ray_at
+
+    if address := address_of(option):
+        expect_ray_at(address)
+    return address
 
 
 def _progress(titles: list[str]) -> JobProgress:

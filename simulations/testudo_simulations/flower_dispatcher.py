@@ -2,7 +2,8 @@
 
 Source: the installed flwr 1.41 (``server/superlink/fleet/vce/vce_api.py``): its dispatcher waits for workers in a
 ``ThreadPoolExecutor()`` of default size, which is the cores of this machine plus four and 32 at the most, however many
-workers a cluster has. As in flower_adapter.py, it is compared with what stands here first, and stays as it is where it differs.
+workers a cluster has. As in flower_adapter.py, it is compared with what stands here first; where it differs, it stays
+as it is, with a warning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Ray cluster that a simulation runs on: a running one is joined, else one is started here. Runs no clients.
 
-Ray has no authentication unless it is asked for, and whoever reaches its ports runs code. What is started here listens on
-loopback only, where a token is asked for; who else may reach a cluster that runs already is up to whoever started it.
+Ray has no authentication unless it is asked for, and whoever reaches its ports runs code. What is started here listens
+on loopback only, and asks for a token; who may reach a cluster that runs already is up to whoever started it.
 
 Source: the installed ray 2.55 (``_private/worker.py``, ``_private/services.py``): 127.0.0.1 as the address of a node is
 replaced by the machine's own and everything listens on all of them, except where Ray is told that it is on one machine.
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from testudo_common.errors import UsageError
+from testudo_common.errors import TestudoError, UsageError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 _HERE = frozenset({"", "local"})
@@ -78,52 +78,87 @@ def ray_cluster(address: str) -> Iterator[None]:
 
 
 def _start() -> None:
-    os.environ.update({_ONE_MACHINE: "0"})
+    os.environ[_ONE_MACHINE] = "0"
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     # Workers inherit this process's environment, but not what was added to its path.
     path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
-    _init("local", {**_WORKERS, "PYTHONPATH": path}, include_dashboard=False)
+    with _refused("Ray does not start here", "local", "its logs are in /tmp/ray/session_latest/logs"):
+        _connect("local", {**_WORKERS, "PYTHONPATH": path}, include_dashboard=False)
     if {node["NodeManagerAddress"] for node in ray.nodes()} != {_LOOPBACK}:
         ray.shutdown()
         raise UsageError(
-            "Ray would listen on all of this machine's addresses, as it was imported before it could be told not to",
+            "Ray would listen on all of this machine's addresses: it was imported before it could be told not to",
             remedy=f"set {_ONE_MACHINE}=0 before Python starts",
         )
 
 
 def _join(address: str) -> None:
-    _expect_ray_at(address)
-    _init(address, _WORKERS)
+    expect_ray_at(address)
+    remedy = "it needs the same versions of Python and Ray, and the token if there is one; see ray status"
+    with _refused("this machine cannot join the Ray cluster", address, remedy):
+        _expect_member(address)
+        _connect(address, _WORKERS)
 
 
-def _init(address: str, workers: dict[str, str], **more: object) -> None:
+def _expect_member(address: str) -> None:
+    """Ray itself would abort the process.
+
+    Raises:
+        UsageError: No machine of the cluster is this one.
+    """
+    from ray._raylet import GcsClient  # what ``ray status`` asks
+
+    nodes = GcsClient(address=address).get_all_node_info(timeout=_PATIENCE_SECONDS).values()
+    if not any(_is_here(node.node_manager_address) for node in nodes):
+        raise UsageError(
+            "this machine is not one of the Ray cluster's",
+            where=address,
+            remedy=f"run on one that is, or let this one join: ray start --address={address}",
+        )
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is this machine's."""
+    family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as tried:
+        try:
+            tried.bind(place)
+        except OSError:
+            return False
+    return True
+
+
+def _connect(address: str, workers: dict[str, str], **more: bool) -> None:
+    import ray
+
+    ray.init(
+        address=address,
+        runtime_env={"env_vars": workers},
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+        **more,
+    )
+
+
+@contextmanager
+def _refused(problem: str, where: str, remedy: str) -> Iterator[None]:
+    """Ray's own ways of giving up, among them the end of the process, as one of ours."""
     import ray
 
     try:
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": workers},
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            **more,
-        )
-    except (Exception, SystemExit) as error:  # Ray ends the process where it gives up
+        yield
+    except TestudoError:
+        raise
+    except (Exception, SystemExit) as error:
         ray.shutdown()
-        raise UsageError(
-            f"this machine cannot join the Ray cluster ({type(error).__name__})"
-            if address != "local"
-            else f"Ray does not start ({type(error).__name__})",
-            where="" if address == "local" else address,
-            remedy="ray status, on this machine, says more: it has to be a machine of the cluster, "
-            "with the same versions of Python and Ray",
-        ) from error
+        raise UsageError(f"{problem} ({type(error).__name__})", where=where, remedy=remedy) from error
 
 
-def _expect_ray_at(address: str) -> None:
-    """Ray itself would wait for two minutes, and end the process.
+def expect_ray_at(address: str) -> None:
+    """Find out in seconds what Ray itself would wait two minutes for, to end the process then.
 
     Raises:
         UsageError: Nothing answers, or not Ray.

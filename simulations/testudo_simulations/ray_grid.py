@@ -1,8 +1,8 @@
 """Flower's Grid over Ray, watched: when a worker is lost, the run ends, and says so.
 
-Flower's pool keeps a worker that died and gives it the next message, and the next: each comes back at once as an error, so
-that one dead worker takes most of a round's messages from the living (flwr 1.41, ``BasicActorPool``). Going on would
-be a run of excluded clients.
+Flower's pool keeps a worker that died and gives it the next message, and the next: each comes back at once as an error,
+so that one dead worker takes most of a round's messages from the living (flwr 1.41, ``BasicActorPool``). To go on would
+be to exclude honest clients.
 """
 
 from __future__ import annotations
@@ -66,15 +66,22 @@ class WatchedGrid(Grid):
             raise RoundError("Flower's simulation runtime has ended")
         replies = list(self._grid.pull_messages(message_ids))
         for reply in replies:
-            if reply.has_error() and reply.error.code == ErrorCode.UNKNOWN and reply.error.reason.startswith(_OF_RAY):
-                kind = reply.error.reason.removeprefix(_OF_RAY).partition("'")[0]
+            if kind := _fault_of_ray(reply):
                 raise RoundError(
                     f"a worker of the Ray cluster was lost ({kind})",
                     where=self._lost(),
-                    remedy="finished rounds are kept: the same command with --resume and --out goes on with what is left",
+                    remedy="finished rounds are kept: the same command with --resume and --out goes on",
                 )
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """See :class:`Grid`."""
         return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def _fault_of_ray(reply: Message) -> str:
+    """Which; empty: none."""
+    if not reply.has_error() or reply.error.code != ErrorCode.UNKNOWN:
+        return ""
+    before, mark, after = (reply.error.reason or "").partition(_OF_RAY)
+    return after.partition("'")[0] if mark and not before else ""

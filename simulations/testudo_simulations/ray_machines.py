@@ -1,7 +1,7 @@
 """The machines of a Ray cluster: whether each can answer for clients, asked before the first round. Trains nothing.
 
-Clients keep what they remember in files, and any machine may answer for any client. So all of them need the run's folder
-and the data at the same paths, on a file system that keeps their locks apart, and the same code.
+Clients keep what they remember in files, and any machine may answer for any client. So all of them need the run's
+folder and the data at the same paths, on a file system on which a lock holds for all, and the same code.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _ANSWER_SECONDS = 120.0
 _FREE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.5
 _SHARED = "every machine needs the run's folder and the data at the same paths: put them on a shared file system"
+_SAME_CODE = "install the same testudo-fl[ray] on every machine, and then start Ray there"
+_SAME_PATH = "install it there too, or set PYTHONPATH before Ray is started"
+_LOCKS = "mount the shared file system with locks (NFS: without nolock or local_lock)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,10 @@ def machines_now() -> tuple[Machine, ...]:
     """Those that are alive and run clients, sorted by name; Ray is connected."""
     import ray
 
-    names = [(node["NodeName"], node) for node in ray.nodes() if node["Alive"]]
     found = []
-    for name, node in names:
-        cores = int(node["Resources"].get("CPU", 0))
-        host = node["NodeManagerHostname"]
+    for node in ray.nodes():
+        name, host = node["NodeName"], node["NodeManagerHostname"]
+        cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
         if cores:
             found.append(Machine(node["NodeID"], name if name == host else f"{name} ({host})", cores))
     return tuple(sorted(found, key=lambda machine: (machine.name, machine.node)))
@@ -118,7 +120,7 @@ def check_machines(machines: Sequence[Machine], shared: Shared) -> None:
                 raise UsageError(
                     f"it cannot run Testudo ({_kind_of(error)})",
                     where=machine.name,
-                    remedy="install the same testudo-fl[ray] on every machine, and then start Ray there",
+                    remedy=_SAME_CODE,
                 ) from error
             if fault := fault_of(there, here, shared):
                 problem, remedy = fault
@@ -148,22 +150,17 @@ def fault_of(there: Sight, here: Sight, shared: Shared) -> tuple[str, str] | Non
     for name, ours in here.software.items():
         if (theirs := there.software[name]) != ours:
             return f"it runs {name} {theirs}, and this machine {ours}", "install the same versions on every machine"
-    if there.code != here.code:
-        return "it runs other sources of testudo-fl than this machine", "install the same wheel on every machine"
-    if not there.plan or not there.word:
-        return f"it does not see {Path(shared.plan).parent}, or may not read it", _SHARED
-    if there.plan != here.plan or there.word != here.word:
-        return f"it sees another {Path(shared.plan).parent}", _SHARED
-    if there.data != here.data:
-        return f"it does not see {shared.data}, or another one", _SHARED
-    if there.model != here.model:
-        module = shared.model.partition(":")[0]
-        return f"it does not have this machine's {module}", "set PYTHONPATH there before Ray is started"
-    if not there.lock:
-        return f"it may not write in {Path(shared.plan).parent}", "start Ray as the same user on every machine"
-    if there.lock != here.lock:
-        return "it does not see locks of this machine", "mount the shared file system with locks (NFS: without nolock)"
-    return None
+    folder, module = Path(shared.plan).parent, shared.model.partition(":")[0]
+    checks = (
+        (there.code == here.code, "it runs other sources of testudo-fl than this machine", _SAME_CODE),
+        (there.plan and there.word, f"it does not see {folder}, or may not read it", _SHARED),
+        ((there.plan, there.word) == (here.plan, here.word), f"it sees another {folder}", _SHARED),
+        (there.data == here.data, f"it does not see {shared.data}, or another one", _SHARED),
+        (there.model == here.model, f"it does not have this machine's {module}", _SAME_PATH),
+        (there.lock, f"it may not write in {folder}", "start Ray as the same user on every machine"),
+        (there.lock == here.lock, "it does not see locks of this machine", _LOCKS),
+    )
+    return next(((problem, remedy) for holds, problem, remedy in checks if not holds), None)
 
 
 def sight(shared: Shared, word: str) -> Sight:

@@ -18,6 +18,9 @@ from testudo_simulations.engine.batches import Pool, batches_of
 from testudo_simulations.engine.stacked import StackedModel
 
 
+SIZE = 0
+
+
 class Trained:
     """Where the inner loops of n jobs led: n models of one shape.
 
@@ -65,7 +68,12 @@ class Engine:
         self._regression = self._learner.regression
         model = self._learner.model
         assert plan.model.inputs is not None
-        self._model = StackedModel(model, plan.model.inputs, regression=self._regression)
+        like = torch.empty(0, dtype=dtype, device=device)
+        self._models = {
+            private: StackedModel(model, plan.model.inputs, regression=self._regression, private=private, like=like)
+            for private in (False, True)
+        }
+        self._model = self._models[False]
         self.path = "stacked"
         shared = shared_parameters(model, plan.model.unshared_head)
         self.shared = torch.cat(
@@ -89,7 +97,7 @@ class Engine:
         order = sorted(range(len(jobs)), key=lambda place: _likeness(jobs[place]))
         for private in (False, True):
             places = [place for place in order if (jobs[place].mechanism is not None) is private]
-            size = 64
+            size = SIZE or 64
             for first in range(0, len(places), size):
                 chunk = places[first : first + size]
                 if jobs[chunk[0]].rows:
@@ -100,14 +108,15 @@ class Engine:
         """Ends ``float[n, D]`` of jobs that are all private or all not, those with more steps first."""
         weights = self._weights(start.expand(len(jobs), -1))
         pool = Pool.of(jobs, self._dtype, self._device)
-        inputs = self._model.pooled(pool.inputs)
+        model = self._models[jobs[0].mechanism is not None]
+        inputs = model.pooled(pool.inputs)
         rates = self._each([job.learning_rate for job in jobs])
         if jobs[0].mechanism is None:
             for batch in batches_of(jobs, self._dtype, self._device):
                 active = len(batch.rows)
                 factors = batch.real * (rates[:active] / batch.counts.clamp(min=1))
-                taken = self._model.taken(inputs, batch.rows)
-                self._model.descend([weight[:active] for weight in weights], taken, pool.targets[batch.rows], factors)
+                taken = model.taken(inputs, batch.rows)
+                model.descend([weight[:active] for weight in weights], taken, pool.targets[batch.rows], factors)
         else:
             mechanisms = [job.mechanism for job in jobs if job.mechanism is not None]
             rates /= self._each([job.expected_batch for job in jobs])
@@ -117,8 +126,8 @@ class Engine:
             for batch in batches_of(jobs, self._dtype, self._device):
                 active = len(batch.rows)
                 some = [weight[:active] for weight in weights]
-                taken = self._model.taken(inputs, batch.rows)
-                self._model.descend_clipped(
+                taken = model.taken(inputs, batch.rows)
+                model.descend_clipped(
                     some, taken, pool.targets[batch.rows], batch.real * rates[:active], max_norms[:active]
                 )
                 if noise is not None:

@@ -56,7 +56,7 @@ class WeightedLayer(Layer):
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
         """Of each example's gradient, ``float[clients, batch]``; and the gradients, where they had to be made."""
         gradients = self.per_example(tape, slopes)
-        return sum((one.square().flatten(2).sum(dim=2) for one in gradients), slopes.new_zeros(())), gradients
+        return squared_norms_of(gradients), gradients
 
 
 class Linear(WeightedLayer):
@@ -87,20 +87,10 @@ class Linear(WeightedLayer):
 
 
 class Convolution(WeightedLayer):
-    """3x3, stride 2, padding 1: weight ``[clients, outs, 3, 3, ins]``, bias ``[clients, outs]``.
+    """3x3, stride 2, padding 1: weight ``[clients, outs, 3, 3, ins]``, bias ``[clients, outs]``."""
 
-    Args:
-        at: Where its weights are.
-        height: Of its input images.
-        width: Of its input images.
-    """
-
-    def __init__(self, at: int, height: int, width: int) -> None:
+    def __init__(self, at: int) -> None:
         self.at = at
-        pixels = torch.arange((height + 2) * (width + 2)).view(height + 2, width + 2)
-        down, across = (height + 1) // 2, (width + 1) // 2
-        windows = pixels.as_strided((down, across, 3, 3), (2 * (width + 2), 2, width + 2, 1))
-        self._windows = windows.flatten()  # which pixels of a padded image each position sees
 
     def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         kernel, bias = weights[self.at], weights[self.at + 1]
@@ -113,14 +103,17 @@ class Convolution(WeightedLayer):
         return _images(self._gradients(weights[self.at], tape[0], slopes, [True, False, False])[0], slopes.shape[3])
 
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        batch, height, width, clients, ins = tape[0].shape
-        padded = torch.nn.functional.pad(tape[0], (0, 0, 0, 0, 1, 1, 1, 1)).view(-1, ins)
-        pixel = torch.arange(batch, device=padded.device).view(-1, 1) * (height + 2) * (width + 2) + self._windows
-        rows = pixel * clients + torch.arange(clients, device=padded.device).view(-1, 1, 1)
-        windows = padded.index_select(0, rows.flatten()).view(clients * batch, -1, 9 * ins)
-        own = slopes.flatten(1, 2).permute(2, 0, 1, 3)  # [clients, batch, positions, outs]
-        gradients = torch.bmm(own.flatten(0, 1).transpose(1, 2), windows)
-        return gradients.view(clients, batch, -1, 3, 3, ins), own.sum(dim=2)
+        return _products(self._windows(tape[0]), _positions(slopes), tape[0].shape[4])
+
+    def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
+        ins = tape[0].shape[4]
+        own = _positions(slopes)  # [clients, batch, positions, outs]
+        if own.shape[2] * (9 * ins + own.shape[3]) > 9 * ins * own.shape[3]:
+            return super().squared_norms(tape, slopes)
+        # The Frobenius norm of a product of two tall matrices, from the products of each with itself.
+        windows = self._windows(tape[0])
+        alike = torch.matmul(windows, windows.transpose(2, 3)).add_(1)  # 1 is the bias's share
+        return alike.mul_(torch.matmul(own, own.transpose(2, 3))).sum(dim=(2, 3)), None
 
     def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
         kernel = weights[self.at]
@@ -130,6 +123,15 @@ class Convolution(WeightedLayer):
 
     def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         return slopes * factors.t()[:, None, None, :, None]
+
+    def _windows(self, images: torch.Tensor) -> torch.Tensor:
+        """What each position sees, ``float[clients, batch, positions, 9 * ins]``."""
+        batch, height, width, clients, ins = images.shape
+        padded = torch.nn.functional.pad(images, (0, 0, 0, 0, 1, 1, 1, 1)).view(-1, ins)
+        seen = seen_from(height, width).to(images.device).flatten()
+        pixels = torch.arange(batch, device=images.device).view(-1, 1) * ((height + 2) * (width + 2)) + seen
+        rows = pixels * clients + torch.arange(clients, device=images.device).view(-1, 1, 1)
+        return padded.index_select(0, rows.flatten()).view(clients, batch, -1, 9 * ins)
 
     def _gradients(
         self, kernel: torch.Tensor, inputs: torch.Tensor, slopes: torch.Tensor, which: list[bool]
@@ -141,62 +143,77 @@ class Convolution(WeightedLayer):
         return gradients
 
 
-class GroupNorm(WeightedLayer):
-    """Each example's groups of channels, to mean 0 and variance 1, times a scale and plus a shift, ``[clients, channels]``.
+class WindowedConvolution(Convolution):
+    """The same of a model's inputs under DP-SGD: what each position sees of them is the same in every step.
 
     Args:
         at: Where its weights are.
-        groups: Of neighbouring channels.
+        height: Of its outputs.
+        width: Of its outputs.
+    """
+
+    def __init__(self, at: int, height: int, width: int) -> None:
+        super().__init__(at)
+        self._size = height, width
+
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        """Of windows ``float[clients, batch, positions, 9 * ins]``."""
+        kernel, bias = weights[self.at], weights[self.at + 1]
+        outputs = torch.baddbmm(bias[:, None], inputs.flatten(1, 2), kernel.flatten(2).transpose(1, 2))
+        images = outputs.view(*inputs.shape[:2], *self._size, -1).permute(1, 2, 3, 0, 4)
+        return images.contiguous(), (inputs,)
+
+    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _products(tape[0], _positions(slopes), tape[0].shape[3] // 9)
+
+    def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
+        return WeightedLayer.squared_norms(self, tape, slopes)
+
+
+class GroupNorm(WeightedLayer):
+    """Each example's groups of channels to mean 0 and variance 1, times a scale, plus a shift, ``[clients, channels]``.
+
+    Args:
+        at: Where its weights are.
+        means: ``float[channels, channels]``: makes of each channel's value the mean over its group.
         eps: Added to the variance.
     """
 
-    def __init__(self, at: int, groups: int, eps: float) -> None:
+    def __init__(self, at: int, means: torch.Tensor, eps: float) -> None:
         self.at = at
-        self._groups = groups
+        self._means = means
         self._eps = eps
 
     def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         scale, shift = weights[self.at], weights[self.at + 1]
         flat = inputs.flatten(1, 2)  # [batch, positions, clients, channels]
-        centred = flat - self._group_means(flat.mean(dim=1))[:, None]
-        variance = self._group_means(centred.square().mean(dim=1))
-        root = torch.rsqrt(variance + self._eps)  # [batch, clients, channels]
+        means = self._means / flat.shape[1]
+        centred = flat - (flat.sum(dim=1) @ means)[:, None]
+        root = (centred.square().sum(dim=1) @ means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
         outputs = torch.addcmul(shift, centred, (root * scale)[:, None])
-        return outputs.view_as(inputs), (centred, root)
+        return outputs.view_as(inputs), (centred, root, torch.empty_like(root), torch.empty_like(root))
 
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
         scale = weights[self.at]
-        centred, root = tape
+        centred, root, along, level = tape
         flat = slopes.flatten(1, 2)
-        along, level = self._sums(tape, slopes)
-        scaled = root * scale
-        positions = flat.shape[1]
-        level = self._group_means(level * scale).mul_(root).div_(-positions)
-        along = self._group_means(along * scale).mul_(root.square()).div_(-positions)
-        before = torch.addcmul(level[:, None], flat, scaled[:, None]).addcmul_(centred, along[:, None])
+        torch.sum(flat, dim=1, out=level)  # each example's gradient of the shift
+        torch.sum(flat * centred, dim=1, out=along).mul_(root)  # and of the scale
+        means = self._means / -flat.shape[1]
+        offset = ((level * scale) @ means).mul_(root)
+        lean = ((along * scale) @ means).mul_(root.square())
+        before = torch.addcmul(offset[:, None], flat, (root * scale)[:, None]).addcmul_(centred, lean[:, None])
         return before.view_as(slopes)
 
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        along, level = self._sums(tape, slopes)
-        return along.transpose(0, 1), level.transpose(0, 1)
+        return tape[2].transpose(0, 1), tape[3].transpose(0, 1)
 
     def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
-        for weight, gradients in zip(weights[self.at : self.at + 2], self._sums(tape, slopes), strict=True):
-            weight.sub_(gradients.sum(dim=0))
+        weights[self.at].sub_(tape[2].sum(dim=0))
+        weights[self.at + 1].sub_(tape[3].sum(dim=0))
 
     def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         return slopes * factors.t()[:, None, None, :, None]
-
-    def _sums(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each example's gradient of scale and of shift, ``float[batch, clients, channels]``."""
-        centred, root = tape
-        flat = slopes.flatten(1, 2)
-        return (flat * centred).sum(dim=1).mul_(root), flat.sum(dim=1)
-
-    def _group_means(self, values: torch.Tensor) -> torch.Tensor:
-        """``[batch, clients, channels]``, each the mean of its group."""
-        grouped = values.view(*values.shape[:2], self._groups, -1)
-        return grouped.mean(dim=3, keepdim=True).expand_as(grouped).reshape(values.shape)
 
 
 class Rows(Layer):
@@ -218,8 +235,8 @@ class Relu(Layer):
         return outputs, (outputs,)
 
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
-        before: torch.Tensor = _aten.threshold_backward(slopes, tape[0], 0)
-        return before
+        _aten.threshold_backward(slopes, tape[0], 0, grad_input=slopes)
+        return slopes
 
 
 class Tanh(Layer):
@@ -230,8 +247,31 @@ class Tanh(Layer):
         return outputs, (outputs,)
 
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
-        before: torch.Tensor = _aten.tanh_backward(slopes, tape[0])
-        return before
+        _aten.tanh_backward(slopes, tape[0], grad_input=slopes)
+        return slopes
+
+
+def squared_norms_of(gradients: Tape) -> torch.Tensor:
+    """``float[clients, batch]`` of ``gradients``, each ``float[clients, batch, ...]``."""
+    norms = [torch.linalg.vector_norm(one.flatten(2), dim=2) for one in gradients]
+    return torch.stack(norms).square_().sum(dim=0)
+
+
+def seen_from(height: int, width: int) -> torch.Tensor:
+    """Which pixels of an image padded by 1 each position of a convolution sees, ``int64[down, across, 3, 3]``."""
+    pixels = torch.arange((height + 2) * (width + 2))
+    return pixels.as_strided(((height + 1) // 2, (width + 1) // 2, 3, 3), (2 * (width + 2), 2, width + 2, 1))
+
+
+def _products(windows: torch.Tensor, own: torch.Tensor, ins: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each example's gradient of kernel and bias, from what each position sees and the slopes there."""
+    kernel = torch.matmul(own.transpose(2, 3), windows)
+    return kernel.view(*kernel.shape[:3], 3, 3, ins), own.sum(dim=2)
+
+
+def _positions(images: torch.Tensor) -> torch.Tensor:
+    """``[batch, height, width, clients, channels]`` as ``[clients, batch, positions, channels]``."""
+    return images.permute(3, 0, 1, 2, 4).flatten(2, 3)
 
 
 def _planes(images: torch.Tensor) -> torch.Tensor:

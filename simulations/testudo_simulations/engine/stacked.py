@@ -27,6 +27,9 @@ from testudo_simulations.engine.layers import (
     Tape,
     WeightedLayer,
     Weights,
+    WindowedConvolution,
+    seen_from,
+    squared_norms_of,
 )
 
 _DIVISOR = 1e-6  # added to a norm by Opacus before it divides by it
@@ -49,6 +52,8 @@ class StackedModel:
         model: One of the plan's own.
         inputs: Shape of one input.
         regression: Squared error instead of cross-entropy.
+        private: For DP-SGD.
+        like: Has the type and the device of the weights.
 
     Attributes:
         entries: Of each weight here, which entries of the module's parameters (one after another) it is, ``int64[...]``.
@@ -57,23 +62,32 @@ class StackedModel:
         ModelError: It has a layer that is not known here.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[int], *, regression: bool) -> None:
-        reading = _read(model, inputs)
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[int], *, regression: bool, private: bool, like: torch.Tensor
+    ) -> None:
+        reading = _read(model, inputs, private, like)
         self.entries = reading.entries
         self._layers = reading.layers
         self._regression = regression
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs ``float[n, *input_shape]`` as they are read here, of any number of clients."""
-        if isinstance(self._layers[0], Convolution):
-            return inputs.permute(0, 2, 3, 1).contiguous()
-        return inputs.flatten(1)
+        """Inputs ``float[n, *input_shape]`` of any number of clients as they are read here, ``float[n, ...]``."""
+        first = self._layers[0]
+        if not isinstance(first, Convolution):
+            return inputs.flatten(1)
+        images = inputs.permute(0, 2, 3, 1)
+        if not isinstance(first, WindowedConvolution):
+            return images.contiguous()
+        padded = torch.nn.functional.pad(images, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
+        seen = seen_from(*images.shape[1:3]).flatten(0, 1).to(inputs.device)  # [positions, 3, 3]
+        return padded[:, seen].flatten(2)
 
     def taken(self, pool: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Pooled inputs at ``rows``, ``int64[clients, batch]``."""
-        if isinstance(self._layers[0], Convolution):
-            return pool[rows.t()].permute(0, 2, 3, 1, 4).contiguous()
-        return pool[rows]
+        images = type(self._layers[0]) is Convolution
+        ordered = rows.t() if images else rows
+        found = pool.flatten(1).index_select(0, ordered.flatten()).view(*ordered.shape, *pool.shape[1:])
+        return found.permute(0, 2, 3, 1, 4).contiguous() if images else found
 
     def outputs(self, weights: Weights, inputs: torch.Tensor) -> torch.Tensor:
         """``float[clients, batch, outputs]`` of inputs as :meth:`taken` gives them."""
@@ -115,10 +129,7 @@ class StackedModel:
             squares += own
         if not squares.isfinite().all():
             _make_finite(traces)
-            squares = sum(
-                (one.square().flatten(2).sum(dim=2) for trace in traces for one in trace.gradients or ()),
-                torch.zeros_like(factors),
-            )
+            squares = squared_norms_of([one for trace in traces for one in trace.gradients or ()])
         clipped = factors * (max_norms / (squares.sqrt() + _DIVISOR)).clamp_(max=1)
         for trace in traces:
             if trace.gradients is None:
@@ -164,7 +175,9 @@ def _make_finite(traces: list[_Trace]) -> None:
 class _Reading:
     """The module's layers read one after another, and where each of its parameters goes."""
 
-    def __init__(self, inputs: Sequence[int], first: nn.Module) -> None:
+    def __init__(self, inputs: Sequence[int], first: nn.Module, private: bool, like: torch.Tensor) -> None:
+        self._private = private
+        self._like = like
         self.layers: list[Layer] = []
         self.entries: list[torch.Tensor] = []
         if isinstance(first, nn.Conv2d):
@@ -187,7 +200,11 @@ class _Reading:
             case nn.Tanh():
                 self.layers.append(Tanh())
             case nn.GroupNorm():
-                self.layers.append(GroupNorm(len(self.entries), module.num_groups, module.eps))
+                group = module.num_channels // module.num_groups
+                means = torch.block_diag(
+                    *[torch.full((group, group), 1 / group, dtype=torch.float64)] * module.num_groups
+                )
+                self.layers.append(GroupNorm(len(self.entries), means.to(self._like), module.eps))
                 self._take((module.num_channels,), (0,))
                 self._take((module.num_channels,), (0,))
             case nn.Conv2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1):
@@ -198,10 +215,12 @@ class _Reading:
                 raise ModelError(f"a {type(module).__name__} is none of the layers that can be stacked")
 
     def _read_convolution(self, ins: int, outs: int) -> None:
-        self.layers.append(Convolution(len(self.entries), self._height, self._width))
+        size = (self._height + 1) // 2, (self._width + 1) // 2
+        first = self._private and not self.layers
+        self.layers.append(WindowedConvolution(len(self.entries), *size) if first else Convolution(len(self.entries)))
         self._take((outs, ins, 3, 3), (0, 2, 3, 1))
         self._take((outs,), (0,))
-        self._channels, self._height, self._width = outs, (self._height + 1) // 2, (self._width + 1) // 2
+        self._channels, (self._height, self._width) = outs, size
 
     def _read_linear(self, outs: int) -> None:
         positions = self._height * self._width
@@ -216,11 +235,11 @@ class _Reading:
         self.entries.append(entries if final is None else entries.reshape(final))
 
 
-def _read(model: nn.Module, inputs: Sequence[int]) -> _Reading:
+def _read(model: nn.Module, inputs: Sequence[int], private: bool, like: torch.Tensor) -> _Reading:
     if not isinstance(model, HeadedModel):
         raise ModelError(f"a {type(model).__name__} is none of the models that can be stacked")
     body = list(model.body) if isinstance(model.body, nn.Sequential) else [model.body]
-    reading = _Reading(inputs, body[0])
+    reading = _Reading(inputs, body[0], private, like)
     for module in [*body, model.head]:
         reading.read(module)
     return reading
