@@ -138,9 +138,7 @@ class Engine:
 
     def _weights(self, vectors: torch.Tensor) -> list[torch.Tensor]:
         """Parameters ``float[n, D]`` in the module's order, as the model's weights."""
-        return [
-            vectors[:, entries.flatten()].view(-1, *entries.shape).to(self._device) for entries in self._model.entries
-        ]
+        return [vectors[:, entries.flatten()].view(-1, *entries.shape).to(self._device) for entries in self._model.entries]
 
     def _each(self, values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self._dtype, device=self._device)[:, None]

@@ -201,9 +201,7 @@ class _Reading:
                 self.layers.append(Tanh())
             case nn.GroupNorm():
                 group = module.num_channels // module.num_groups
-                means = torch.block_diag(
-                    *[torch.full((group, group), 1 / group, dtype=torch.float64)] * module.num_groups
-                )
+                means = torch.block_diag(*[torch.full((group, group), 1 / group, dtype=torch.float64)] * module.num_groups)
                 self.layers.append(GroupNorm(len(self.entries), means.to(self._like), module.eps))
                 self._take((module.num_channels,), (0,))
                 self._take((module.num_channels,), (0,))
@@ -217,7 +215,9 @@ class _Reading:
     def _read_convolution(self, ins: int, outs: int) -> None:
         size = (self._height + 1) // 2, (self._width + 1) // 2
         first = self._private and not self.layers
-        self.layers.append(WindowedConvolution(len(self.entries), *size) if first else Convolution(len(self.entries)))
+        self.layers.append(
+            WindowedConvolution(len(self.entries), *size) if first else Convolution(len(self.entries))
+        )
         self._take((outs, ins, 3, 3), (0, 2, 3, 1))
         self._take((outs,), (0,))
         self._channels, (self._height, self._width) = outs, size
