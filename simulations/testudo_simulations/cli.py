@@ -108,6 +108,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train a federation and judge it on clients it never saw."""
+    address = _ray_address(ray_address, backend)
     from testudo_simulations.inline_backend import computing_on
     from testudo_simulations.scenarios import find_plan
     from testudo_simulations.sweep import make_jobs, run_jobs
@@ -116,7 +117,6 @@ def run(
     planned = make_jobs(tables, source=source, settings=settings or [], sweeps=sweep or [], seeds=seeds)
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
-    address = _ray_address(ray_address, backend)
     folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     workers = 1 if backend is Backend.ray else min(jobs, len(planned))
     computing = computing_on(device.value, threads or max(1, (os.cpu_count() or 1) // workers), engine=engine)
