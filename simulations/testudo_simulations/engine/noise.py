@@ -27,6 +27,6 @@ def fresh_generator(device: torch.device) -> torch.Generator:
 
 
 def add_noise(weight: torch.Tensor, deviations: torch.Tensor, generator: torch.Generator) -> None:
-    """Add to every entry of ``weight``, ``float[clients, ...]``, a Gaussian as wide as its client's, ``[clients, 1]``."""
+    """Add to every entry of ``weight``, ``float[clients, ...]``, a Gaussian of its client's width, ``[clients, 1]``."""
     drawn = torch.empty_like(weight).normal_(generator=generator)
     weight.flatten(1).addcmul_(drawn.flatten(1), deviations)
