@@ -28,7 +28,6 @@ from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.mask_free import MaskFreeExchange
 from testudo_simulations.owners import Owners
 
-
 _AT_ONCE: Final = 128  # messages answered together, and so clients trained at once
 
 
