@@ -90,9 +90,9 @@ def reply_in(records: RecordDict) -> tuple[Parts, bytes | None]:
     Raises:
         WireError: They are not exactly the records of one message.
     """
-    if not set(records) <= {_RECORD, _VECTOR} or _RECORD not in records.config_records:
+    config = records.get(_RECORD)  # not by records.config_records, which makes a dictionary of them each time
+    if not set(records) <= {_RECORD, _VECTOR} or not isinstance(config, ConfigRecord):
         raise WireError("the records are not those of a message")
-    config = records.config_records[_RECORD]
     header, body = config.get(_HEADER), config.get(_BODY)
     if not set(config) <= {_HEADER, _BODY, _SIGNATURE} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
@@ -109,8 +109,11 @@ def _signature_in(config: ConfigRecord) -> bytes | None:
 
 
 def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
+    record = records[_VECTOR]
+    if not isinstance(record, ArrayRecord):
+        raise WireError("the vector cannot be read")
     try:
-        (vector,) = records.array_records[_VECTOR].to_numpy_ndarrays()
+        (vector,) = record.to_numpy_ndarrays()
     except Exception as error:
         # A peer's bytes make numpy raise anything: MemoryError for a shape of petabytes, BadZipFile, TokenError.
         raise WireError("the vector cannot be read") from error
@@ -133,7 +136,8 @@ def identity_in(records: RecordDict) -> tuple[str, bytes | None]:
     Raises:
         WireError: The name is missing, too long, or not printable; or what is beside it is no signature.
     """
-    config = records.config_records.get(_RECORD) or ConfigRecord()
+    record = records.get(_RECORD)
+    config = record if isinstance(record, ConfigRecord) else ConfigRecord()
     name = config.get(_CLIENT_ID)
     if not isinstance(name, str) or not is_client_id(name):
         raise WireError(f"a client's name must be 1 to {MAX_CLIENT_ID_CHARACTERS} printable characters")

@@ -16,6 +16,7 @@ import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations.benchmarks import BENCHMARKS
+from testudo_simulations.benchmarks.simulation import DEFAULT_CLIENTS, PARTS, run_simulation_benchmark
 
 if TYPE_CHECKING:
     from testudo_simulations.progress import JobProgress
@@ -91,6 +92,14 @@ def run(
             help="inline: in this process. mask-free: the same, secure sums without masks. ray: Flower's simulation."
         ),
     ] = Backend.inline,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The Ray cluster to run on; default: $RAY_ADDRESS, or one that is started on this machine alone.",
+            show_default=False,
+        ),
+    ] = None,
     engine: EngineOption = True,
     device: DeviceOption = Device.auto,
     threads: ThreadsOption = None,
@@ -99,6 +108,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train a federation and judge it on clients it never saw."""
+    address = _ray_address(ray_address, backend)
     from testudo_simulations.inline_backend import computing_on
     from testudo_simulations.scenarios import find_plan
     from testudo_simulations.sweep import make_jobs, run_jobs
@@ -121,6 +131,7 @@ def run(
             resume=resume,
             workers=workers,
             on_progress=progress.update,
+            ray_address=address,
         )
     _finish(_report(planned[0].plan.name, results), folder, as_json=as_json)
 
@@ -279,7 +290,7 @@ def _listed(values: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
 
 
-@app.command(epilog="Example: testudo-simulate bench exchange --json")
+@app.command(epilog="Example: testudo-simulate bench simulation --part rounds --clients 10000 --out bench")
 def bench(
     name: Annotated[
         str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
@@ -290,12 +301,40 @@ def bench(
             min=1, max=100, help="Each figure is the median of so many; an accuracy is the mean over so many seeds."
         ),
     ] = 3,
+    clients: Annotated[
+        int, typer.Option("--clients", min=100, max=100_000, help="simulation: the most clients in a round.")
+    ] = DEFAULT_CLIENTS,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part", help=f"simulation: {', '.join(PARTS)}, parted by commas; default: all.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="simulation: folder for the drawing and the data.", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
+    if name == "simulation":
+        run_simulation_benchmark(repeats, clients=clients, parts=_listed(part), out=out, as_json=as_json)
+        return
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)
+
+
+def _ray_address(option: str | None, backend: Backend) -> str:
+    if backend is not Backend.ray:
+        if option is not None:
+            raise UsageError("no Ray cluster is used", where="--ray-address", remedy="add --backend ray")
+        return ""
+    from testudo_simulations.ray_cluster import address_of, expect_ray_at
+
+    if address := address_of(option):
+        expect_ray_at(address)
+    return address
 
 
 def _progress(titles: list[str]) -> JobProgress:

@@ -61,6 +61,7 @@ class RunRequest:
         backend: ``inline`` in this process, ``mask-free`` the same without the masks of secure aggregation, ``ray`` on
             Flower's simulation runtime.
         computing: What the clients are trained on; not on Ray, where each is trained by itself.
+        ray_address: Of the Ray cluster to run on, ``host:port``; empty: one that is started on this machine.
         comparisons: Also run FedAvg with fine-tuning and the non-federated baselines.
         resume: Go on with the run in ``out``; without, a run found there is an error.
     """
@@ -71,6 +72,7 @@ class RunRequest:
     setting: str = ""
     backend: Backend = "inline"
     computing: Computing = ONE_THREAD
+    ray_address: str = ""
     comparisons: bool = True
     resume: bool = False
 
@@ -176,7 +178,9 @@ def _federate(
         return run.state, _Measured(run.training, run.secure_client_cpu_seconds, run.audit_client_cpu_seconds)
     from testudo_simulations.ray_backend import federate_on_ray
 
-    state = federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
+    state = federate_on_ray(
+        federation, request.data, request.out, store, address=request.ray_address, resume=resume, on_round=on_round
+    )
     return state, _Measured(TrainingPath(why_not="on Ray, each client is trained in a worker"))
 
 

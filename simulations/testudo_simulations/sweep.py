@@ -104,6 +104,7 @@ def run_jobs(
     resume: bool,
     workers: int,
     on_progress: OnJobProgress,
+    ray_address: str = "",
 ) -> list[RunResult]:
     """All jobs, in ``workers`` processes at once; results in the order of the jobs.
 
@@ -120,6 +121,7 @@ def run_jobs(
             setting=job.setting,
             backend=backend,  # type: ignore[arg-type]  # the command line offers only these
             computing=computing,
+            ray_address=ray_address,
             comparisons=comparisons,
             resume=resume,
         )

@@ -1,213 +1,191 @@
-"""Layers of many clients at once: the weights of each are a slice of ``flat``, ``float[clients, D]``.
+"""Layers of many clients at once, each with the weights of all of them: ``float[clients, ...]``, one client a row.
 
-Activations are ``float[clients, batch, positions, channels]``, images ``float[clients, batch, height, width,
-channels]``: with the channels last, a convolution is one matrix product a client, of the windows it sees. Every layer
-keeps what its own backward step needs on a tape, and knows nothing of steps, losses or noise.
+A layer keeps on a tape what its own way back needs, and knows nothing of steps, losses or noise. Rows of features are
+``float[clients, batch, features]``; images are ``float[batch, height, width, clients, channels]``, which oneDNN and
+cuDNN read as one grouped convolution with the channels last: the fastest here at 1 to 64 channels.
 
-Sources: per-example norms without per-example gradients, Goodfellow 2015, and for convolutions Rochette et al. 2019.
+Sources: per-example norms without per-example gradients, Goodfellow 2015; for convolutions Rochette et al. 2019.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
+from typing_extensions import override
+
+from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.clipping import squared_norms_of
+
+Tape = tuple[torch.Tensor, ...]
 
 
-class Layer(Protocol):
-    """A layer without weights."""
+class Layer(ABC):
+    """What is done to activations, and to their slopes on the way back."""
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Outputs, and the tape."""
+    @abstractmethod
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        """Outputs, and the tape; ``inputs`` may be overwritten."""
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
+    @abstractmethod
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
         """Slopes of the inputs, from those of the outputs."""
 
 
-class WeightedLayer(Layer, Protocol):
-    """A layer whose weights learn."""
-
-    def squared_norms(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        """Of each example's gradient, ``float[clients, batch]``."""
-
-    def per_example(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        """Each example's gradient, ``float[clients, batch, size]``."""
-
-    def descend(
-        self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor, weights: torch.Tensor
-    ) -> None:
-        """Take from ``flat`` the sum of the examples' gradients, each times its weight (``float[clients, batch]``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """``inputs @ weight + bias`` at each position.
+class WeightedLayer(Layer):
+    """A layer whose weights learn.
 
     Attributes:
-        start: Where in ``flat`` its weight ``[ins, outs]`` begins, which its bias ``[outs]`` follows.
-        ins: Input channels.
-        outs: Output channels.
+        at: Where among all weights its two are.
     """
 
-    start: int
-    ins: int
-    outs: int
+    at: int
 
-    def weight(self, flat: torch.Tensor) -> torch.Tensor:
-        """``float[clients, ins, outs]``."""
-        return flat[:, self.start : self.start + self.ins * self.outs].unflatten(1, (self.ins, self.outs))
+    @abstractmethod
+    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each example's gradient, ``float[clients, batch, ...]`` of each of its two weights."""
 
-    def bias(self, flat: torch.Tensor) -> torch.Tensor:
-        """``float[clients, outs]``."""
-        start = self.start + self.ins * self.outs
-        return flat[:, start : start + self.outs]
+    @abstractmethod
+    def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
+        """Take the sum of all examples' gradients from the weights."""
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        outputs = torch.baddbmm(self.bias(flat)[:, None], inputs.flatten(1, 2), self.weight(flat))
-        return outputs.view(*inputs.shape[:3], self.outs), (inputs,)
+    @abstractmethod
+    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Slopes, each example's times its factor, ``float[clients, batch]``."""
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        before = torch.bmm(slopes.flatten(1, 2), self.weight(flat).transpose(1, 2))
-        return before.view(*slopes.shape[:3], self.ins)
-
-    def squared_norms(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        (inputs,) = tape
-        if inputs.shape[2] == 1:  # the gradient is an outer product
-            return (inputs.square().sum(dim=(2, 3)) + 1) * slopes.square().sum(dim=(2, 3))
-        return self.per_example(tape, slopes).square().sum(dim=2)
-
-    def per_example(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        (inputs,) = tape
-        weight = torch.matmul(inputs.transpose(2, 3), slopes)  # [clients, batch, ins, outs]
-        return torch.cat([weight.flatten(2), slopes.sum(dim=2)], dim=2)
-
-    def descend(
-        self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor, weights: torch.Tensor
-    ) -> None:
-        (inputs,) = tape
-        weighted = (slopes * weights[:, :, None, None]).flatten(1, 2)
-        self.weight(flat).baddbmm_(inputs.flatten(1, 2).transpose(1, 2), weighted, alpha=-1)
-        self.bias(flat).sub_(weighted.sum(dim=1))
+    def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
+        """Of each example's gradient, ``float[clients, batch]``; and the gradients, where they had to be made."""
+        gradients = self.per_example(tape, slopes)
+        return squared_norms_of(gradients), gradients
 
 
-@dataclass(frozen=True, slots=True)
-class GroupNorm:
-    """Each example's groups of channels, to mean 0 and variance 1, times a scale plus a shift.
+class Linear(WeightedLayer):
+    """``inputs @ weight + bias``: weight ``[clients, ins, outs]``, bias ``[clients, outs]``."""
 
-    Attributes:
-        start: Where in ``flat`` its scale ``[channels]`` begins, which its shift ``[channels]`` follows.
-        channels: Of its inputs.
-        groups: Of neighbouring channels.
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    @override
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        return torch.baddbmm(weights[self.at + 1][:, None], inputs, weights[self.at]), (inputs,)
+
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        return torch.bmm(slopes, weights[self.at].transpose(1, 2))
+
+    @override
+    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return tape[0][:, :, :, None] * slopes[:, :, None], slopes
+
+    @override
+    def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
+        # An outer product's norm is the product of the norms; 1 is the bias's share.
+        return (tape[0].square().sum(dim=2) + 1) * slopes.square().sum(dim=2), None
+
+    @override
+    def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
+        weights[self.at].baddbmm_(tape[0].transpose(1, 2), slopes, alpha=-1)
+        weights[self.at + 1].sub_(slopes.sum(dim=1))
+
+    @override
+    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return slopes * factors[:, :, None]
+
+
+class GroupNorm(WeightedLayer):
+    """Each example's groups of channels to mean 0 and variance 1, times a scale, plus a shift, ``[clients, channels]``.
+
+    Args:
+        at: Where its weights are.
+        means: ``float[channels, channels]``: makes of each channel's value the mean over its group.
         eps: Added to the variance.
     """
 
-    start: int
-    channels: int
-    groups: int
-    eps: float
+    def __init__(self, at: int, means: torch.Tensor, eps: float) -> None:
+        self.at = at
+        self._means = means
+        self._eps = eps
 
-    def scale(self, flat: torch.Tensor) -> torch.Tensor:
-        """``float[clients, channels]``."""
-        return flat[:, self.start : self.start + self.channels]
+    @override
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        scale, shift = weights[self.at], weights[self.at + 1]
+        flat = inputs.flatten(1, 2)  # [batch, positions, clients, channels]
+        means = self._means / flat.shape[1]
+        centred = flat.sub_((flat.sum(dim=1) @ means)[:, None])
+        squares = centred.square()
+        root = (squares.sum(dim=1) @ means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
+        outputs = torch.addcmul(shift, centred, (root * scale)[:, None], out=squares)
+        return outputs.view_as(inputs), (centred, root, torch.empty_like(root), torch.empty_like(root))
 
-    def shift(self, flat: torch.Tensor) -> torch.Tensor:
-        """``float[clients, channels]``."""
-        return flat[:, self.start + self.channels : self.start + 2 * self.channels]
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        scale = weights[self.at]
+        centred, root, along, level = tape
+        flat = slopes.flatten(1, 2)
+        torch.sum(flat, dim=1, out=level)  # each example's gradient of the shift
+        products = flat * centred
+        torch.sum(products, dim=1, out=along).mul_(root)  # and of the scale
+        means = self._means / -flat.shape[1]
+        offset = ((level * scale) @ means).mul_(root)
+        lean = ((along * scale) @ means).mul_(root.square())
+        before = torch.addcmul(offset[:, None], flat, (root * scale)[:, None], out=products)
+        return before.addcmul_(centred, lean[:, None]).view_as(slopes)
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        grouped = inputs.unflatten(3, (self.groups, -1))
-        variance, mean = torch.var_mean(grouped, dim=(2, 4), correction=0, keepdim=True)
-        root = torch.rsqrt(variance + self.eps)  # [clients, batch, 1, groups, 1]
-        normed = ((grouped - mean) * root).view_as(inputs)
-        outputs = torch.addcmul(self.shift(flat)[:, None, None], normed, self.scale(flat)[:, None, None])
-        return outputs, (normed, root)
+    @override
+    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return tape[2].transpose(0, 1), tape[3].transpose(0, 1)
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        normed, root = tape
-        grouped = (slopes * self.scale(flat)[:, None, None]).unflatten(3, (self.groups, -1))
-        normed = normed.unflatten(3, (self.groups, -1))
-        along = (grouped * normed).mean(dim=(2, 4), keepdim=True)
-        before = (grouped - grouped.mean(dim=(2, 4), keepdim=True) - normed * along) * root
-        return before.view_as(slopes)
+    @override
+    def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
+        weights[self.at].sub_(tape[2].sum(dim=0))
+        weights[self.at + 1].sub_(tape[3].sum(dim=0))
 
-    def squared_norms(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        return self.per_example(tape, slopes).square().sum(dim=2)
-
-    def per_example(self, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        return torch.cat([(slopes * tape[0]).sum(dim=2), slopes.sum(dim=2)], dim=2)
-
-    def descend(
-        self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor, weights: torch.Tensor
-    ) -> None:
-        gradients = torch.bmm(weights[:, None], self.per_example(tape, slopes))
-        flat[:, self.start : self.start + 2 * self.channels].sub_(gradients[:, 0])
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """What a 3x3 convolution of stride 2 sees at each of its positions, at an image padded by 1.
-
-    Attributes:
-        height: Of the image.
-        width: Of the image.
-    """
-
-    height: int
-    width: int
-
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        clients, batch, _, channels = inputs.shape
-        padded = F.pad(inputs.view(clients, batch, self.height, self.width, channels), (0, 0, 1, 1, 1, 1))
-        down, across = (self.height + 1) // 2, (self.width + 1) // 2
-        client, example, row, pixel, _ = padded.stride()
-        seen = padded.as_strided(
-            (clients, batch, down, across, 3, 3 * channels), (client, example, 2 * row, 2 * pixel, row, 1)
-        )
-        return seen.reshape(clients, batch, down * across, 9 * channels), ()
-
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        clients, batch, _, seen = slopes.shape
-        down, across = (self.height + 1) // 2, (self.width + 1) // 2
-        windows = slopes.view(clients, batch, down, across, 3, 3, seen // 9)
-        padded = slopes.new_zeros(clients, batch, self.height + 2, self.width + 2, seen // 9)
-        for row in range(3):
-            for pixel in range(3):
-                padded[:, :, row : row + 2 * down : 2, pixel : pixel + 2 * across : 2] += windows[..., row, pixel, :]
-        return padded[:, :, 1 : 1 + self.height, 1 : 1 + self.width].flatten(2, 3)
+    @override
+    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return weighted_images(slopes, factors)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """All positions and channels of an example as one row."""
+class Rows(Layer):
+    """Images as rows of features."""
 
-    positions: int
+    @override
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        return inputs.permute(3, 0, 1, 2, 4).flatten(2), (inputs,)
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        return inputs.flatten(2).unsqueeze(2), ()
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        batch, height, width, clients, channels = tape[0].shape
+        return slopes.view(clients, batch, height, width, channels).permute(1, 2, 3, 0, 4).contiguous()
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        return slopes.view(*slopes.shape[:2], self.positions, -1)
 
-
-class Relu:
+class Relu(Layer):
     """``max(inputs, 0)``."""
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    @override
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         outputs = torch.relu_(inputs)
         return outputs, (outputs,)
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        return torch.ops.aten.threshold_backward(slopes, tape[0], 0)
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        torch.ops.aten.threshold_backward(slopes, tape[0], 0, grad_input=slopes)
+        return slopes
 
 
-class Tanh:
+class Tanh(Layer):
     """The hyperbolic tangent."""
 
-    def forward(self, flat: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    @override
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         outputs = torch.tanh_(inputs)
         return outputs, (outputs,)
 
-    def backward(self, flat: torch.Tensor, tape: tuple[torch.Tensor, ...], slopes: torch.Tensor) -> torch.Tensor:
-        return torch.ops.aten.tanh_backward(slopes, tape[0])
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        torch.ops.aten.tanh_backward(slopes, tape[0], grad_input=slopes)
+        return slopes
+
+
+def weighted_images(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Images, each times its factor, ``float[clients, batch]``."""
+    return images * factors.t()[:, None, None, :, None]
