@@ -16,6 +16,7 @@ import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations.benchmarks import BENCHMARKS
+from testudo_simulations.benchmarks.simulation import DEFAULT_CLIENTS, PARTS, run_simulation_benchmark
 
 if TYPE_CHECKING:
     from testudo_simulations.progress import JobProgress
@@ -289,7 +290,7 @@ def _listed(values: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
 
 
-@app.command(epilog="Example: testudo-simulate bench exchange --json")
+@app.command(epilog="Example: testudo-simulate bench simulation --part rounds --clients 10000 --out bench")
 def bench(
     name: Annotated[
         str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
@@ -300,9 +301,25 @@ def bench(
             min=1, max=100, help="Each figure is the median of so many; an accuracy is the mean over so many seeds."
         ),
     ] = 3,
+    clients: Annotated[
+        int, typer.Option("--clients", min=100, max=100_000, help="simulation: the most clients in a round.")
+    ] = DEFAULT_CLIENTS,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part", help=f"simulation: {', '.join(PARTS)}, parted by commas; default: all.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="simulation: folder for the drawing and the data.", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
+    if name == "simulation":
+        run_simulation_benchmark(repeats, clients=clients, parts=_listed(part), out=out, as_json=as_json)
+        return
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)

@@ -29,7 +29,7 @@ from testudo_simulations.audit_summary import audit_summary
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.inline_backend import ONE_THREAD, Computing, TrainingPath, federate_in_process
+from testudo_simulations.inline_backend import ONE_THREAD, Computing, TrainingPath, engine_for, federate_in_process
 from testudo_simulations.results import (
     Cost,
     CurvePoint,
@@ -92,7 +92,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         return finished
     store = _open(request, plan)
     splits = make_splits(federation)
-    evaluator = Evaluator(federation, splits)
+    evaluator = Evaluator(federation, splits, engine_for(plan, request.computing)[0])
     curve = [_curve_point(evaluator, plan, 0, initial_vector(plan))]
     if request.resume and store.exists:
         curve = _curve_kept(request.out, store.load(plan.digest).round) or curve

@@ -335,6 +335,21 @@ def test_ink_is_one_and_shrinks_by_area() -> None:
     np.testing.assert_allclose(area_average(np.array([[[0, 3, 0]] * 3], np.float32), 2), np.ones((1, 2, 2)), rtol=1e-6)
 
 
+def test_rotations_are_more_characters_of_those_who_train_and_of_nobody_else(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "omniglot.npz")
+    plain = load_federation(plan("omniglot", unseen_share=0.5), path)
+    turned = load_federation(plan("omniglot", unseen_share=0.5, rotations=True), path)
+    for alphabet, examples in plain.training.items():
+        more = turned.training[alphabet]
+        assert np.bincount(more.targets).tolist() == [DRAWINGS] * CHARACTERS * 4
+        for character, turns in np.ndindex(CHARACTERS, 4):
+            drawings = more.inputs[more.targets == character + CHARACTERS * turns]
+            upright = examples.inputs[examples.targets == character]
+            np.testing.assert_array_equal(drawings[:, 0], [np.rot90(drawing, turns) for drawing in upright[:, 0]])
+    for name, client in plain.unseen.items():
+        assert_same(client.support, turned.unseen[name].support)
+
+
 def test_mixed_episodes_draw_from_every_unseen_alphabet_and_from_no_other(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "omniglot.npz")
     apart = load_federation(plan("omniglot", unseen_share=0.5, episodes="alphabet"), path)

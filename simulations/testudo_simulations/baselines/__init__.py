@@ -14,13 +14,12 @@ from functools import reduce
 
 import numpy as np
 
-from testudo_common.learning.metrics import ClassificationSums, RegressionSums
+from testudo_common.learning.metrics import ClassificationSums, RegressionSums, Sums
 from testudo_common.learning.tasks import Examples
 from testudo_simulations.baselines.base import Floats, Pair, Panel, Splits
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.results import Arm, ClientScore
 
-Sums = ClassificationSums | RegressionSums
 MAX_CLIENTS = 2000
 """That baselines learn from: of a larger federation so many are drawn, and the labels say so."""
 

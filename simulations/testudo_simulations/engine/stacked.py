@@ -7,29 +7,18 @@ without it; the norm is that of all weights together, and clipping as Opacus doe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from testudo_common.errors import ModelError
-from testudo_common.learning.models import HeadedModel
-from testudo_simulations.engine.layers import (
-    Convolution,
-    GroupNorm,
-    Layer,
-    Linear,
-    Relu,
-    Rows,
-    Tanh,
-    Tape,
-    WeightedLayer,
-    Weights,
-)
-
-_DIVISOR = 1e-6  # added to a norm by Opacus before it divides by it
+from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
+from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
+from testudo_simulations.engine.layers import Tape, WeightedLayer
+from testudo_simulations.engine.reading import read_layers
 
 
 @dataclass(slots=True)
@@ -49,31 +38,46 @@ class StackedModel:
         model: One of the plan's own.
         inputs: Shape of one input.
         regression: Squared error instead of cross-entropy.
+        private: For DP-SGD.
+        like: Has the type and the device of the weights.
 
     Attributes:
-        entries: Of each weight here, which entries of the module's parameters (one after another) it is, ``int64[...]``.
+        entries: As of every batched model.
+        learning: All.
+        floats: Per example.
 
     Raises:
         ModelError: It has a layer that is not known here.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[int], *, regression: bool) -> None:
-        reading = _read(model, inputs)
-        self.entries = reading.entries
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[int], *, regression: bool, private: bool, like: torch.Tensor
+    ) -> None:
+        reading = read_layers(model, inputs, private=private, like=like)
         self._layers = reading.layers
         self._regression = regression
+        self.entries = reading.entries
+        self.learning = range(len(self.entries))
+        self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs ``float[n, *input_shape]`` as they are read here, of any number of clients."""
-        if isinstance(self._layers[0], Convolution):
-            return inputs.permute(0, 2, 3, 1).contiguous()
-        return inputs.flatten(1)
+        """Inputs ``float[n, *input_shape]`` of any number of clients as they are read here, ``float[n, ...]``."""
+        first = self._layers[0]
+        if not isinstance(first, Convolution):
+            return inputs.flatten(1)
+        images = inputs.permute(0, 2, 3, 1)
+        if not isinstance(first, WindowedConvolution):
+            return images.contiguous()
+        padded = F.pad(images, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
+        seen = seen_from(*images.shape[1:3]).flatten(0, 1).to(inputs.device)  # [positions, 3, 3]
+        return padded[:, seen].flatten(2)
 
     def taken(self, pool: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Pooled inputs at ``rows``, ``int64[clients, batch]``."""
-        if isinstance(self._layers[0], Convolution):
-            return pool[rows.t()].permute(0, 2, 3, 1, 4).contiguous()
-        return pool[rows]
+        images = type(self._layers[0]) is Convolution
+        ordered = rows.t() if images else rows
+        found = pool.flatten(1).index_select(0, ordered.flatten()).view(*ordered.shape, *pool.shape[1:])
+        return found.permute(0, 2, 3, 1, 4).contiguous() if images else found
 
     def outputs(self, weights: Weights, inputs: torch.Tensor) -> torch.Tensor:
         """``float[clients, batch, outputs]`` of inputs as :meth:`taken` gives them."""
@@ -107,25 +111,43 @@ class StackedModel:
         factors: torch.Tensor,
         max_norms: torch.Tensor,
     ) -> None:
-        """As :meth:`descend`, each example's gradient first made finite and clipped to ``max_norms``, ``[clients, 1]``."""
+        """As :meth:`descend`, each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
         traces = self._traces(weights, inputs, targets)
         squares = torch.zeros_like(factors)
         for trace in traces:
             own, trace.gradients = trace.layer.squared_norms(trace.tape, trace.slopes)
             squares += own
-        if not squares.isfinite().all():
-            _make_finite(traces)
-            squares = sum(
-                (one.square().flatten(2).sum(dim=2) for trace in traces for one in trace.gradients or ()),
-                torch.zeros_like(factors),
-            )
-        clipped = factors * (max_norms / (squares.sqrt() + _DIVISOR)).clamp_(max=1)
+        infinite = squares.isfinite().all(dim=1).logical_not().nonzero()[:, 0].tolist()
+        before = {client: [weight[client : client + 1].clone() for weight in weights] for client in infinite}
+        by = clipped(factors, squares, max_norms)
         for trace in traces:
             if trace.gradients is None:
-                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, clipped))
+                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, by))
             else:
                 for weight, gradients in zip(weights[trace.layer.at :], trace.gradients, strict=False):
-                    weight -= torch.bmm(clipped[:, None], gradients.flatten(2)).view_as(weight)
+                    descend_along(weight, gradients, by)
+        for client, start in before.items():
+            one = slice(client, client + 1)
+            self._descend_made_finite(start, inputs[one], targets[one], factors[one], max_norms[one])
+            for weight, own in zip(weights, start, strict=True):
+                weight[one] = own
+
+    def _descend_made_finite(
+        self,
+        weights: Weights,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        factors: torch.Tensor,
+        max_norms: torch.Tensor,
+    ) -> None:
+        """The rare step of a client with an infinite gradient: every example's own, with 0 for what is not finite."""
+        found: dict[int, torch.Tensor] = {}
+        for trace in self._traces(weights, inputs, targets):
+            for place, gradients in enumerate(trace.layer.per_example(trace.tape, trace.slopes)):
+                found[trace.layer.at + place] = made_finite(gradients)
+        by = clipped(factors, squared_norms_of(list(found.values())), max_norms)
+        for at, gradients in found.items():
+            descend_along(weights[at], gradients, by)
 
     def _there(self, weights: Weights, inputs: torch.Tensor) -> tuple[list[Tape], torch.Tensor]:
         tapes = []
@@ -152,75 +174,3 @@ class StackedModel:
             return (outputs - targets[:, :, None]).mul_(2)
         slopes = outputs.softmax(dim=2)
         return slopes.scatter_add_(2, targets[:, :, None], slopes.new_full((1, 1, 1), -1.0).expand(*targets.shape, 1))
-
-
-def _make_finite(traces: list[_Trace]) -> None:
-    """The rare step with an infinite gradient: every example's own, with 0 for what is not finite."""
-    for trace in traces:
-        gradients = trace.layer.per_example(trace.tape, trace.slopes)
-        trace.gradients = tuple(one.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for one in gradients)
-
-
-class _Reading:
-    """The module's layers read one after another, and where each of its parameters goes."""
-
-    def __init__(self, inputs: Sequence[int], first: nn.Module) -> None:
-        self.layers: list[Layer] = []
-        self.entries: list[torch.Tensor] = []
-        if isinstance(first, nn.Conv2d):
-            self._channels, self._height, self._width = inputs
-        else:
-            self._channels, self._height, self._width = math.prod(inputs), 1, 1
-
-    def read(self, module: nn.Module) -> None:
-        """Append ``module``.
-
-        Raises:
-            ModelError: It is not known here.
-        """
-        match module:
-            case nn.Flatten():
-                if self.layers:
-                    self.layers.append(Rows())
-            case nn.ReLU():
-                self.layers.append(Relu())
-            case nn.Tanh():
-                self.layers.append(Tanh())
-            case nn.GroupNorm():
-                self.layers.append(GroupNorm(len(self.entries), module.num_groups, module.eps))
-                self._take((module.num_channels,), (0,))
-                self._take((module.num_channels,), (0,))
-            case nn.Conv2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1):
-                self._read_convolution(module.in_channels, module.out_channels)
-            case nn.Linear():
-                self._read_linear(module.out_features)
-            case _:
-                raise ModelError(f"a {type(module).__name__} is none of the layers that can be stacked")
-
-    def _read_convolution(self, ins: int, outs: int) -> None:
-        self.layers.append(Convolution(len(self.entries), self._height, self._width))
-        self._take((outs, ins, 3, 3), (0, 2, 3, 1))
-        self._take((outs,), (0,))
-        self._channels, self._height, self._width = outs, (self._height + 1) // 2, (self._width + 1) // 2
-
-    def _read_linear(self, outs: int) -> None:
-        positions = self._height * self._width
-        self.layers.append(Linear(len(self.entries)))
-        self._take((outs, self._channels, positions), (2, 1, 0), (positions * self._channels, outs))
-        self._take((outs,), (0,))
-        self._channels, self._height, self._width = outs, 1, 1
-
-    def _take(self, shape: tuple[int, ...], permuted: tuple[int, ...], final: tuple[int, ...] | None = None) -> None:
-        taken = sum(entries.numel() for entries in self.entries)
-        entries = torch.arange(taken, taken + math.prod(shape)).view(shape).permute(permuted)
-        self.entries.append(entries if final is None else entries.reshape(final))
-
-
-def _read(model: nn.Module, inputs: Sequence[int]) -> _Reading:
-    if not isinstance(model, HeadedModel):
-        raise ModelError(f"a {type(model).__name__} is none of the models that can be stacked")
-    body = list(model.body) if isinstance(model.body, nn.Sequential) else [model.body]
-    reading = _Reading(inputs, body[0])
-    for module in [*body, model.head]:
-        reading.read(module)
-    return reading
