@@ -153,7 +153,7 @@ DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly'>"
 
 
 def test_a_lost_worker_ends_the_run_and_names_its_machine() -> None:
-    grid = WatchedGrid(FaultyGrid(ErrorCode.UNKNOWN, DIED), lambda: "second", threading.Event())
+    grid = WatchedGrid(FaultyGrid(ErrorCode.UNKNOWN, DIED), lambda _error: "second", threading.Event())
     with pytest.raises(RoundError, match=r"^second: a worker of the Ray cluster was lost \(ActorDiedError\)"):
         grid.pull_messages(["m1"])
 
@@ -166,13 +166,13 @@ def test_a_lost_worker_ends_the_run_and_names_its_machine() -> None:
     ],
 )
 def test_a_client_that_fails_is_for_the_round_to_set_aside(code: int, reason: str) -> None:
-    grid = WatchedGrid(FaultyGrid(code, reason), lambda: "second", threading.Event())
+    grid = WatchedGrid(FaultyGrid(code, reason), lambda _error: "second", threading.Event())
     assert [reply.error.reason for reply in grid.pull_messages(["m1"])] == [reason]
 
 
 def test_nobody_waits_for_replies_when_flowers_runtime_has_ended() -> None:
     ended = threading.Event()
-    grid = WatchedGrid(InProcessGrid(ClientApp(), 1), lambda: "", ended)
+    grid = WatchedGrid(InProcessGrid(ClientApp(), 1), lambda _error: "", ended)
     assert grid.pull_messages(["m1"]) == []
     ended.set()
     with pytest.raises(RoundError, match="has ended"):
