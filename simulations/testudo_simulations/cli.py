@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import testudo_simulations.attacks.cli as attacks_cli
 import testudo_simulations.benchmarks.cli as benchmarks_cli
 import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
+from testudo_simulations import defences_cli
 from testudo_simulations.options import DataOption, JobsOption, JsonOption, OutOption, PlanArgument, SetOption
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _finish(report: Report, folder: Path, *, as_json: bool) -> None:
     typer.echo(f"Report: {html_path}\nAs data: {json_path}")
 
 
-attacks_cli.add_to(app)
+defences_cli.add_to(app)
 benchmarks_cli.add_to(app)
 deployment_cli.add_to(app)
 

@@ -15,17 +15,12 @@ from testudo_simulations.options import DataOption, JobsOption, JsonOption, OutO
 
 def add_to(app: typer.Typer) -> None:
     """Add them to the program's commands."""
-    app.command(
-        "attacks",
-        epilog="Example: testudo-simulate attacks attacks-digits --poisoned 4 --attack alie --defence mean,recommended",
-    )(_attacks)
-    app.command(
-        "frontier",
-        epilog="Example: testudo-simulate frontier --clients 1000 --cohort 100 --corruption 0.05 --min-group 3",
-    )(_frontier)
-    app.command("split-views", epilog="Example: testudo-simulate split-views --witnesses 10 --quorum 7 --colluders 2")(
-        _split_views
-    )
+    for name, command, example in (
+        ("attacks", _attacks, "attacks attacks-digits --poisoned 4 --attack alie --defence mean,recommended"),
+        ("frontier", _frontier, "frontier --clients 1000 --cohort 100 --corruption 0.05 --min-group 3"),
+        ("split-views", _split_views, "split-views --witnesses 10 --quorum 7 --colluders 2"),
+    ):
+        app.command(name, epilog=f"Example: testudo-simulate {example}")(command)
 
 
 def _attacks(
