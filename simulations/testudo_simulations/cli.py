@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,7 +16,7 @@ import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations import defences_cli
-from testudo_simulations.options import DataOption, JobsOption, JsonOption, OutOption, PlanArgument, SetOption
+from testudo_simulations.options import CORES, DataOption, JobsOption, JsonOption, OutOption, PlanArgument, SetOption
 
 if TYPE_CHECKING:
     from testudo_simulations.progress import JobProgress
@@ -75,7 +74,7 @@ def run(
         typer.Option("--sweep", metavar="KEY=A,B,C", help="One run for each value, such as epsilon=none,8,2."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each value.")] = 1,
-    jobs: JobsOption = os.cpu_count() or 1,
+    jobs: JobsOption = CORES,
     backend: Annotated[
         Backend,
         typer.Option(
@@ -109,7 +108,7 @@ def run(
         raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
     folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     workers = 1 if backend is Backend.ray else min(jobs, len(planned))
-    computing = computing_on(device.value, threads or max(1, (os.cpu_count() or 1) // workers), engine=engine)
+    computing = computing_on(device.value, threads or max(1, CORES // workers), engine=engine)
     with _progress([f"{job.setting or job.plan.name}, seed {job.plan.seed}" for job in planned]) as progress:
         results = run_jobs(
             planned,
@@ -127,7 +126,7 @@ def run(
 
 
 @app.command(epilog="Example: testudo-simulate demo")
-def demo(out: OutOption = None, jobs: JobsOption = os.cpu_count() or 1, as_json: JsonOption = False) -> None:
+def demo(out: OutOption = None, jobs: JobsOption = CORES, as_json: JsonOption = False) -> None:
     """The main job in about a minute: digits in everybody's own hand, without privacy and at epsilon 8."""
     run("demo", out=out, sweep=["epsilon=none,8"], jobs=jobs, as_json=as_json)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,16 @@ from typing import Annotated
 import typer
 
 from testudo_common.errors import UsageError
-from testudo_simulations.options import DataOption, JobsOption, JsonOption, OutOption, PlanArgument, SetOption, listed
+from testudo_simulations.options import (
+    CORES,
+    DataOption,
+    JobsOption,
+    JsonOption,
+    OutOption,
+    PlanArgument,
+    SetOption,
+    listed,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,7 +53,7 @@ def _attacks(
         typer.Option("--poisoned", min=1, help="Poisoned clients; repeat for more.", show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each cell.")] = 2,
-    jobs: JobsOption = os.cpu_count() or 1,
+    jobs: JobsOption = CORES,
     masks: Annotated[bool, typer.Option("--masks", help="Mask secure sums too: slower, and the same bits.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the matrix in --out, or let it grow.")] = False,
     as_json: JsonOption = False,

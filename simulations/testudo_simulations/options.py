@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+CORES = os.cpu_count() or 1
 
 PlanArgument = Annotated[str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The federation's data.", show_default=False)]
