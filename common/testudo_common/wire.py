@@ -204,9 +204,9 @@ class Parts:
 def encode(message: Message) -> Parts:
     """``message`` as it travels; its vector is not copied."""
     vector_name, _ = _VECTOR_DTYPES.get(type(message), (None, None))
-    values = (getattr(message, name) for name in _header_names(type(message)))
+    values = (getattr(message, name) for name in _header_names(type(message)))  # type: ignore[arg-type]
     return Parts(
-        _header(type(message), *values),
+        _header(type(message), *values),  # type: ignore[arg-type]
         getattr(message, _BODY, None),
         getattr(message, vector_name) if vector_name else None,
     )

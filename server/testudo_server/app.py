@@ -222,8 +222,8 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
-        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log. With
-            them only what a client signed is its reply, under any plan.
+        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation by the plan's own
+            exchange, and for a log. With them only what a client signed is its reply, under any plan.
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
@@ -237,7 +237,7 @@ def run_federation(
         CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
         AuditError: The audit log cannot be used.
     """
-    once = cache(partial(_keys_for, plan, keys))
+    once = cache(partial(_keys_for, plan, keys, own_exchange=exchange_of is None))
     attendance: Attendance = EVERYBODY
     online: Callable[[], Collection[int]] | None = None
     if registered is None:
@@ -262,11 +262,12 @@ def _online_in(grid: Grid) -> frozenset[int]:
     return frozenset(grid.get_node_ids())
 
 
-def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:
+def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None, *, own_exchange: bool) -> ServerKeys | None:
     if keys is None:
-        if not plan.secure and not plan.audited:
+        masked = plan.secure and own_exchange
+        if not masked and not plan.audited:
             return None
-        what = "secure aggregation" if plan.secure else "an audit log"
+        what = "secure aggregation" if masked else "an audit log"
         raise UsageError(
             f"the plan has {what}, and the server has no roster",
             remedy="name the folder of the federation's keys; testudo-server init and admit make it",

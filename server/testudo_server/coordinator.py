@@ -144,7 +144,7 @@ class Coordinator:
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
-        asked = {client: count + (client in cohort) for client, count in state.participations.items()}
+        asked = {**state.participations, **{client: state.participations[client] + 1 for client in cohort}}
         clip = next_clip(self._plan, state.clip, collected)
         following = RunState(self._plan_digest, number, model, outer, asked, clip)
         scores = scores_of(self._plan, number, collected)

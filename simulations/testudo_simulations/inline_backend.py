@@ -28,6 +28,8 @@ from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.mask_free import MaskFreeExchange
 from testudo_simulations.owners import Owners
 
+_AT_ONCE: Final = 128  # messages answered together, and so clients trained at once
+
 
 @dataclass(frozen=True, slots=True)
 class InProcessRun:
@@ -133,7 +135,7 @@ def federate_in_process(
     owners = Owners(
         federation, state, keys, masks=masks or not plan.secure, adversary=adversary, logged=logged, engine=engine
     )
-    grid = InProcessGrid(build_client_app(owners), clients, ahead=owners.train_ahead)
+    grid = InProcessGrid(build_client_app(owners), clients, ahead=owners.train_ahead, at_once=_AT_ONCE)
     nodes = dict(zip(federation.training, grid.get_node_ids(), strict=True))
     final = run_federation(
         grid,

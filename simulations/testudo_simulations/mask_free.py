@@ -59,7 +59,7 @@ class MaskFreeParticipant(Participant):
         update = self._update_for(request)
         if isinstance(update, RefusalReason):
             return self._refuse(request, update)
-        terms = terms_of(self.plan, _NO_ROSTER, attempt_of(request), len(update))
+        terms = terms_of(self.plan, NO_ROSTER, attempt_of(request), len(update))
         counts = self._counts_for(request)
         self._gate.charge_sum(request.round, request.attempt)
         _, vector = self._encoded(terms, _smallest_group(self.plan), counts)
@@ -67,7 +67,8 @@ class MaskFreeParticipant(Participant):
         return self._with_statement(SecureMessage(self.plan_digest, request.round, request.attempt, body, vector))
 
 
-_NO_ROSTER = Roster("simulation", {})
+NO_ROSTER = Roster("simulation", {})
+"""Of a federation in which nobody signs anything: without masks and a log there is no use for keys."""
 
 
 def _smallest_group(plan: FederationPlan) -> int:
@@ -97,7 +98,7 @@ class MaskFreeExchange:
     Args:
         transport: To clients that are :class:`MaskFreeParticipant`.
         plan: Complete.
-        roster: Of all clients.
+        roster: Of all clients, where they have keys.
         nonce: Makes each client's nonce of the coin, 32 bytes.
         sum_only: See :class:`testudo_server.secure_exchange.SecureExchange`.
     """
@@ -106,7 +107,7 @@ class MaskFreeExchange:
         self,
         transport: Transport,
         plan: FederationPlan,
-        roster: Roster,
+        roster: Roster = NO_ROSTER,
         nonce: Callable[[], bytes] = random_secret,
         *,
         sum_only: bool | None = None,

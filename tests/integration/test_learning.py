@@ -39,7 +39,8 @@ def _joint_training(plan: FederationPlan) -> FederationPlan:
 
 
 def _adapted_mse(federation: Federation, folder: Path) -> float:
-    state = federate_in_process(federation, RunStore(folder, durable=False), None).state
+    # Without masks: its sums are the same to the bit, and it takes half of the time.
+    state = federate_in_process(federation, RunStore(folder, durable=False), None, masks=False).state
     evaluator = Evaluator(federation, make_splits(federation), Engine(federation.plan))
     return evaluator.headline_mean(evaluator.scores(state.model, None, federation.plan.evaluation.steps))
 

@@ -252,7 +252,7 @@ WAVES: dict[str, Any] = {
 }
 
 
-def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path) -> None:
+def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new cache stands for a new process; the server finds the roster where it looks for one."""
     federation = load_federation(make_plan(tables=WAVES), None)
     (tmp_path / "plan.toml").write_text(dump_plan(federation.plan))
@@ -272,6 +272,10 @@ def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path) -> None
     assert secret.stat().st_mode & 0o777 == 0o600
     other = SimulatedKeys.of(federation, tmp_path / "other")
     assert other.roster.digest != keys.roster.digest, "keys are not made from the plan"
+    monkeypatch.setattr(SimulatedKeys, "_key_of", None)
+    again = SimulatedKeys.of(federation, tmp_path / "out" / "keys")
+    assert again.roster == keys.roster, "read, and not derived again"
+    assert again.server_keys.signed_roster == keys.server_keys.signed_roster
 
 
 def test_owners_under_secure_aggregation_have_the_keys_of_the_roster() -> None:

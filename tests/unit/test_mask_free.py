@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import make_examples
+from helpers import make_examples, make_plan
 from secure_federation import (
     NOISY,
     SECURE,
@@ -33,6 +33,7 @@ from secure_federation import (
 )
 from testudo_client import participant as participants
 from testudo_client import secure_side
+from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_common.errors import PlanError
 from testudo_common.plan import FederationPlan
@@ -44,13 +45,17 @@ from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
 from testudo_server import secure_exchange
+from testudo_server.app import run_federation
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected
 from testudo_server.robust import aggregate
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RoundRecord, RunStore
 from testudo_simulations import mask_free
+from testudo_simulations.federations import load_federation
+from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.mask_free import MaskFreeExchange, MaskFreeParticipant, draw_groups
+from testudo_simulations.owners import Owners
 from testudo_simulations.secure_summary import secure_summary
 
 TWELVE = names_of(12)
@@ -312,6 +317,21 @@ def test_groups_are_drawn_from_whoever_is_present() -> None:
     _, fewer = draw_groups(terms, nonces, set(TWELVE[1:]))
     assert sorted(name for group in fewer for name in group) == list(TWELVE[1:])
     assert draw_groups(terms, {**nonces, TWELVE[0]: bytes(32)}, set(TWELVE))[1] != groups
+
+
+def test_without_masks_and_a_log_nobody_needs_a_key(tmp_path: Path) -> None:
+    """Of a hundred thousand clients each costs a key to make, a signature to give and one to check."""
+    settings = ("data.clients=4", "data.unseen_clients=1", "rounds.count=1")
+    tables = {**SECURE, "data": {"federation": "sine"}, "model": {"name": "linear"}}
+    federation = load_federation(make_plan(*settings, tables=tables), None)
+    owners = Owners(federation, None, None, masks=False)
+    grid = InProcessGrid(build_client_app(owners), 4)
+    store = RunStore(tmp_path, durable=False)
+    state = run_federation(
+        grid, federation.plan, store, clients=4, exchange_of=lambda link: MaskFreeExchange(link, federation.plan)
+    )
+    assert state.round == 1
+    assert [len(members) for record in store.records() for members, _ in record.influence] == [4]
 
 
 # --- silence, refusals and attempts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections import Counter
@@ -255,6 +256,11 @@ def test_cohort(participations: dict[str, int], size: int, limit: int | None, rn
     items = list(participations.items())
     rng.shuffle(items)  # type: ignore[attr-defined]
     assert draw(dict(items), size, limit) == cohort, "the order of a mapping changes nothing"
+
+    def turn(client: str) -> tuple[int, bytes]:
+        return participations[client], hashlib.sha256(f"0|1|{client}".encode()).digest()
+
+    assert cohort == tuple(sorted(sorted(eligible, key=turn)[:size])), "as all clients sorted by their turns"
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 25), st.integers(0, 99))

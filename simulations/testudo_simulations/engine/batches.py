@@ -44,35 +44,32 @@ class Pool:
     targets: torch.Tensor
 
     @classmethod
-    def of(cls, jobs: Sequence[InnerJob], dtype: torch.dtype, device: torch.device) -> Pool:
-        """The examples of ``jobs``, one or more."""
+    def of(cls, jobs: Sequence[InnerJob], like: torch.Tensor) -> Pool:
+        """The examples of ``jobs``, one or more, in numbers ``like`` those of the weights."""
         inputs = [job.examples.inputs for job in jobs]
         targets = [job.examples.targets for job in jobs]
         inputs.append(np.zeros((1, *inputs[0].shape[1:]), dtype=inputs[0].dtype))
         targets.append(np.zeros(1, dtype=targets[0].dtype))
-        all_inputs = torch.from_numpy(np.concatenate(inputs)).to(device, dtype)
-        all_targets = torch.from_numpy(np.concatenate(targets)).to(device)
-        return cls(all_inputs, all_targets.to(dtype) if all_targets.is_floating_point() else all_targets)
+        all_inputs = torch.from_numpy(np.concatenate(inputs)).to(like)
+        all_targets = torch.from_numpy(np.concatenate(targets)).to(like.device)
+        return cls(all_inputs, all_targets.to(like) if all_targets.is_floating_point() else all_targets)
 
 
-def batches_of(jobs: Sequence[InnerJob], dtype: torch.dtype, device: torch.device) -> Iterator[Batch]:
+def batches_of(jobs: Sequence[InnerJob], like: torch.Tensor) -> Iterator[Batch]:
     """The batches of each step.
 
     Args:
         jobs: In the order of the pool, those with more steps first.
-        dtype: Of the weights.
-        device: Of all of it.
+        like: Has the type and the device of the weights.
     """
     steps = np.array([len(job.rows) for job in jobs])
     offsets = np.cumsum([0, *(len(job.examples) for job in jobs)])
     for step in range(steps[0]):
         active = int(np.searchsorted(-steps, -step))
-        yield _batch([job.rows[step] for job in jobs[:active]], offsets, dtype, device)
+        yield _batch([job.rows[step] for job in jobs[:active]], offsets, like)
 
 
-def _batch(
-    rows: Sequence[npt.NDArray[np.intp]], offsets: npt.NDArray[np.intp], dtype: torch.dtype, device: torch.device
-) -> Batch:
+def _batch(rows: Sequence[npt.NDArray[np.intp]], offsets: npt.NDArray[np.intp], like: torch.Tensor) -> Batch:
     counts = np.fromiter(map(len, rows), dtype=np.intp, count=len(rows))
     ends = np.cumsum(counts)
     # One more at the end: the pool's example of zeros, which stands in for every empty sample.
@@ -83,7 +80,7 @@ def _batch(
     within = np.minimum(places, np.maximum(counts - 1, 0)[:, None])
     index = flat[np.where(counts[:, None] > 0, (ends - counts)[:, None] + within, len(flat) - 1)]
     return Batch(
-        torch.from_numpy(index).to(device),
-        torch.from_numpy(places < counts[:, None]).to(device, dtype),
-        torch.from_numpy(counts[:, None]).to(device, dtype),
+        torch.from_numpy(index).to(like.device),
+        torch.from_numpy(places < counts[:, None]).to(like),
+        torch.from_numpy(counts[:, None]).to(like),
     )

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from testudo_client.inner_jobs import InnerJob
-from testudo_client.train import noise_generator
 from testudo_common.learning.learner import Learner, read_parameters, shared_parameters
 from testudo_common.learning.tasks import Inputs
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector
-from testudo_simulations.engine.batches import Pool, batches_of
+from testudo_simulations.engine.batched import BatchedModel
+from testudo_simulations.engine.chunk import outputs_of, train_chunk
+from testudo_simulations.engine.general import GeneralModel
 from testudo_simulations.engine.stacked import StackedModel
+from testudo_simulations.engine.trial import try_out
 
-
-SIZE = 0
+_CPU_BYTES = 8 << 20
+"""Of a chunk: in a core's reach, and what the allocator keeps instead of asking for it again in every step."""
+_CUDA_SHARE = 0.25
+"""Of the free memory, for a chunk: what one step makes on the way is not counted."""
 
 
 class Trained:
@@ -48,7 +53,7 @@ class Engine:
     Args:
         plan: Complete.
         device: ``cpu`` or ``cuda``.
-        threads: Of the CPU.
+        threads: Of the CPU: chunks that are trained at the same time, by one thread each.
         dtype: Of weights, gradients and noise.
 
     Attributes:
@@ -63,97 +68,90 @@ class Engine:
         self, plan: FederationPlan, *, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32
     ) -> None:
         self._learner = Learner(plan)
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self._regression = self._learner.regression
-        model = self._learner.model
-        assert plan.model.inputs is not None
-        like = torch.empty(0, dtype=dtype, device=device)
-        self._models = {
-            private: StackedModel(model, plan.model.inputs, regression=self._regression, private=private, like=like)
+        self._threads = threads
+        self._like = torch.empty(0, dtype=dtype, device=device)
+        self.path = "vmap" if ":" in plan.model.name else "stacked"
+        kind = GeneralModel if self.path == "vmap" else StackedModel
+        model, inputs = self._learner.model, plan.model.inputs
+        assert inputs is not None
+        self._models: dict[bool, BatchedModel] = {
+            private: kind(model, inputs, regression=self._learner.regression, private=private, like=self._like)
             for private in (False, True)
         }
-        self._model = self._models[False]
-        self.path = "stacked"
+        for private in {False, plan.privacy.unit == "example"}:
+            try_out(self._models[private], plan, self._like, private=private)
         shared = shared_parameters(model, plan.model.unshared_head)
         self.shared = torch.cat(
             [torch.full((value.numel(),), name in shared) for name, value in model.named_parameters()]
         )
-        self._back = torch.argsort(torch.cat([entries.flatten() for entries in self._model.entries]))
 
     def jobs_at_once(self, job: InnerJob) -> int:
         """How many jobs like this one a call to :meth:`train` should be given: what fits into memory or cache."""
-        return 64
+        return self._chunk_size([job]) * (self._threads if self._like.device.type == "cpu" else 1)
 
     def train(self, model: Vector, jobs: Sequence[InnerJob]) -> Trained:
         """Run every job from ``model``, ``float32[d]``; an unshared head starts at zero, as in ``start_from``.
+
+        Noise is fresh from the operating system, whatever generator a job's mechanism has.
 
         Raises:
             ModelError: ``model`` is not a finite ``float32[d]``.
         """
         self._learner.start_from(model)
-        start = torch.from_numpy(read_parameters(self._learner.model.parameters())).to(self._dtype)
-        ends = start.expand(len(jobs), -1).clone()
-        order = sorted(range(len(jobs)), key=lambda place: _likeness(jobs[place]))
-        for private in (False, True):
-            places = [place for place in order if (jobs[place].mechanism is not None) is private]
-            size = SIZE or 64
-            for first in range(0, len(places), size):
-                chunk = places[first : first + size]
-                if jobs[chunk[0]].rows:
-                    ends[chunk] = self._train_chunk(start, [jobs[place] for place in chunk])
+        start = torch.from_numpy(read_parameters(self._learner.model.parameters())).to(self._like)
+        ends = start.cpu().expand(len(jobs), -1).clone()
+        chunks = self._chunks(jobs)
+
+        def run(chunk: list[int]) -> None:
+            own = [jobs[place] for place in chunk]
+            ends[chunk] = train_chunk(self._models[own[0].mechanism is not None], start, own).cpu()
+
+        if self._threads == 1 or self._like.device.type != "cpu" or len(chunks) <= 1:
+            for chunk in chunks:
+                run(chunk)
+        else:
+            with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(run, chunks))
         return Trained(self, ends)
 
-    def _train_chunk(self, start: torch.Tensor, jobs: Sequence[InnerJob]) -> torch.Tensor:
-        """Ends ``float[n, D]`` of jobs that are all private or all not, those with more steps first."""
-        weights = self._weights(start.expand(len(jobs), -1))
-        pool = Pool.of(jobs, self._dtype, self._device)
-        model = self._models[jobs[0].mechanism is not None]
-        inputs = model.pooled(pool.inputs)
-        rates = self._each([job.learning_rate for job in jobs])
-        if jobs[0].mechanism is None:
-            for batch in batches_of(jobs, self._dtype, self._device):
-                active = len(batch.rows)
-                factors = batch.real * (rates[:active] / batch.counts.clamp(min=1))
-                taken = model.taken(inputs, batch.rows)
-                model.descend([weight[:active] for weight in weights], taken, pool.targets[batch.rows], factors)
-        else:
-            mechanisms = [job.mechanism for job in jobs if job.mechanism is not None]
-            rates /= self._each([job.expected_batch for job in jobs])
-            max_norms = self._each([mechanism.max_grad_norm for mechanism in mechanisms])
-            deviations = rates * max_norms * self._each([mechanism.noise_multiplier for mechanism in mechanisms])
-            noise = noise_generator() if bool((deviations > 0).any()) else None
-            for batch in batches_of(jobs, self._dtype, self._device):
-                active = len(batch.rows)
-                some = [weight[:active] for weight in weights]
-                taken = model.taken(inputs, batch.rows)
-                model.descend_clipped(
-                    some, taken, pool.targets[batch.rows], batch.real * rates[:active], max_norms[:active]
-                )
-                if noise is not None:
-                    for weight in some:
-                        drawn = torch.empty_like(weight).normal_(generator=noise)
-                        weight.flatten(1).addcmul_(drawn.flatten(1), deviations[:active])
-        return torch.cat([weight.flatten(1) for weight in weights], dim=1)[:, self._back].cpu()
-
-    def _weights(self, vectors: torch.Tensor) -> list[torch.Tensor]:
-        """Parameters ``float[n, D]`` in the module's order, as the model's weights."""
-        return [vectors[:, entries.flatten()].view(-1, *entries.shape).to(self._device) for entries in self._model.entries]
-
-    def _each(self, values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=self._dtype, device=self._device)[:, None]
-
     def outputs(self, ends: torch.Tensor, inputs: Sequence[Inputs]) -> list[npt.NDArray[np.float32]]:
-        """As :meth:`Trained.outputs`, with the models' parameters ``ends``, ``float[n, D]``."""
+        """As :meth:`Trained.outputs`, of the models ``ends``, ``float[n, D]``."""
         found: list[npt.NDArray[np.float32]] = []
-        for end, own in zip(ends, inputs, strict=True):
-            pooled = self._model.pooled(torch.from_numpy(np.ascontiguousarray(own)).to(self._device, self._dtype))
-            taken = self._model.taken(pooled, torch.arange(len(own), device=self._device)[None])
-            raw = self._model.outputs(self._weights(end[None]), taken)[0]
-            found.append((raw.squeeze(-1) if self._regression else raw.softmax(-1)).float().cpu().numpy())
+        model = self._models[False]
+        size = max(1, self._budget() // self._bytes(model, max((len(own) for own in inputs), default=1)))
+        for first in range(0, len(inputs), size):
+            own = [torch.from_numpy(np.ascontiguousarray(one)) for one in inputs[first : first + size]]
+            for raw in outputs_of(model, ends[first : first + size].to(self._like), own):
+                result = raw.squeeze(-1) if self._learner.regression else raw.softmax(-1)
+                found.append(result.float().cpu().numpy())
         return found
 
+    def _chunks(self, jobs: Sequence[InnerJob]) -> list[list[int]]:
+        """Which jobs are trained together: of one kind, and of like size. Those without a step are in none."""
+        order = sorted((place for place in range(len(jobs)) if jobs[place].rows), key=lambda place: _size(jobs[place]))
+        chunks = []
+        for private in (False, True):
+            places = [place for place in order if (jobs[place].mechanism is not None) is private]
+            if places:
+                size = min(self._chunk_size([jobs[place] for place in places]), -(-len(places) // self._threads))
+                chunks += [places[first : first + size] for first in range(0, len(places), size)]
+        return chunks
 
-def _likeness(job: InnerJob) -> tuple[int, float]:
+    def _chunk_size(self, jobs: Sequence[InnerJob]) -> int:
+        batch = max((len(rows) for job in jobs for rows in job.rows), default=1)
+        return max(1, self._budget() // self._bytes(self._models[jobs[0].mechanism is not None], batch))
+
+    def _bytes(self, model: BatchedModel, batch: int) -> int:
+        """About what one client takes while its model takes a step."""
+        weights = sum(entries.numel() for entries in model.entries)
+        return self._like.element_size() * (2 * weights + batch * model.floats)
+
+    def _budget(self) -> int:
+        if self._like.device.type == "cuda":
+            return int(_CUDA_SHARE * torch.cuda.mem_get_info(self._like.device)[0])
+        return _CPU_BYTES
+
+
+def _size(job: InnerJob) -> tuple[int, float]:
     """Sorts jobs: those with the most steps first, and beside each other those with batches of one size."""
-    return -len(job.rows), sum(map(len, job.rows)) / max(len(job.rows), 1)
+    return -len(job.rows), sum(map(len, job.rows)) / len(job.rows)

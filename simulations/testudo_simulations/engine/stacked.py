@@ -7,32 +7,18 @@ without it; the norm is that of all weights together, and clipping as Opacus doe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from testudo_common.errors import ModelError
-from testudo_common.learning.models import HeadedModel
-from testudo_simulations.engine.layers import (
-    Convolution,
-    GroupNorm,
-    Layer,
-    Linear,
-    Relu,
-    Rows,
-    Tanh,
-    Tape,
-    WeightedLayer,
-    Weights,
-    WindowedConvolution,
-    seen_from,
-    squared_norms_of,
-)
-
-_DIVISOR = 1e-6  # added to a norm by Opacus before it divides by it
+from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
+from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
+from testudo_simulations.engine.layers import Tape, WeightedLayer
+from testudo_simulations.engine.reading import read_layers
 
 
 @dataclass(slots=True)
@@ -56,7 +42,9 @@ class StackedModel:
         like: Has the type and the device of the weights.
 
     Attributes:
-        entries: Of each weight here, which entries of the module's parameters (one after another) it is, ``int64[...]``.
+        entries: As of every batched model.
+        learning: All.
+        floats: Per example.
 
     Raises:
         ModelError: It has a layer that is not known here.
@@ -65,10 +53,12 @@ class StackedModel:
     def __init__(
         self, model: nn.Module, inputs: Sequence[int], *, regression: bool, private: bool, like: torch.Tensor
     ) -> None:
-        reading = _read(model, inputs, private, like)
-        self.entries = reading.entries
+        reading = read_layers(model, inputs, private=private, like=like)
         self._layers = reading.layers
         self._regression = regression
+        self.entries = reading.entries
+        self.learning = range(len(self.entries))
+        self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs ``float[n, *input_shape]`` of any number of clients as they are read here, ``float[n, ...]``."""
@@ -78,7 +68,7 @@ class StackedModel:
         images = inputs.permute(0, 2, 3, 1)
         if not isinstance(first, WindowedConvolution):
             return images.contiguous()
-        padded = torch.nn.functional.pad(images, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
+        padded = F.pad(images, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
         seen = seen_from(*images.shape[1:3]).flatten(0, 1).to(inputs.device)  # [positions, 3, 3]
         return padded[:, seen].flatten(2)
 
@@ -121,22 +111,43 @@ class StackedModel:
         factors: torch.Tensor,
         max_norms: torch.Tensor,
     ) -> None:
-        """As :meth:`descend`, each example's gradient first made finite and clipped to ``max_norms``, ``[clients, 1]``."""
+        """As :meth:`descend`, each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
         traces = self._traces(weights, inputs, targets)
         squares = torch.zeros_like(factors)
         for trace in traces:
             own, trace.gradients = trace.layer.squared_norms(trace.tape, trace.slopes)
             squares += own
-        if not squares.isfinite().all():
-            _make_finite(traces)
-            squares = squared_norms_of([one for trace in traces for one in trace.gradients or ()])
-        clipped = factors * (max_norms / (squares.sqrt() + _DIVISOR)).clamp_(max=1)
+        infinite = squares.isfinite().all(dim=1).logical_not().nonzero()[:, 0].tolist()
+        before = {client: [weight[client : client + 1].clone() for weight in weights] for client in infinite}
+        by = clipped(factors, squares, max_norms)
         for trace in traces:
             if trace.gradients is None:
-                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, clipped))
+                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, by))
             else:
                 for weight, gradients in zip(weights[trace.layer.at :], trace.gradients, strict=False):
-                    weight -= torch.bmm(clipped[:, None], gradients.flatten(2)).view_as(weight)
+                    descend_along(weight, gradients, by)
+        for client, start in before.items():
+            one = slice(client, client + 1)
+            self._descend_made_finite(start, inputs[one], targets[one], factors[one], max_norms[one])
+            for weight, own in zip(weights, start, strict=True):
+                weight[one] = own
+
+    def _descend_made_finite(
+        self,
+        weights: Weights,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        factors: torch.Tensor,
+        max_norms: torch.Tensor,
+    ) -> None:
+        """The rare step of a client with an infinite gradient: every example's own, with 0 for what is not finite."""
+        found: dict[int, torch.Tensor] = {}
+        for trace in self._traces(weights, inputs, targets):
+            for place, gradients in enumerate(trace.layer.per_example(trace.tape, trace.slopes)):
+                found[trace.layer.at + place] = made_finite(gradients)
+        by = clipped(factors, squared_norms_of(list(found.values())), max_norms)
+        for at, gradients in found.items():
+            descend_along(weights[at], gradients, by)
 
     def _there(self, weights: Weights, inputs: torch.Tensor) -> tuple[list[Tape], torch.Tensor]:
         tapes = []
@@ -163,83 +174,3 @@ class StackedModel:
             return (outputs - targets[:, :, None]).mul_(2)
         slopes = outputs.softmax(dim=2)
         return slopes.scatter_add_(2, targets[:, :, None], slopes.new_full((1, 1, 1), -1.0).expand(*targets.shape, 1))
-
-
-def _make_finite(traces: list[_Trace]) -> None:
-    """The rare step with an infinite gradient: every example's own, with 0 for what is not finite."""
-    for trace in traces:
-        gradients = trace.layer.per_example(trace.tape, trace.slopes)
-        trace.gradients = tuple(one.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for one in gradients)
-
-
-class _Reading:
-    """The module's layers read one after another, and where each of its parameters goes."""
-
-    def __init__(self, inputs: Sequence[int], first: nn.Module, private: bool, like: torch.Tensor) -> None:
-        self._private = private
-        self._like = like
-        self.layers: list[Layer] = []
-        self.entries: list[torch.Tensor] = []
-        if isinstance(first, nn.Conv2d):
-            self._channels, self._height, self._width = inputs
-        else:
-            self._channels, self._height, self._width = math.prod(inputs), 1, 1
-
-    def read(self, module: nn.Module) -> None:
-        """Append ``module``.
-
-        Raises:
-            ModelError: It is not known here.
-        """
-        match module:
-            case nn.Flatten():
-                if self.layers:
-                    self.layers.append(Rows())
-            case nn.ReLU():
-                self.layers.append(Relu())
-            case nn.Tanh():
-                self.layers.append(Tanh())
-            case nn.GroupNorm():
-                group = module.num_channels // module.num_groups
-                means = torch.block_diag(*[torch.full((group, group), 1 / group, dtype=torch.float64)] * module.num_groups)
-                self.layers.append(GroupNorm(len(self.entries), means.to(self._like), module.eps))
-                self._take((module.num_channels,), (0,))
-                self._take((module.num_channels,), (0,))
-            case nn.Conv2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1):
-                self._read_convolution(module.in_channels, module.out_channels)
-            case nn.Linear():
-                self._read_linear(module.out_features)
-            case _:
-                raise ModelError(f"a {type(module).__name__} is none of the layers that can be stacked")
-
-    def _read_convolution(self, ins: int, outs: int) -> None:
-        size = (self._height + 1) // 2, (self._width + 1) // 2
-        first = self._private and not self.layers
-        self.layers.append(
-            WindowedConvolution(len(self.entries), *size) if first else Convolution(len(self.entries))
-        )
-        self._take((outs, ins, 3, 3), (0, 2, 3, 1))
-        self._take((outs,), (0,))
-        self._channels, (self._height, self._width) = outs, size
-
-    def _read_linear(self, outs: int) -> None:
-        positions = self._height * self._width
-        self.layers.append(Linear(len(self.entries)))
-        self._take((outs, self._channels, positions), (2, 1, 0), (positions * self._channels, outs))
-        self._take((outs,), (0,))
-        self._channels, self._height, self._width = outs, 1, 1
-
-    def _take(self, shape: tuple[int, ...], permuted: tuple[int, ...], final: tuple[int, ...] | None = None) -> None:
-        taken = sum(entries.numel() for entries in self.entries)
-        entries = torch.arange(taken, taken + math.prod(shape)).view(shape).permute(permuted)
-        self.entries.append(entries if final is None else entries.reshape(final))
-
-
-def _read(model: nn.Module, inputs: Sequence[int], private: bool, like: torch.Tensor) -> _Reading:
-    if not isinstance(model, HeadedModel):
-        raise ModelError(f"a {type(model).__name__} is none of the models that can be stacked")
-    body = list(model.body) if isinstance(model.body, nn.Sequential) else [model.body]
-    reading = _Reading(inputs, body[0], private, like)
-    for module in [*body, model.head]:
-        reading.read(module)
-    return reading

@@ -17,14 +17,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testudo_common.errors import UsageError
-from testudo_simulations.benchmarks.simulation.workload import Work
 
-Peer = Callable[[Work, int, Callable[[], None]], None]
-"""A function of a module: (work, rounds, turn); calls ``turn`` when all is set up, and after every round."""
+if TYPE_CHECKING:
+    from testudo_simulations.benchmarks.simulation.workload import Work
 
-_PRELOADED = "testudo_simulations.benchmarks.simulation.peers"
+Peer = Callable[["Work", int, Callable[[], None]], None]
+"""A function of a module: (work, rounds, turn), in one thread; calls ``turn`` when set up, and after every round."""
+
+PEERS = "testudo_simulations.benchmarks.simulation.peers"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,17 +57,18 @@ class _Lap:
     peak_bytes: int
 
 
-def in_turn(cases: Sequence[tuple[Peer, Work, int]]) -> list[Cost]:
+def in_turn(cases: Sequence[tuple[Peer, Work, int]], imported: str = PEERS) -> list[Cost]:
     """Run every case's rounds, all cases taking turns.
 
     Args:
-        cases: (peer, work, rounds); a case with fewer rounds is done earlier.
+        cases: (peer, work, rounds); one with fewer rounds is done earlier, one with none is measured at its start.
+        imported: The module that the process which the others are forked from has imported.
 
     Raises:
         UsageError: A process ended early; what it printed last is said.
     """
     with ExitStack() as stack:
-        children = [stack.enter_context(_child(*case)) for case in cases]
+        children = [stack.enter_context(_child(imported, *case)) for case in cases]
         started = [(child.lap(), child.go_on().lap()) for child in children]
         laps: list[list[_Lap]] = [[] for _ in cases]
         for number in range(max(rounds for _, _, rounds in cases)):
@@ -74,8 +78,8 @@ def in_turn(cases: Sequence[tuple[Peer, Work, int]]) -> list[Cost]:
     return [
         Cost(
             start.seconds,
-            statistics.median(lap.seconds for lap in mine),
-            statistics.median(lap.cpu_seconds for lap in mine),
+            statistics.median(lap.seconds for lap in mine or [start]),
+            statistics.median(lap.cpu_seconds for lap in mine or [start]),
             max(lap.peak_bytes for lap in [start, *mine]),
             idle.peak_bytes,
         )
@@ -106,9 +110,9 @@ class _Child:
 
 
 @contextmanager
-def _child(peer: Peer, work: Work, rounds: int) -> Iterator[_Child]:
+def _child(imported: str, peer: Peer, work: Work, rounds: int) -> Iterator[_Child]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_PRELOADED])
+    context.set_forkserver_preload([imported])
     ours, its = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="testudo-bench-") as folder:
         log = Path(folder) / "log"
@@ -130,10 +134,8 @@ def _serve(connection: Connection, log: str, peer: Peer, work: Work, rounds: int
     with Path(log).open("wb", buffering=0) as file:  # Ray and Flower print; whoever is measured does not draw
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    import torch
     from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(1)
     since: list[float] = []
 
     def turn() -> None:

@@ -82,6 +82,7 @@ def opacus_loop(work: Work, rounds: int, turn: Turn) -> None:
 def _rounds(
     work: Work, model: nn.Module, train: Callable[[torch.Tensor, torch.Tensor], None], rounds: int, turn: Turn
 ) -> None:
+    torch.set_num_threads(1)
     clients = federation_of(work, 1).training
     assert isinstance(clients, Clients)
     parameters = list(model.parameters())
@@ -110,6 +111,7 @@ def _rounds(
 
 def engine_alone(work: Work, rounds: int, turn: Turn) -> None:
     """Our engine without server, messages and accounts: jobs are drawn, trained and averaged."""
+    torch.set_num_threads(1)
     federation = federation_of(work, 1)
     clients = federation.training
     assert isinstance(clients, Clients)

@@ -13,7 +13,7 @@ TRAINED_CLIENTS = 100
 _SIZES = (10, 30, 100, 300, 1000, 3000, 10_000)
 _SECURE_SIZES = (16, 100, 300, 1000, 3000, 10_000)
 _LONG_SECONDS = 5.0  # a round that is expected to take longer is measured once
-_LIMIT_SECONDS = 60.0  # a peer's round that is expected to take longer is not run
+_LIMIT_SECONDS = 60.0  # and one of over a minute at its first round, or, of a peer, not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def measure(repeats: int, clients: int, parts: Sequence[str], say: Say) -> Measu
     """Measure the parts named.
 
     Args:
-        repeats: Rounds that each figure is a median of; a long one is run once.
+        repeats: Rounds that each figure is a median of; of long ones there are fewer.
         clients: The most in a round; the sizes of ours that are smaller are run too.
         parts: Of ``training``, ``rounds``, ``secure`` and ``digits``.
         say: Told what is being measured.
@@ -65,11 +65,11 @@ def measure(repeats: int, clients: int, parts: Sequence[str], say: Say) -> Measu
             training[name] = _at(TRAINED_CLIENTS, contenders, dict.fromkeys(contenders, repeats))
     rounds: Mapping[str, Mapping[int, Mapping[str, Cell]]] = {}
     if "rounds" in parts:
-        rounds = _over_sizes(ROUNDS, [size for size in _SIZES if size <= clients], repeats, _LIMIT_SECONDS, say)
+        rounds = _over_sizes(ROUNDS, [size for size in _SIZES if size <= clients], repeats, say)
     secure: Mapping[int, Mapping[str, Cell]] = {}
     if "secure" in parts:
         sizes = [size for size in _SECURE_SIZES if size <= clients]
-        secure = _over_sizes({"secure rounds": SECURE}, sizes, repeats, None, say)["secure rounds"]
+        secure = _over_sizes({"secure rounds": SECURE}, sizes, repeats, say)["secure rounds"]
     digits: Mapping[str, Cell] = {}
     if "digits" in parts:
         say("the digits scenario")
@@ -78,7 +78,7 @@ def measure(repeats: int, clients: int, parts: Sequence[str], say: Say) -> Measu
 
 
 def _over_sizes(
-    kinds: Mapping[str, Sequence[Contender]], sizes: Sequence[int], repeats: int, limit: float | None, say: Say
+    kinds: Mapping[str, Sequence[Contender]], sizes: Sequence[int], repeats: int, say: Say
 ) -> dict[str, dict[int, Mapping[str, Cell]]]:
     """From the smallest size on, each telling how long the next will take."""
     found: dict[str, dict[int, Mapping[str, Cell]]] = {kind: {} for kind in kinds}
@@ -89,11 +89,10 @@ def _over_sizes(
         left_out = {
             contender: NotRun(f"not run: about {seconds:.0f} s")
             for contender, seconds in ahead.items()
-            if limit is not None and seconds > limit
+            if seconds > _LIMIT_SECONDS and not contender.ours
         }
         say(f"{', '.join(kinds)}: {size:,} clients")
-        repeated = {each: 1 if ahead[each] > _LONG_SECONDS else repeats for each in everybody if each not in left_out}
-        cells = _at(size, everybody, repeated, left_out)
+        cells = _at(size, everybody, {each: _repeats_of(ahead[each], repeats) for each in everybody}, left_out)
         for contender in everybody:
             cell = cells[contender.label]
             if isinstance(cell, Cost):
@@ -101,6 +100,12 @@ def _over_sizes(
         for kind, contenders in kinds.items():
             found[kind][size] = {each.label: cells[each.label] for each in contenders}
     return found
+
+
+def _repeats_of(seconds: float, repeats: int) -> int:
+    if seconds > _LIMIT_SECONDS:
+        return 0
+    return 1 if seconds > _LONG_SECONDS else repeats
 
 
 def _at(
@@ -113,10 +118,8 @@ def _at(
     cells: dict[str, Cell] = {}
     running = []
     for contender in contenders:
-        if reason := contender.missing:
+        if reason := contender.hindrance(clients):
             cells[contender.label] = NotRun(reason)
-        elif contender.largest is not None and clients > contender.largest:
-            cells[contender.label] = NotRun(f"not run: above {contender.largest} clients")
         elif left_out and contender in left_out:
             cells[contender.label] = left_out[contender]
         else:

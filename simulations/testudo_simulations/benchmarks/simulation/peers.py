@@ -30,7 +30,7 @@ class Contender:
         secure: The same.
         package: What has to be installed.
         extra: The extra that brings it.
-        largest: The most clients that it is run with; None: as many as asked for.
+        sizes: The only numbers of clients that it is run with; none: all that are asked for.
     """
 
     label: str
@@ -40,18 +40,24 @@ class Contender:
     secure: bool = False
     package: str = ""
     extra: str = ""
-    largest: int | None = None
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is Testudo."""
+        return self.peer in (whole_rounds, mask_free_rounds, engine_alone, digits_in_process)
 
     def work(self, clients: int) -> Work:
         """With so many clients."""
         return Work(clients, self.model, private=self.private, secure=self.secure)
 
-    @property
-    def missing(self) -> str:
-        """Why it cannot be run here; empty if it can."""
-        if not self.package or importlib.util.find_spec(self.package) is not None:
-            return ""
-        return f"not installed: pip install 'testudo-fl[{self.extra}]'"
+    def hindrance(self, clients: int) -> str:
+        """Why it is not run with so many clients here; empty if it is."""
+        if self.package and importlib.util.find_spec(self.package) is None:
+            return f"not installed: pip install 'testudo-fl[{self.extra}]'"
+        if self.sizes and clients not in self.sizes:
+            return f"not run: at {' and '.join(map(str, self.sizes))} clients only"
+        return ""
 
 
 def _engine(model: Model, *, private: bool) -> Contender:
@@ -64,7 +70,7 @@ def _opacus(model: Model) -> Contender:
 
 _PLAIN = Contender("PyTorch loop", plain_loop)
 _PFL = Contender("pfl-research", pfl_rounds, package="pfl", extra="bench")
-_RAY = Contender("Flower on Ray", ray_rounds, package="ray", extra="ray", largest=100)
+_RAY = Contender("Flower on Ray", ray_rounds, package="ray", extra="ray", sizes=(10, 100))
 
 TRAINING = {
     "MLP": (_engine("mlp", private=False), _PLAIN, _PFL),

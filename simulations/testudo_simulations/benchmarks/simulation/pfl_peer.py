@@ -66,6 +66,7 @@ def pfl_rounds(work: Work, rounds: int, turn: Turn) -> None:
             turn()
             return False, Metrics()
 
+    torch.set_num_threads(1)
     clients = federation_of(work, 1).training
     assert isinstance(clients, Clients)
 

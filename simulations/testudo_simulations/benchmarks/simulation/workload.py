@@ -41,7 +41,7 @@ class Work:
 
     Attributes:
         clients: That train in each round: all there are.
-        model: ``mlp`` has 6,010 parameters, ``wide mlp`` 99,985, ``conv net`` (of the digits scenario) 5,114.
+        model: ``mlp`` has 6,010 parameters, ``wide mlp`` 99,985, ``conv net`` (of the digits scenario) 1,986.
         private: With DP-SGD.
         secure: Updates are summed over groups of 16.
     """
