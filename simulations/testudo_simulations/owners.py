@@ -53,6 +53,9 @@ def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.r
 
 
 _HELD_BYTES = 128 << 20  # of participants that are not asked at the moment
+_ON_DISK = 1000
+"""The most clients of a round whose sessions are files. Each lists the whole cohort: held in memory, they share one list,
+and a run that is resumed has forgotten which updates had been masked."""
 _PARTICIPANT_BYTES = 64 << 10  # beside its examples and its update
 
 
@@ -105,7 +108,8 @@ class Owners:
         self._recalled = {} if logged is None or mirrors else recalled_from(logged)
         self._learner = Learner(federation.plan)
         self._participants: OrderedDict[int, Participant] = OrderedDict()
-        self._memories: dict[int, _Memory] = {}
+        self._memories: OrderedDict[int, _Memory] = OrderedDict()
+        self._holds_sessions = masks and federation.plan.secure and federation.plan.rounds.cohort_size > _ON_DISK
         self._secure_cpu_seconds = 0.0  # of participants let go of
         self._mechanism = _mechanism_of(federation.plan)
         self._engine = engine
@@ -215,9 +219,14 @@ class Owners:
         folder = None if self._state is None else self._state / f"{partition:05d}"
         ledger = simulated_ledger(folder)
         witness = self._witness_of(self._clients[partition], ledger, folder if self._mirrors else None)
-        memory = _Memory(ledger, ClientStore(folder, durable=False), witness)
+        store = ClientStore(folder, durable=False, holds_sessions=self._holds_sessions)
+        memory = _Memory(ledger, store, witness)
         if folder is None or witness is not None:
             self._memories[partition] = memory
+        elif self._holds_sessions:
+            self._memories[partition] = memory
+            if len(self._memories) > 2 * self._plan.rounds.cohort_size:
+                self._memories.popitem(last=False)  # of a round that is over
         return memory
 
     def _witness_of(self, client: str, ledger: Ledger, folder: Path | None) -> SimulatedWitness | None:
