@@ -31,7 +31,7 @@ demo: $(VENV)/.runtime ## train a small federation in this process and write its
 deploy-demo: $(VENV)/.runtime ## a server and three data owners as processes on this machine, with TLS, DP and audit log
 	$(BIN)/testudo-simulate deploy-demo $(ARGS)
 
-bench: $(VENV)/.dev ## run the benchmarks, beside Flower's Ray simulation
+bench: $(VENV)/.bench ## run the benchmarks, beside Flower's Ray simulation and pfl-research
 	$(BIN)/testudo-simulate bench $(ARGS)
 
 venv: $(VENV)/.dev ## set up .venv with everything; the other targets do what they need of it
@@ -82,3 +82,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.build
 	@$(INSTALL) -e '.[dev,ray]' || $(BLAME)
 	@$(INSTALL) --no-deps byzfl || $(BLAME)
 	@touch $(VENV)/.runtime $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "Adding to $(VENV) what the benchmarks measure against ..."
+	@$(INSTALL) -e '.[bench]' || $(BLAME)
+	@touch $@

@@ -14,7 +14,7 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import Message, TrainReply, TrainRequest
 from testudo_server.aggregate.base import Rows
 from testudo_server.exchange import NO_LOG, Collected, GroupMean, PlainExchange, RoundLog
-from testudo_server.robust import aggregate
+from testudo_server.robust import aggregate, needs_sum_only
 from testudo_server.store import RoundRecord
 
 Send = Callable[[str, TrainRequest], "Message | str | None"]
@@ -41,7 +41,10 @@ class Senders:
 def plain_exchange(plan: FederationPlan, send: Send) -> tuple[PlainExchange, Senders]:
     """As the server builds it from a plan."""
     senders = Senders(send)
-    return PlainExchange(senders, deadline_seconds=5.0, max_norm=plan.outer.max_update_norm), senders
+    exchange = PlainExchange(
+        senders, deadline_seconds=5.0, max_norm=plan.outer.max_update_norm, sum_only=needs_sum_only(plan)
+    )
+    return exchange, senders
 
 
 def reply_to(request: TrainRequest, update: Vector) -> TrainReply:
@@ -112,7 +115,7 @@ def grouped_rounds(
             ),
             key=lambda group: group.members,
         )
-        found = aggregate(plan, groups, f)
+        found = aggregate(plan, Collected(tuple(groups), ()), f)
         influence = tuple((group.members, float(share)) for group, share in zip(groups, found.influence, strict=True))
         records.append(RoundRecord(number, "", (), (), 0.0, 0.0, 0, 0, withstood=found.f, influence=influence))
     return records

@@ -257,9 +257,9 @@ def groups_of(members: Members, link: Link) -> tuple[tuple[str, ...], ...]:
 
 
 def exchange_of(members: Members, meddle: Meddling | Link = honest) -> tuple[SecureExchange, Link]:
-    """The server's exchange with them, and the link between."""
+    """The server's exchange with them, which keeps each group's mean, and the link between."""
     link = meddle if isinstance(meddle, Link) else Link(members.participants, meddle)
-    return SecureExchange(link, members.plan, members.keys.roster), link
+    return SecureExchange(link, members.plan, members.keys.roster, sum_only=False), link
 
 
 def request_of(

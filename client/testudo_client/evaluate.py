@@ -17,8 +17,7 @@ from testudo_common.errors import DataError, ModelError, PrivacyError
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.metric_counts import MAX_QUERIES, clipped_errors
-from testudo_common.learning.metrics import ROUNDING, ClassificationSums, RegressionSums
-from testudo_common.learning.scoring import Sums
+from testudo_common.learning.metrics import ROUNDING, ClassificationSums, RegressionSums, Sums
 from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector

@@ -7,10 +7,11 @@ sender, so they are checked here; the length of the vector by who knows d.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app.typing import ConfigRecordValues
 
 from testudo_common.errors import WireError
@@ -26,6 +27,7 @@ _BODY = "body"
 _CLIENT_ID = "client_id"
 _SIGNATURE = "signature"
 _VECTOR = "vector"
+_ONLY = "0"  # the name that Flower gives the first of a list of arrays
 
 
 def to_records(message: Message) -> RecordDict:
@@ -35,14 +37,33 @@ def to_records(message: Message) -> RecordDict:
 
 def records_of(parts: Parts, signature: bytes | None = None) -> RecordDict:
     """The same for a message as it travels, with the signature of a reply beside it."""
+    return _records(parts, signature, None if parts.vector is None else Array(parts.vector))
+
+
+def copies_of(message: Message) -> Callable[[], RecordDict]:
+    """What makes records for each of many that get the same message: of their own, since Flower's mods may replace any.
+
+    The vector becomes bytes once, and these are shared: nobody can change them.
+    """
+    parts = encode(message)
+    sent = None if parts.vector is None else Array(parts.vector)
+
+    def copy() -> RecordDict:
+        array = None if sent is None else Array(sent.dtype, sent.shape, sent.stype, sent.data)
+        return _records(parts, None, array)
+
+    return copy
+
+
+def _records(parts: Parts, signature: bytes | None, array: Array | None) -> RecordDict:
     config: dict[str, ConfigRecordValues] = {_HEADER: parts.header}
     if parts.body is not None:
         config[_BODY] = parts.body
     if signature is not None:
         config[_SIGNATURE] = signature
     records = RecordDict({_RECORD: ConfigRecord(config)})
-    if parts.vector is not None:
-        records[_VECTOR] = ArrayRecord([parts.vector])
+    if array is not None:
+        records[_VECTOR] = ArrayRecord({_ONLY: array})
     return records
 
 
@@ -58,15 +79,20 @@ def from_records(records: RecordDict) -> Message:
     return decode(parts)
 
 
+def carries_vector(records: RecordDict) -> bool:
+    """Whether there is a vector among them: of the server's messages, only those that ask to train have one."""
+    return _VECTOR in records
+
+
 def reply_in(records: RecordDict) -> tuple[Parts, bytes | None]:
     """A reply as it travelled, and the signature beside it; neither verified nor understood.
 
     Raises:
         WireError: They are not exactly the records of one message.
     """
-    if not set(records) <= {_RECORD, _VECTOR} or _RECORD not in records.config_records:
+    config = records.get(_RECORD)  # not by records.config_records, which makes a dictionary of them each time
+    if not set(records) <= {_RECORD, _VECTOR} or not isinstance(config, ConfigRecord):
         raise WireError("the records are not those of a message")
-    config = records.config_records[_RECORD]
     header, body = config.get(_HEADER), config.get(_BODY)
     if not set(config) <= {_HEADER, _BODY, _SIGNATURE} or not isinstance(header, bytes):
         raise WireError("the header is not bytes")
@@ -83,8 +109,11 @@ def _signature_in(config: ConfigRecord) -> bytes | None:
 
 
 def _vector_in(records: RecordDict) -> np.ndarray[Any, Any]:
+    record = records[_VECTOR]
+    if not isinstance(record, ArrayRecord):
+        raise WireError("the vector cannot be read")
     try:
-        (vector,) = records.array_records[_VECTOR].to_numpy_ndarrays()
+        (vector,) = record.to_numpy_ndarrays()
     except Exception as error:
         # A peer's bytes make numpy raise anything: MemoryError for a shape of petabytes, BadZipFile, TokenError.
         raise WireError("the vector cannot be read") from error
@@ -107,7 +136,8 @@ def identity_in(records: RecordDict) -> tuple[str, bytes | None]:
     Raises:
         WireError: The name is missing, too long, or not printable; or what is beside it is no signature.
     """
-    config = records.config_records.get(_RECORD) or ConfigRecord()
+    record = records.get(_RECORD)
+    config = record if isinstance(record, ConfigRecord) else ConfigRecord()
     name = config.get(_CLIENT_ID)
     if not isinstance(name, str) or not is_client_id(name):
         raise WireError(f"a client's name must be 1 to {MAX_CLIENT_ID_CHARACTERS} printable characters")

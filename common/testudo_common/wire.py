@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -174,6 +177,8 @@ _VECTOR_DTYPES: dict[type, tuple[str, type[np.generic]]] = {
     SecureMessage: ("masked", np.uint32),
 }
 _BODY = "body"
+_WITH_BODY = frozenset(kind for kind in _NUMBERS if _BODY in {item.name for item in fields(kind)})
+_HEADERS_KEPT = 64  # of at most MAX_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +204,24 @@ class Parts:
 def encode(message: Message) -> Parts:
     """``message`` as it travels; its vector is not copied."""
     vector_name, _ = _VECTOR_DTYPES.get(type(message), (None, None))
-    names = [item.name for item in fields(message) if item.name not in (vector_name, _BODY)]
-    content = rfc8785.dumps({name: getattr(message, name) for name in names})
-    header = _PREFIX.pack(WIRE_VERSION, _NUMBERS[type(message)], len(content)) + content
-    return Parts(header, getattr(message, _BODY, None), getattr(message, vector_name) if vector_name else None)
+    values = (getattr(message, name) for name in _header_names(type(message)))  # type: ignore[arg-type]
+    return Parts(
+        _header(type(message), *values),  # type: ignore[arg-type]
+        getattr(message, _BODY, None),
+        getattr(message, vector_name) if vector_name else None,
+    )
+
+
+@lru_cache(maxsize=len(_KINDS))
+def _header_names(kind: Kind) -> tuple[str, ...]:
+    vector_name, _ = _VECTOR_DTYPES.get(kind, (None, None))
+    return tuple(item.name for item in fields(kind) if item.name not in (vector_name, _BODY))
+
+
+@lru_cache(maxsize=_HEADERS_KEPT, typed=True)
+def _header(kind: Kind, *values: object) -> bytes:
+    content = rfc8785.dumps(dict(zip(_header_names(kind), values, strict=True)))  # type: ignore[arg-type]
+    return _PREFIX.pack(WIRE_VERSION, _NUMBERS[kind], len(content)) + content
 
 
 def decode(parts: Parts) -> Message:
@@ -224,25 +243,30 @@ def decode(parts: Parts) -> Message:
     if length != len(header) - _PREFIX.size:
         raise WireError("the header's length does not match its body")
     kind = _KINDS[number]
-    content = _content(header[_PREFIX.size :])
-    names = {item.name for item in fields(kind)}
+    content = _fields_in(kind, header[_PREFIX.size :])  # type: ignore[arg-type]  # a class is hashable
+    has_body = kind in _WITH_BODY
     vector_name, dtype = _VECTOR_DTYPES.get(kind, (None, None))
-    if set(content) != names - {vector_name, _BODY}:
-        raise WireError(f"the fields of a {kind.__name__} are not as agreed")
-    if (parts.body is None) == (_BODY in names):
-        raise WireError(f"a {kind.__name__} {'needs a' if _BODY in names else 'has no'} body")
+    if (parts.body is None) == has_body:
+        raise WireError(f"a {kind.__name__} {'needs a' if has_body else 'has no'} body")
     if (parts.vector is None) != (vector_name is None) and kind is not SecureMessage:
         raise WireError(f"a {kind.__name__} {'needs a' if vector_name else 'has no'} vector")
     if parts.vector is not None and (parts.vector.dtype != dtype or parts.vector.ndim != 1):
         raise WireError(f"the vector is not a list of {np.dtype(dtype).name}")
     if kind is SecureMessage and parts.vector is None and content["statement"] is not None:
         raise WireError("a statement beside something else than a masked input")
-    checked: dict[str, Any] = {name: _checked(name, value) for name, value in content.items()}
-    if vector_name is not None:
-        checked[vector_name] = parts.vector
-    if _BODY in names:
-        checked[_BODY] = parts.body
-    return kind(**checked)
+    rest: dict[str, Any] = {} if vector_name is None else {vector_name: parts.vector}
+    if has_body:
+        rest[_BODY] = parts.body
+    return kind(**content, **rest)
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _fields_in(kind: Kind, body: bytes) -> Mapping[str, Any]:
+    """The checked fields of a header; many clients' messages of one step have the same."""
+    content = _content(body)
+    if set(content) != set(_header_names(kind)):  # type: ignore[arg-type]
+        raise WireError(f"the fields of a {kind.__name__} are not as agreed")
+    return MappingProxyType({name: _checked(name, value) for name, value in content.items()})
 
 
 def _content(body: bytes) -> dict[str, Any]:

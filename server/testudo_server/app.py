@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
@@ -19,7 +20,7 @@ from flwr.app import Message as FlowerMessage
 from flwr.serverapp import Grid, ServerApp
 
 from testudo_common.errors import ReplyError, RoundError, UsageError, WireError
-from testudo_common.flower_records import IDENTIFY, TRAIN, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, copies_of
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
@@ -32,6 +33,7 @@ from testudo_server.exchange import Exchange, PlainExchange
 from testudo_server.journal import NO_JOURNAL, Journal
 from testudo_server.log_journal import LogJournal
 from testudo_server.replies import ReplyReader
+from testudo_server.robust import needs_sum_only
 from testudo_server.roster import ROSTER, ServerKeys, keys_in
 from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RunState, RunStore
@@ -56,7 +58,7 @@ class Forgetful(Protocol):
 
 def exchange_messages(
     grid: Grid,
-    contents: Mapping[int, tuple[str, RecordDict]],
+    contents: Iterable[tuple[int, tuple[str, RecordDict]]],
     *,
     deadline_seconds: float,
     enough: Callable[[], bool] | None = None,
@@ -65,7 +67,7 @@ def exchange_messages(
 
     Args:
         grid: Any of Flower's, or ours.
-        contents: Node id -> (message type, records).
+        contents: Of each node: its id, and (message type, records). Taken one by one, and kept by the grid alone.
         deadline_seconds: Replies after this are not waited for.
         enough: Once it says so, what has arrived is given back and nothing waited for.
 
@@ -75,7 +77,7 @@ def exchange_messages(
     """
     ends = time.monotonic() + deadline_seconds
     waiting: dict[str, int] = {}
-    for node, (message_type, records) in contents.items():
+    for node, (message_type, records) in contents:
         message = FlowerMessage(records, node, message_type, ttl=deadline_seconds)
         # One by one: a list of ids comes back without those that could not be sent.
         for message_id in grid.push_messages([message]):
@@ -84,15 +86,17 @@ def exchange_messages(
     pause = _FIRST_PAUSE_SECONDS
     try:
         while waiting:
-            arrived = list(grid.pull_messages(list(waiting)))
-            for reply in arrived:
+            arrived = deque(grid.pull_messages(list(waiting)))
+            none_came = not arrived
+            while arrived:
+                reply = arrived.popleft()  # and held no longer than whoever takes it wants: it may be of a model's size
                 node_of_reply = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if node_of_reply is not None:
                     yield node_of_reply, reply
-            over = time.monotonic() >= ends or (enough is not None and not arrived and enough())
+            over = time.monotonic() >= ends or (enough is not None and none_came and enough())
             if not waiting or over:
                 break
-            pause = _FIRST_PAUSE_SECONDS if arrived else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if none_came else _FIRST_PAUSE_SECONDS
             time.sleep(pause)
     finally:
         if waiting and isinstance(grid, Forgetful):
@@ -129,9 +133,18 @@ class GridTransport:
         if self._online is not None:
             online = frozenset(self._online())
             clients = {node: client for node, client in clients.items() if node in online}
-        contents = {node: (TRAIN, to_records(requests[client])) for node, client in clients.items()}
+        contents = _contents((node, requests[client]) for node, client in clients.items())
         for node, reply in exchange_messages(self._grid, contents, deadline_seconds=deadline_seconds, enough=enough):
             yield clients[node], self._reader.message_in(clients[node], reply)
+
+
+def _contents(requests: Iterable[tuple[int, Message]]) -> Iterator[tuple[int, tuple[str, RecordDict]]]:
+    """Records for each node; the same message to one after the other is encoded once."""
+    last: Message | None = None
+    for node, request in requests:
+        if request is not last:
+            last, copy = request, copies_of(request)
+        yield node, (TRAIN, copy())
 
 
 def _node_of(answer: tuple[int, FlowerMessage]) -> int:
@@ -163,7 +176,7 @@ def identify_clients(
     ends = time.monotonic() + deadline_seconds
     while len(list(grid.get_node_ids())) < expected and time.monotonic() < ends:
         time.sleep(_CONNECT_PAUSE_SECONDS)
-    question = {node: (IDENTIFY, RecordDict()) for node in grid.get_node_ids()}
+    question = ((node, (IDENTIFY, RecordDict())) for node in grid.get_node_ids())
     answers = sorted(exchange_messages(grid, question, deadline_seconds=deadline_seconds), key=_node_of)
     reader = ReplyReader(grid.run.run_id, None if roster is None or not answers else roster())
     nodes: dict[str, int] = {}
@@ -209,8 +222,8 @@ def run_federation(
         plan: Complete.
         store: Keeps every round.
         clients: How many to wait for before the first round; None: as many as one cohort.
-        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation and for a log. With
-            them only what a client signed is its reply, under any plan.
+        keys: Gives the federation's keys, once the clients are there; needed for secure aggregation by the plan's own
+            exchange, and for a log. With them only what a client signed is its reply, under any plan.
         exchange_of: Makes another exchange than the plan's own; for simulations.
         resume: Go on where ``store`` stands.
         on_round: Told of every finished round.
@@ -224,7 +237,7 @@ def run_federation(
         CheckpointError: See :meth:`RunStore.load`; or the audit log is not of the same moment.
         AuditError: The audit log cannot be used.
     """
-    once = cache(partial(_keys_for, plan, keys))
+    once = cache(partial(_keys_for, plan, keys, own_exchange=exchange_of is None))
     attendance: Attendance = EVERYBODY
     online: Callable[[], Collection[int]] | None = None
     if registered is None:
@@ -249,11 +262,12 @@ def _online_in(grid: Grid) -> frozenset[int]:
     return frozenset(grid.get_node_ids())
 
 
-def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None) -> ServerKeys | None:
+def _keys_for(plan: FederationPlan, keys: Callable[[], ServerKeys] | None, *, own_exchange: bool) -> ServerKeys | None:
     if keys is None:
-        if not plan.secure and not plan.audited:
+        masked = plan.secure and own_exchange
+        if not masked and not plan.audited:
             return None
-        what = "secure aggregation" if plan.secure else "an audit log"
+        what = "secure aggregation" if masked else "an audit log"
         raise UsageError(
             f"the plan has {what}, and the server has no roster",
             remedy="name the folder of the federation's keys; testudo-server init and admit make it",
@@ -268,7 +282,10 @@ def _roster_of(keys: ServerKeys | None) -> Roster | None:
 def _exchange_for(plan: FederationPlan, transport: GridTransport, keys: ServerKeys | None) -> Exchange:
     if not plan.secure:
         return PlainExchange(
-            transport, deadline_seconds=plan.rounds.deadline_seconds, max_norm=plan.outer.max_update_norm
+            transport,
+            deadline_seconds=plan.rounds.deadline_seconds,
+            max_norm=plan.outer.max_update_norm,
+            sum_only=needs_sum_only(plan),
         )
     assert keys is not None
     return SecureExchange(transport, plan, keys.roster)

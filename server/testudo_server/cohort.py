@@ -6,6 +6,8 @@ Even turns, not independent sampling: every client spends the same, and no priva
 from __future__ import annotations
 
 import hashlib
+import heapq
+from collections import Counter
 from collections.abc import Mapping
 
 
@@ -22,9 +24,19 @@ def draw_cohort(
         round_number: 1 and up.
     """
 
-    def turn(client: str) -> tuple[int, bytes]:
-        ticket = hashlib.sha256(f"{seed}|{round_number}|{client}".encode()).digest()
-        return participations[client], ticket
+    eligible = {client: count for client, count in participations.items() if limit is None or count < limit}
+    if len(eligible) <= size:
+        return tuple(sorted(eligible))
+    room, last = size, 0
+    for count, clients in sorted(Counter(eligible.values()).items()):
+        last = count
+        if clients >= room:
+            break  # of those asked so often some are left out; of those asked less often, nobody
+        room -= clients
 
-    eligible = (client for client, count in participations.items() if limit is None or count < limit)
-    return tuple(sorted(sorted(eligible, key=turn)[:size]))
+    def ticket(client: str) -> bytes:
+        return hashlib.sha256(f"{seed}|{round_number}|{client}".encode()).digest()
+
+    before = [client for client, count in eligible.items() if count < last]
+    tied = (client for client, count in eligible.items() if count == last)
+    return tuple(sorted(before + heapq.nsmallest(room, tied, key=ticket)))

@@ -139,12 +139,12 @@ class Coordinator:
         cohort = self._cohort(number, state, barred)
         reckoning = Reckoning(self._plan, len(state.participations), len(barred))
         collected, f = self._collect(number, state, cohort, barred, reckoning)
-        found = aggregate(self._plan, collected.groups, f)
+        found = aggregate(self._plan, collected, f)
         update, members = found.vector, [group.members for group in collected.groups]
         model, outer = outer_step(
             self._plan.outer, state.outer, state.model, update, progress=state.round / rounds.count
         )
-        asked = {client: count + (client in cohort) for client, count in state.participations.items()}
+        asked = {**state.participations, **{client: state.participations[client] + 1 for client in cohort}}
         clip = next_clip(self._plan, state.clip, collected)
         following = RunState(self._plan_digest, number, model, outer, asked, clip)
         scores = scores_of(self._plan, number, collected)

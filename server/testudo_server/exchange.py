@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from testudo_common.vectors import Vector, fault_of_vector
 from testudo_common.wire import Message, Refusal, TrainReply, TrainRequest, encode
+from testudo_server.running_mean import RunningMean
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,12 @@ class GroupMean:
 
     Attributes:
         members: Client ids, sorted.
-        mean: ``float32[d]``, finite.
+        mean: ``float32[d]``, finite; None: it was added up with the others' and is not kept.
         votes: What the mean weighs: the number of members, or the sum of their weights where the plan has weights.
     """
 
     members: tuple[str, ...]
-    mean: Vector = field(repr=False, compare=False)
+    mean: Vector | None = field(repr=False, compare=False)
     votes: int = 1
 
 
@@ -86,6 +87,7 @@ class Collected:
         counts: ``int64[k]``, metric counts summed over all groups; empty in a round without.
         cost: At the server.
         bad: Rows that are missing since they cannot be honest ones: so many fewer are bad among the others.
+        mean: ``float32[d]``, of all groups by their votes, where their own means are not kept; None where they are.
     """
 
     groups: tuple[GroupMean, ...]
@@ -97,6 +99,41 @@ class Collected:
     )
     cost: ExchangeCost = ExchangeCost()
     bad: int = 0
+    mean: Vector | None = field(default=None, repr=False, compare=False)
+
+
+class GroupMeans:
+    """Takes a round's group means as they come: keeps each, or adds it up with the others and keeps none.
+
+    Args:
+        running: What adds them up; None: each is kept, for a rule that compares them.
+    """
+
+    def __init__(self, running: RunningMean | None) -> None:
+        self._running = running
+        self._groups: list[GroupMean] = []
+
+    def take(self, group: GroupMean) -> None:
+        """The next one, with its mean; in any order."""
+        assert group.mean is not None
+        if self._running is not None:
+            self._running.add(group.mean, group.votes)
+            group = GroupMean(group.members, None, group.votes)
+        self._groups.append(group)
+
+    @property
+    def groups(self) -> tuple[GroupMean, ...]:
+        """All of them, in the order of their members."""
+        return tuple(sorted(self._groups, key=_members_of))
+
+    @property
+    def mean(self) -> Vector | None:
+        """See :class:`Collected`."""
+        return self._running.result() if self._running is not None and self._groups else None
+
+
+def _members_of(group: GroupMean) -> tuple[str, ...]:
+    return group.members
 
 
 class Transport(Protocol):
@@ -133,7 +170,10 @@ class RoundLog(Protocol):
         """
 
     def all_received(self) -> None:
-        """Before anything is made of the updates: log the contributions taken. The disk has them on return."""
+        """Before a sum of them is opened, or given back: log the contributions taken since the last time.
+
+        The disk has them on return.
+        """
 
 
 class _NoLog:
@@ -187,36 +227,43 @@ class PlainExchange:
         transport: To the clients.
         deadline_seconds: A reply after this is not waited for.
         max_norm: S, to which an honest client clips; what is longer is set aside.
+        sum_only: Whether updates are added up as they come and not kept: for a rule that compares none.
     """
 
     max_attempts = 1
 
-    def __init__(self, transport: Transport, *, deadline_seconds: float, max_norm: float) -> None:
+    def __init__(
+        self, transport: Transport, *, deadline_seconds: float, max_norm: float, sum_only: bool = False
+    ) -> None:
         self._transport = transport
         self._deadline_seconds = deadline_seconds
         self._max_norm = max_norm
+        self._sum_only = sum_only
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         """See :class:`Exchange`."""
-        replies = dict(self._transport.deliver(dict.fromkeys(cohort, request), deadline_seconds=self._deadline_seconds))
-        groups: list[GroupMean] = []
-        excluded: list[tuple[str, str]] = []
-        bad = 0
-        for client in cohort:
-            reply = replies.get(client, NO_REPLY)
+        reach = len(cohort) * self._max_norm * (1 + _NORM_TOLERANCE)
+        means = GroupMeans(RunningMean(len(request.model), reach) if self._sum_only else None)
+        missing = dict.fromkeys(cohort, NO_REPLY)
+        waiting, bad, received = set(cohort), 0, 0
+        asked = dict.fromkeys(cohort, request)
+        for client, reply in self._transport.deliver(asked, deadline_seconds=self._deadline_seconds):
+            if client not in waiting:
+                continue
+            waiting.remove(client)
+            received += 0 if isinstance(reply, str) else encode(reply).size_bytes
             unsigned = log.received(client, reply.statement) if isinstance(reply, TrainReply) else None
-            if fault := fault_of_reply(reply, request, self._max_norm):
-                excluded.append((client, fault))
-                bad += isinstance(reply, TrainReply)
-            elif unsigned is not None:
-                excluded.append((client, unsigned))
-            else:
-                assert isinstance(reply, TrainReply)
-                groups.append(GroupMean((client,), reply.update))
+            fault = fault_of_reply(reply, request, self._max_norm)
+            bad += isinstance(reply, TrainReply) and fault is not None
+            if reason := fault or unsigned:
+                missing[client] = reason
+                continue
+            assert isinstance(reply, TrainReply)
+            means.take(GroupMean((client,), reply.update))
+            del missing[client]
         log.all_received()
-        received = sum(encode(reply).size_bytes for reply in replies.values() if not isinstance(reply, str))
         cost = ExchangeCost(len(cohort) * encode(request).size_bytes, received)
-        return Collected(tuple(groups), tuple(excluded), cost=cost, bad=bad)
+        return Collected(means.groups, tuple(missing.items()), cost=cost, bad=bad, mean=means.mean)
 
 
 _NORM_TOLERANCE = 1e-5  # of float32, after clipping

@@ -325,6 +325,7 @@ class _OpenAttempt:
         self._journal, self.opened, self.index = journal, opened, index
         self.cosigners = 0
         self._received: dict[str, Contribution] = {}
+        self._unlogged: list[str] = []
 
     def groups_drawn(self, coin: bytes, groups: tuple[tuple[str, ...], ...]) -> None:
         self._journal.draw_groups(self.opened, coin, groups)
@@ -336,7 +337,9 @@ class _OpenAttempt:
         if isinstance(found, str):
             return found
         self._received[client] = found
+        self._unlogged.append(client)
         return None
 
     def all_received(self) -> None:
-        self._journal.receive(self._received[client] for client in sorted(self._received))
+        self._journal.receive(self._received[client] for client in sorted(self._unlogged))
+        self._unlogged.clear()

@@ -7,7 +7,7 @@ round with fewer rows than the rule needs against so many bad ones is no round, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_needed
 from testudo_server.aggregate import Aggregated, Settings, Work, chain, mean
 from testudo_server.aggregate.base import Rows
-from testudo_server.exchange import Collected, GroupMean
+from testudo_server.exchange import Collected
 from testudo_server.store import RoundRecord
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -48,24 +48,38 @@ class Reckoning:
         return rows_needed(self.plan.robust_aggregation, self.plan.robust_rule, f)
 
 
-def aggregate(plan: FederationPlan, groups: Sequence[GroupMean], f: int) -> Aggregated:
+def needs_sum_only(plan: FederationPlan) -> bool:
+    """Whether the plan's rule compares no group means, so that each can be added up and forgotten."""
+    return plan.robust_rule == ("mean",)
+
+
+def aggregate(plan: FederationPlan, collected: Collected, f: int) -> Aggregated:
     """One update of all groups'. Each group counts once; only the mean weighs them by the clients behind them.
 
     Args:
         plan: Complete.
-        groups: Of one round; each mean is finite.
-        f: Bad ones to reckon with among them.
+        collected: Of one round, with a group at least; each mean is finite. Means that were added up as they came are
+            for a rule that is the mean.
+        f: Bad groups to reckon with among them.
 
     Raises:
         AggregationError: Too few rows for ``f``, or a search that took too long.
     """
-    rows: Rows = np.stack([group.mean for group in groups])
-    if plan.robust_rule == ("mean",):
-        votes = np.array([group.votes for group in groups], dtype=np.float64)
-        return Aggregated(mean(rows, [group.votes for group in groups]), votes / votes.sum(), f, ())
+    if needs_sum_only(plan):
+        votes = [group.votes for group in collected.groups]
+        update = mean(_rows_of(collected), votes) if collected.mean is None else collected.mean
+        return Aggregated(update, np.array(votes, dtype=np.float64) / sum(votes), f, ())
+    rows = _rows_of(collected)
     robust = plan.robust_aggregation
     settings = Settings(max_norm=robust.clip_norm, bucket_size=robust.bucket_size)
     return chain(plan.robust_rule, f=f, settings=settings)(rows, rng=_drawn_after(rows), work=_WORK)
+
+
+def _rows_of(collected: Collected) -> Rows:
+    """``float32[n, d]``, a row for each group."""
+    means = [group.mean for group in collected.groups if group.mean is not None]
+    assert len(means) == len(collected.groups), "a rule that compares group means was given their sum"
+    return np.stack(means)
 
 
 def outvoted(records: Iterable[RoundRecord]) -> tuple[str, ...]:

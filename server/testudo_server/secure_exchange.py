@@ -1,157 +1,75 @@
 """The secure exchange: group means of which the server has seen nothing but each group's sum.
 
-Carries the steps of testudo_common.secagg to the clients and back, with a deadline for each; all groups go through a
-step together. Whoever does not answer, or breaks a rule, is set aside as a dropout; a group that cannot be opened, or
-whose opened sum is not what honest clients can have sent, is left out, and the others go on.
+Carries the steps of testudo_common.secagg to the clients and back, with a deadline for each. Up to the drawing of
+groups the cohort goes through a step together; then as many groups do as there is memory for the sums of, mostly all
+of them, and the others after them. Whoever does not answer, or breaks a rule, is set aside as a dropout; a group that
+cannot be opened, or whose opened sum is not what honest clients can have sent, is left out, and the others go on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
 from testudo_common.secagg import server as protocol
 from testudo_common.secagg.messages import (
-    MESSAGES,
     Advertisement,
-    Commitment,
     Confirmation,
     Confirmations,
     Deliveries,
+    Directory,
     MaskedInput,
     SharedKeys,
     SurvivorSet,
-    ToClient,
     UnmaskingShares,
 )
-from testudo_common.secagg.quantize import Opened, decode
-from testudo_common.secagg.terms import Member, Terms
+from testudo_common.secagg.quantize import RING_BITS, decode
+from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import attempt_of, terms_of
-from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest, encode
+from testudo_common.wire import TrainRequest
 from testudo_server.exchange import (
     NO_LOG,
-    NO_REPLY,
     NOT_ENROLLED,
     NOT_OPENED,
-    REFUSED,
     Collected,
     ExchangeCost,
     GroupMean,
+    GroupMeans,
     GroupRecord,
     RoundLog,
     Transport,
 )
+from testudo_server.robust import needs_sum_only
+from testudo_server.running_mean import RunningMean
+from testudo_server.secure_talk import Talk
 
-T = TypeVar("T")
+MOST_SUM_BYTES = 1 << 26
+"""Of the sums that are held at once."""
+LEAST_AT_ONCE = 16
+"""Groups that go together in any case: whoever has models so large has the memory, and nobody should wait for long."""
 CHEATING = frozenset({Breach.RANGE, Breach.NORM, Breach.SHARE})
 """What only a member's fault brings about; anything else may be bad luck."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """One group on its way: the protocol's state of it, or what ended it."""
+    """One group on its way: the protocol's state of it, while there is one, and what became of it."""
 
-    members: tuple[Member, ...]
+    names: tuple[str, ...]
     state: Any
     fault: ProtocolError | None = None
-    opened: Opened | None = None
+    counts: npt.NDArray[np.int64] | None = None
     survivors: tuple[str, ...] = ()
     disputes: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(member.client_id for member in self.members)
-
-
-@dataclass(slots=True)
-class _Talk:
-    """One attempt's conversation with the clients: who fell silent and why, and what it cost."""
-
-    transport: Transport
-    request: TrainRequest
-    log: RoundLog
-    deadline_seconds: float
-    silent: dict[str, str] = field(default_factory=dict)
-    broken: set[str] = field(default_factory=set)
-    vanished: tuple[str, ...] = ()
-    bytes_down: int = 0
-    bytes_up: int = 0
-
-    def train(self, cohort: tuple[str, ...], deadline_seconds: float) -> dict[str, Commitment]:
-        """Send the training request; the commitments that answer it."""
-        requests = dict.fromkeys(cohort, self.request)
-        return {client: message for client, message, _ in self._ask(requests, Commitment, deadline_seconds)}
-
-    def step(self, messages: Mapping[str, ToClient], expected: type[T]) -> dict[str, T]:
-        """Send each client its message; the answers that are of the expected kind."""
-        return {client: message for client, message, _ in self.stream(messages, expected)}
-
-    def stream(self, messages: Mapping[str, ToClient], expected: type[T]) -> Iterator[tuple[str, T, SecureMessage]]:
-        """The same, one by one as they arrive, each with what carried it."""
-        carried: dict[int, SecureMessage] = {}
-        for message in messages.values():  # the same message to many is encoded once
-            if id(message) not in carried:
-                named = (self.request.plan_digest, self.request.round, self.request.attempt)
-                carried[id(message)] = SecureMessage(*named, MESSAGES.encode(message))
-        requests = {client: carried[id(message)] for client, message in messages.items()}
-        return self._ask(requests, expected, self.deadline_seconds)
-
-    def set_aside(self, faults: Iterable[PeerError]) -> None:
-        """Whoever broke a rule has fallen silent, for that reason."""
-        self.silent.update({fault.client_id: fault.problem for fault in faults})
-
-    def _ask(
-        self, requests: Mapping[str, Message], expected: type[T], deadline_seconds: float
-    ) -> Iterator[tuple[str, T, SecureMessage]]:
-        sizes = {id(request): encode(request).size_bytes for request in requests.values()}
-        self.bytes_down += sum(sizes[id(request)] for request in requests.values())
-        waiting = set(requests)
-        for client, reply in self.transport.deliver(requests, deadline_seconds=deadline_seconds):
-            if client not in waiting:
-                continue
-            waiting.remove(client)
-            if isinstance(reply, str):
-                self.silent[client] = reply
-                continue
-            self.bytes_up += encode(reply).size_bytes
-            fault = self._fault_of(reply)
-            message = None if fault else _decoded(reply)
-            if not isinstance(message, expected):
-                self.silent[client] = fault or "reply not understood"
-                if isinstance(reply, Refusal) and reply.reason is RefusalReason.PROTOCOL_BROKEN:
-                    self.broken.add(client)
-                continue
-            assert isinstance(reply, SecureMessage)
-            yield client, message, reply
-        for client in waiting:
-            self.silent[client] = NO_REPLY
-
-    def _fault_of(self, reply: Message) -> str | None:
-        match reply:
-            case Refusal(reason=reason):
-                return f"{REFUSED}: {reason.value}"
-            case SecureMessage(plan_digest=plan, round=number, attempt=attempt):
-                if (plan, number, attempt) != (self.request.plan_digest, self.request.round, self.request.attempt):
-                    return "answered another request"
-                return None
-            case _:
-                return "not a message of secure aggregation"
-
-
-def _decoded(reply: Message) -> object:
-    assert isinstance(reply, SecureMessage)
-    try:
-        return MESSAGES.decode(reply.body)
-    except ProtocolError:
-        return None
 
 
 class SecureExchange:
@@ -161,37 +79,51 @@ class SecureExchange:
         transport: To the clients.
         plan: Complete.
         roster: Whose signatures count.
+        sum_only: Whether group means are added up as they are opened and not kept; None: where the plan's rule compares
+            none.
+        at_once: Groups whose sums are held at a time; None: as many as fit, see :data:`MOST_SUM_BYTES`.
 
     Raises:
         ProtocolError: The plan's numbers do not fit together.
     """
 
-    def __init__(self, transport: Transport, plan: FederationPlan, roster: Roster) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        plan: FederationPlan,
+        roster: Roster,
+        *,
+        sum_only: bool | None = None,
+        at_once: int | None = None,
+    ) -> None:
+        self._at_once = at_once
         self._transport = transport
         self._plan = plan
         self._roster = roster
+        self._sum_only = needs_sum_only(plan) if sum_only is None else sum_only
         self._cpu_seconds = 0.0
         self.max_attempts = plan.secure_aggregation.max_attempts
 
     def group_means(self, request: TrainRequest, cohort: tuple[str, ...], log: RoundLog = NO_LOG) -> Collected:
         """See :class:`testudo_server.exchange.Exchange`."""
         self._cpu_seconds = 0.0
-        talk = _Talk(self._transport, request, log, self._plan.secure_aggregation.step_deadline_seconds)
+        talk = Talk(self._transport, request, log, self._plan.secure_aggregation.step_deadline_seconds)
         terms = terms_of(self._plan, self._roster, attempt_of(request), len(request.model))
-        groups: list[_Group] = []
-        trouble: ProtocolError | None = None
         try:
-            groups, shared = self._draw_groups(talk, terms, cohort)
-            survivors = self._mask(talk, terms, groups, shared)
-            self._unmask(talk, terms, groups, survivors)
-        except ProtocolError as error:  # of the cohort as a whole, before there were groups
-            trouble = error
-        return self._collected(talk, cohort, groups, trouble)
+            groups, directory = self._draw_groups(talk, terms, cohort)
+        except ProtocolError as error:  # of the cohort as a whole
+            return self._collected(talk, cohort, [], GroupMeans(None), error)
+        means = means_for(terms, len(groups), self._sum_only)
+        at_once = self._at_once or max(LEAST_AT_ONCE, MOST_SUM_BYTES // (4 * terms.parameters.layout.size))
+        for first in range(0, len(groups), at_once):
+            wave = groups[first : first + at_once]
+            shared = talk.step({name: directory for group in wave for name in group.names}, SharedKeys)
+            survivors = self._mask(talk, terms, wave, shared)
+            self._unmask(talk, terms, wave, survivors, means)
+        return self._collected(talk, cohort, groups, means)
 
-    def _draw_groups(
-        self, talk: _Talk, terms: Terms, cohort: tuple[str, ...]
-    ) -> tuple[list[_Group], dict[str, SharedKeys]]:
-        """Steps 0 to 2: who takes part, in which groups, and the shares that they sent.
+    def _draw_groups(self, talk: Talk, terms: Terms, cohort: tuple[str, ...]) -> tuple[list[_Group], Directory]:
+        """Steps 0 and 1: who takes part, in which groups, and what they are told of each other.
 
         Raises:
             ProtocolError: Too few are there, or too many left once the groups could be known.
@@ -211,12 +143,12 @@ class SecureExchange:
             talk.vanished = tuple(sorted({*talk.vanished, *(peer.client_id for peer in error.peers)}))
             raise
         talk.set_aside(faults)
-        groups = [_Group(sharing.members, sharing) for sharing in drawn]
+        groups = [_Group(tuple(member.client_id for member in sharing.members), sharing) for sharing in drawn]
         talk.log.groups_drawn(protocol.coin_of(terms, state, directory), tuple(group.names for group in groups))
-        return groups, talk.step({name: directory for group in groups for name in group.names}, SharedKeys)
+        return groups, directory
 
     def _mask(
-        self, talk: _Talk, terms: Terms, groups: list[_Group], shared: Mapping[str, SharedKeys]
+        self, talk: Talk, terms: Terms, groups: list[_Group], shared: Mapping[str, SharedKeys]
     ) -> dict[str, SurvivorSet]:
         """Step 3: the masked inputs, added up as they arrive; the survivors of each group."""
         deliveries: dict[str, Deliveries] = {}
@@ -247,7 +179,14 @@ class SecureExchange:
         self._advance(groups, close)
         return survivors
 
-    def _unmask(self, talk: _Talk, terms: Terms, groups: list[_Group], survivors: Mapping[str, SurvivorSet]) -> None:
+    def _unmask(
+        self,
+        talk: Talk,
+        terms: Terms,
+        groups: list[_Group],
+        survivors: Mapping[str, SurvivorSet],
+        means: GroupMeans,
+    ) -> None:
         """Steps 4 and 5: everybody confirms the survivors, the masks go, and what is left is judged."""
         confirmed = talk.step(survivors, Confirmation)
         confirmations: dict[str, Confirmations] = {}
@@ -261,13 +200,16 @@ class SecureExchange:
             talk.set_aside(found.faults)
             group.disputes = found.disputes
             talk.silent.update(dict.fromkeys(found.liars, "its shares of others' secrets were wrong"))
-            share = terms.parameters.noise_share(len(group.members))
-            group.opened = decode(terms.parameters.layout, found.total, len(found.survivors), share)
-            group.survivors = found.survivors
+            share = terms.parameters.noise_share(len(group.names))
+            opened = decode(terms.parameters.layout, found.total, len(found.survivors), share)
+            means.take(GroupMean(found.survivors, opened.mean, opened.weight))
+            group.survivors, group.counts = found.survivors, opened.counts
 
         self._advance(groups, confirm)
         shares = talk.step(confirmations, UnmaskingShares)
         self._advance(groups, open_sum)
+        for group in groups:
+            group.state = None  # and with it the sum
 
     def _advance(self, groups: list[_Group], step: Callable[[_Group], None]) -> None:
         """A step of each group that has not ended; a fault ends that group only."""
@@ -289,38 +231,48 @@ class SecureExchange:
             self._cpu_seconds += time.process_time() - started
 
     def _collected(
-        self, talk: _Talk, cohort: tuple[str, ...], groups: list[_Group], trouble: ProtocolError | None
+        self,
+        talk: Talk,
+        cohort: tuple[str, ...],
+        groups: list[_Group],
+        means: GroupMeans,
+        trouble: ProtocolError | None = None,
     ) -> Collected:
-        opened = [group for group in groups if group.opened is not None]
+        counts = [group.counts for group in groups if group.counts is not None]
         records = tuple(_record_of(talk, group) for group in groups)
-        summed = {name for group in opened for name in group.survivors}
+        summed = {name for group in means.groups for name in group.members}
         reasons = {name: str(group.fault.problem) for group in groups if group.fault for name in group.names}
         general = trouble.problem if trouble is not None else "it is in no group"
         return Collected(
-            groups=tuple(
-                sorted((_mean_of(group) for group in opened), key=lambda mean: mean.members),
-            ),
+            groups=means.groups,
             excluded=tuple(
                 (client, talk.silent.get(client) or f"{NOT_OPENED}: {reasons.get(client, general)}")
                 for client in cohort
                 if client not in summed
             ),
             records=records,
-            counts=np.sum([group.opened.counts for group in opened if group.opened], axis=0, dtype=np.int64)
-            if opened
-            else np.empty(0, dtype=np.int64),
+            counts=np.sum(counts, axis=0, dtype=np.int64) if counts else np.empty(0, dtype=np.int64),
             vanished=talk.vanished,
             cost=ExchangeCost(talk.bytes_down, talk.bytes_up, self._cpu_seconds),
             bad=sum(record.blamed for record in records),
+            mean=means.mean,
         )
 
 
-def _mean_of(group: _Group) -> GroupMean:
-    assert group.opened is not None
-    return GroupMean(group.survivors, group.opened.mean, group.opened.weight)
+def means_for(terms: Terms, groups: int, sum_only: bool) -> GroupMeans:
+    """What takes the means of ``groups`` groups.
+
+    Args:
+        terms: Of the attempt. What an opened sum says is in steps of its layout, each number of 32 bits with its sign.
+        groups: How many.
+        sum_only: See :class:`SecureExchange`.
+    """
+    layout = terms.parameters.layout
+    reach = groups * 2.0 ** (RING_BITS - 1) / layout.scale
+    return GroupMeans(RunningMean(layout.values, reach) if sum_only else None)
 
 
-def _record_of(talk: _Talk, group: _Group) -> GroupRecord:
+def _record_of(talk: Talk, group: _Group) -> GroupRecord:
     members = tuple(sorted(group.names))
     if group.fault is None:
         return GroupRecord(talk.request.attempt, members, group.survivors, disputes=group.disputes)

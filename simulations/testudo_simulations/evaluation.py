@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 
-from testudo_client.train import Mechanism, run_private_inner_loop
+from testudo_client.train import Mechanism
 from testudo_common.errors import ModelError
-from testudo_common.learning.inner_loop import InnerLoop, run_inner_loop
-from testudo_common.learning.learner import Learner
-from testudo_common.learning.metrics import ClassificationSums, RegressionSums
-from testudo_common.learning.scoring import Sums, no_step, score_pair
+from testudo_common.learning.inner_loop import InnerLoop, LocalCentre
+from testudo_common.learning.metrics import ClassificationSums, RegressionSums, Sums
 from testudo_common.learning.tasks import Examples, draw_episode, first_of_each_class
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.planned import planned_noise_multiplier
 from testudo_common.vectors import Vector
+from testudo_simulations.adaptation import Adaptation, Outputs, adapter_of
+from testudo_simulations.engine import Engine
 from testudo_simulations.federations.base import Federation, UnseenClient
 from testudo_simulations.results import Arm, ClientScore
 
@@ -103,12 +106,13 @@ class Evaluator:
     Args:
         federation: With a complete plan.
         splits: From :func:`make_splits`.
+        engine: Adapts all clients at once; None: each by itself.
     """
 
-    def __init__(self, federation: Federation, splits: Splits) -> None:
+    def __init__(self, federation: Federation, splits: Splits, engine: Engine | None) -> None:
         self._plan = federation.plan
         self._splits = splits
-        self._learner = Learner(federation.plan)
+        self._adapter = adapter_of(federation.plan, engine)
         self._headline = headline_of(federation.plan)
         self._metric_names = _metric_names(federation.plan)
 
@@ -121,10 +125,15 @@ class Evaluator:
             steps: Adaptation steps.
             clients: Only the first so many clients; None for all.
         """
-        results = []
-        for name, pairs in list(self._splits[shots].items())[:clients]:
-            results.append(ClientScore(client=name, metrics=self._score_client(model, name, pairs, shots, steps)))
-        return results
+        chosen = list(self._splits[shots].items())[:clients]
+        if not np.isfinite(model).all():
+            return [ClientScore(client=name, metrics=self._diverged()) for name, _ in chosen]
+        asked = (each for name, pairs in chosen for each in self._adaptations(name, pairs, shots, steps))
+        outputs = self._adapter.outputs(model, asked)
+        return [
+            ClientScore(client=name, metrics=self._metrics(pairs, list(islice(outputs, len(pairs)))))
+            for name, pairs in chosen
+        ]
 
     def arm(
         self,
@@ -163,41 +172,41 @@ class Evaluator:
     def _private(self, shots: int | None) -> bool:
         return self._plan.private and shots is None
 
-    def _score_client(self, model: Vector, name: str, pairs: Pairs, shots: int | None, steps: int) -> dict[str, float]:
+    def _adaptations(self, name: str, pairs: Pairs, shots: int | None, steps: int) -> Iterator[Adaptation]:
         label = f"{self._plan.seed}|adaptation|{name}|{shots}".encode()
         seeded = np.random.default_rng(int.from_bytes(hashlib.sha256(label).digest()[:16], "big"))
-        sums: Sums | None = None
-        for support, query in pairs:
-            try:
-                part = self._score_pair(model, support, query, shots, steps, seeded)
-            except ModelError:
-                # Its training diverged: that is a result, and the other clients have theirs.
-                return dict.fromkeys(self._metric_names, math.nan)
-            sums = part if sums is None else sums + part  # type: ignore[operator]  # both of one task's kind
-        return in_target_unit(self._plan, sums.metrics()) if sums is not None else {}
-
-    def _score_pair(
-        self,
-        model: Vector,
-        support: Examples,
-        query: Examples,
-        shots: int | None,
-        steps: int,
-        seeded: np.random.Generator,
-    ) -> Sums:
-        def adapt(centred: Examples) -> None:
-            self._adapt(centred, shots, steps, seeded)
-
-        centring = self._plan.task.local_centring
-        return score_pair(self._learner, model, support, query, centring, adapt if steps else no_step)
-
-    def _adapt(self, support: Examples, shots: int | None, steps: int, seeded: np.random.Generator) -> None:
         rate = self._plan.evaluation.learning_rate or self._plan.inner.learning_rate
-        sample_rate = self._plan.inner.sample_rate if shots is None else 1.0
-        loop = InnerLoop(steps, rate, sample_rate)
-        noise_multiplier = planned_noise_multiplier(self._plan, steps) if self._private(shots) else None
-        if noise_multiplier is None:
-            run_inner_loop(self._learner, support, loop, seeded)
-            return
-        mechanism = Mechanism.from_os(noise_multiplier, self._plan.privacy.max_grad_norm)
-        run_private_inner_loop(self._learner, support, loop, mechanism)
+        loop = InnerLoop(steps, rate, self._plan.inner.sample_rate if shots is None else 1.0)
+        private = self._private(shots) and steps > 0
+        noise_multiplier = planned_noise_multiplier(self._plan, steps) if private else None
+        for support, query in pairs:
+            centre = self._centre(support)
+            mechanism = None
+            if noise_multiplier is not None:
+                mechanism = Mechanism.from_os(noise_multiplier, self._plan.privacy.max_grad_norm)
+            queries = centre.subtract(query).inputs
+            yield Adaptation(centre.subtract(support), queries, loop, seeded, mechanism)
+
+    def _metrics(self, pairs: Pairs, outputs: Sequence[Outputs]) -> dict[str, float]:
+        """Of a client, over its pairs together, ``outputs`` being those of its adapted models."""
+        if not pairs:
+            return {}
+        try:
+            parts = [self._sums(*pair, own) for pair, own in zip(pairs, outputs, strict=True)]
+        except ModelError:
+            # Its training diverged: that is a result, and the other clients have theirs.
+            return self._diverged()
+        total: Sums = reduce(operator.add, parts)
+        return in_target_unit(self._plan, total.metrics())
+
+    def _diverged(self) -> dict[str, float]:
+        return dict.fromkeys(self._metric_names, math.nan)
+
+    def _sums(self, support: Examples, query: Examples, outputs: Outputs) -> Sums:
+        if self._plan.task.kind != "regression":
+            return ClassificationSums.of(outputs, query.targets.astype(np.int64))
+        centre = np.float32(self._centre(support).target)
+        return RegressionSums.of(outputs + centre, query.targets.astype(np.float32))
+
+    def _centre(self, support: Examples) -> LocalCentre:
+        return LocalCentre.of(support, self._plan.task.local_centring)

@@ -1,22 +1,27 @@
-"""Simulated data owners: which participant answers for which partition, in this process or in a Ray worker."""
+"""Simulated data owners: which participant answers for which partition, in this process or in a Ray worker.
+
+A participant is made when it is asked, and let go of when others are: what a client must remember is in its store,
+ledger and witness. Where clients share the model, those asked to train next are trained at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Context
+from flwr.app import Context, Message
 
-from testudo_client.ledger import Ledger
 from testudo_client.meta_update import MechanismFactory, os_mechanism
-from testudo_client.participant import Participant
-from testudo_client.store import ClientStore
+from testudo_client.participant import Begun, Participant
 from testudo_client.train import Mechanism
-from testudo_common.errors import PrivacyError, UsageError
+from testudo_common.errors import PrivacyError, UsageError, WireError
+from testudo_common.flower_records import TRAIN, carries_vector, from_records
 from testudo_common.learning.learner import Learner
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
@@ -25,12 +30,13 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
-from testudo_simulations.consent import simulated_gate, simulated_ledger
+from testudo_simulations.consent import simulated_gate
+from testudo_simulations.engine import Engine
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.mask_free import MaskFreeParticipant
-from testudo_simulations.witnesses import SimulatedWitness, recalled_from
+from testudo_simulations.memories import Memories
 
 
 def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
@@ -44,8 +50,12 @@ def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.r
     return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
 
 
+_HELD_BYTES = 128 << 20  # of participants that are not asked at the moment
+_PARTICIPANT_BYTES = 64 << 10  # beside its examples and its update
+
+
 class Owners:
-    """The participants of a federation in one process, made when first asked; they share one model.
+    """The participants of a federation in one process, made when they are asked; they share one model.
 
     Args:
         federation: Its training clients, in order of their ids, are the partitions.
@@ -55,6 +65,10 @@ class Owners:
         adversary: Answers for the poisoned clients among them; None: all are honest.
         mirrors: Whether each client's mirror of the log is a file beside its state; otherwise it is in memory.
         logged: File of the server's log, from which clients without mirrors recall what they signed before a restart.
+        engine: Trains those at once that :meth:`train_ahead` is told of; None: each is trained by itself.
+
+    Attributes:
+        trained_at_once: Trainings by the engine so far.
     """
 
     def __init__(
@@ -67,20 +81,22 @@ class Owners:
         adversary: Adversary | None = None,
         mirrors: bool = False,
         logged: Path | None = None,
+        engine: Engine | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self._plan = federation.plan
         self._federation = federation
         self._clients = list(federation.training)
-        self._state = state
         self._keys = keys
         self._masks = masks
-        self._mirrors = mirrors
-        self._recalled = {} if logged is None or mirrors else recalled_from(logged)
-        self._witnesses: list[SimulatedWitness] = []
         self._learner = Learner(federation.plan)
-        self._participants: dict[int, Participant] = {}
+        self._participants: OrderedDict[int, Participant] = OrderedDict()
+        self._memories = Memories(federation, state, keys, masks=masks, mirrors=mirrors, logged=logged)
+        self._secure_cpu_seconds = 0.0  # of participants let go of
         self._mechanism = _mechanism_of(federation.plan)
+        self._engine = engine
+        self._asked_next = 0
+        self.trained_at_once = 0
         self._adversary = adversary
         if adversary is not None:
             adversary.watch({client: partial(self._honest_update, place) for place, client in enumerate(self._clients)})
@@ -99,10 +115,64 @@ class Owners:
             )
         return self._of(partition)
 
+    def train_ahead(self, asked: Sequence[tuple[Message, Context]]) -> None:
+        """Train at once what the honest clients among these are asked to train; their answers find it done.
+
+        A client that would refuse, that remembers its update, or whose examples have another shape is left to its own
+        answer.
+
+        Args:
+            asked: Messages that are answered next, each with its node's context.
+        """
+        if self._engine is None:
+            return
+        self._asked_next = len(asked)
+        begun = list(self._begun(asked))
+        for digest in dict.fromkeys(training.request.model_digest for _, training in begun):
+            self._train([(who, training) for who, training in begun if training.request.model_digest == digest])
+
+    def _begun(self, asked: Sequence[tuple[Message, Context]]) -> Iterator[tuple[Participant, Begun]]:
+        for message, context in asked:
+            request = _training_asked(message)
+            partition = int(context.node_config["partition-id"])
+            if request is None or partition >= len(self._clients) or not self._can_be_stacked(partition):
+                continue
+            participant, training = self._of(partition), None
+            with suppress(Exception):  # its answer comes to the same, and is where that is told
+                training = participant.begin_training(request)
+            if training is not None:
+                yield participant, training
+
+    def _can_be_stacked(self, partition: int) -> bool:
+        client = self._clients[partition]
+        if self._adversary is not None and client in self._adversary.poisoned:
+            return False
+        return self._federation.training[client].inputs.shape[1:] == self._plan.model.inputs
+
+    def _train(self, begun: Sequence[tuple[Participant, Begun]]) -> None:
+        assert self._engine is not None
+        jobs = [job for _, training in begun for job in training.jobs]
+        trained = self._engine.train(begun[0][1].request.model, jobs).vectors()
+        tasks = self._plan.task.tasks_per_client
+        for place, (participant, training) in enumerate(begun):
+            participant.finish_training(training, trained[place * tasks : (place + 1) * tasks])
+        self.trained_at_once += len(begun)
+
     def _of(self, partition: int) -> Participant:
         if partition not in self._participants:
             self._participants[partition] = self._make(partition)
+            self._let_go()
+        self._participants.move_to_end(partition)
         return self._participants[partition]
+
+    def _let_go(self) -> None:
+        """Of participants that were not asked for long, where they fill more than their share of memory."""
+        first = self._federation.training[self._clients[0]]
+        size = first.inputs.nbytes + 4 * self._learner.size + _PARTICIPANT_BYTES
+        most = max(_HELD_BYTES // size, self._asked_next, 1)
+        while len(self._participants) > most and self._adversary is None:
+            _, participant = self._participants.popitem(last=False)
+            self._secure_cpu_seconds += participant.secure_cpu_seconds
 
     def _honest_update(self, partition: int, request: TrainRequest) -> Vector | None:
         update = self._of(partition).own_update(request)
@@ -110,29 +180,19 @@ class Owners:
 
     def _make(self, partition: int) -> Participant:
         client = self._clients[partition]
-        folder = None if self._state is None else self._state / f"{partition:05d}"
-        ledger = simulated_ledger(folder)
+        memory = self._memories.of(partition)
         return self._kind_of(client)(
             client,
             self._plan,
             self._federation.training[client],
-            ClientStore(folder, durable=False),
-            simulated_gate(self._plan, client, ledger),
+            memory.store,
+            simulated_gate(self._plan, client, memory.ledger),
             self._learner,
             self._mechanism,
             self._keys.membership_of(client) if self._keys is not None else None,
             split_key=derive(client.encode(), "simulated split"),
-            witness=self._witness_of(client, ledger, folder if self._mirrors else None),
+            witness=memory.witness,
         )
-
-    def _witness_of(self, client: str, ledger: Ledger, folder: Path | None) -> SimulatedWitness | None:
-        if not self._plan.audited:
-            return None
-        assert self._keys is not None, "a log is of a federation with keys"
-        membership, recalled = self._keys.membership_of(client), self._recalled.get(client)
-        witness = SimulatedWitness(client, self._plan, membership, ledger, folder, recalled)
-        self._witnesses.append(witness)
-        return witness
 
     def _kind_of(self, client: str) -> Callable[..., Participant]:
         if self._adversary is None or client not in self._adversary.poisoned:
@@ -142,12 +202,24 @@ class Owners:
     @property
     def secure_cpu_seconds(self) -> float:
         """CPU seconds that all participants of this process spent on secure aggregation so far."""
-        return sum(participant.secure_cpu_seconds for participant in self._participants.values())
+        held = sum(participant.secure_cpu_seconds for participant in self._participants.values())
+        return self._secure_cpu_seconds + held
 
     @property
     def audit_cpu_seconds(self) -> float:
         """CPU seconds that all participants of this process spent on the audit log so far."""
-        return sum(witness.cpu_seconds for witness in self._witnesses)
+        return self._memories.audit_cpu_seconds
+
+
+def _training_asked(message: Message) -> TrainRequest | None:
+    """What the message asks to train; None if it asks for something else."""
+    if message.metadata.message_type != TRAIN or not carries_vector(message.content):
+        return None  # the many steps of secure aggregation and of the log
+    try:
+        request = from_records(message.content)
+    except WireError:
+        return None
+    return request if isinstance(request, TrainRequest) else None
 
 
 def _mechanism_of(plan: FederationPlan) -> MechanismFactory:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 
 
 class Result(BaseModel):
@@ -253,6 +253,26 @@ class Cost(Result):
     peak_memory_bytes: int
 
 
+class TrainingSummary(Result):
+    """How the clients were trained.
+
+    Attributes:
+        engine: How those trained at once were: ``stacked`` or ``vmap``; empty where each was trained by itself.
+        why_not: Why none was trained at once, in words.
+        at_once: Trainings of a client in a round that the engine did.
+        asked: Clients asked to train, over all rounds.
+        device: The engine's.
+        threads: The engine's.
+    """
+
+    engine: str
+    why_not: str
+    at_once: int
+    asked: int
+    device: str
+    threads: int
+
+
 class RunResult(Result):
     """One training run: one plan, one seed, and everything measured with it.
 
@@ -273,6 +293,7 @@ class RunResult(Result):
     plan_digest: str
     plan: dict[str, object]
     backend: str
+    training: TrainingSummary
     model_digest: str
     parameters: int
     metric: str
@@ -295,7 +316,7 @@ class RunResult(Result):
 class Report(Result):
     """One or several runs (seeds x settings) with the versions they ran on."""
 
-    version: Literal[5] = FORMAT_VERSION
+    version: Literal[6] = FORMAT_VERSION
     title: str
     created: str
     versions: dict[str, str]

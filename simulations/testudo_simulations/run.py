@@ -29,12 +29,13 @@ from testudo_simulations.audit_summary import audit_summary
 from testudo_simulations.evaluation import Evaluator, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.inline_backend import federate_in_process
+from testudo_simulations.inline_backend import ONE_THREAD, Computing, TrainingPath, engine_for, federate_in_process
 from testudo_simulations.results import (
     Cost,
     CurvePoint,
     RobustSummary,
     RunResult,
+    TrainingSummary,
 )
 from testudo_simulations.results import RoundRecord as RoundResult
 from testudo_simulations.secure_summary import secure_summary
@@ -59,6 +60,8 @@ class RunRequest:
         setting: What a sweep changed; empty outside one.
         backend: ``inline`` in this process, ``mask-free`` the same without the masks of secure aggregation, ``ray`` on
             Flower's simulation runtime.
+        computing: What the clients are trained on; not on Ray, where each is trained by itself.
+        ray_address: Of the Ray cluster to run on, ``host:port``; empty: one that is started on this machine.
         comparisons: Also run FedAvg with fine-tuning and the non-federated baselines.
         resume: Go on with the run in ``out``; without, a run found there is an error.
     """
@@ -68,6 +71,8 @@ class RunRequest:
     out: Path
     setting: str = ""
     backend: Backend = "inline"
+    computing: Computing = ONE_THREAD
+    ray_address: str = ""
     comparisons: bool = True
     resume: bool = False
 
@@ -87,7 +92,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         return finished
     store = _open(request, plan)
     splits = make_splits(federation)
-    evaluator = Evaluator(federation, splits)
+    evaluator = Evaluator(federation, splits, engine_for(plan, request.computing)[0])
     curve = [_curve_point(evaluator, plan, 0, initial_vector(plan))]
     if request.resume and store.exists:
         curve = _curve_kept(request.out, store.load(plan.digest).round) or curve
@@ -99,7 +104,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         on_progress("federated rounds", state.round, plan.rounds.count)
 
     before_training = time.process_time()
-    state, client_cpu = _federate(request, federation, store, on_round)
+    state, measured = _federate(request, federation, store, on_round)
     training_cpu_seconds = time.process_time() - before_training
     arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
@@ -113,6 +118,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         plan_digest=plan.digest,
         plan=plan.model_dump(mode="json"),
         backend=request.backend,
+        training=_training_summary(request, measured.training, records),
         model_digest=vector_digest(state.model),
         parameters=len(state.model),
         metric=headline_of(plan).metric,
@@ -123,9 +129,11 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
         excluded_clients=[(exclusion.client, exclusion.reason) for exclusion in federation.excluded],
         privacy=privacy_summary(plan, busiest),
         statement=run_statement(plan, busiest),
-        secure=secure_summary(plan, records, len(state.model), client_cpu.secure, masks=request.backend != "mask-free"),
+        secure=secure_summary(
+            plan, records, len(state.model), measured.secure_cpu, masks=request.backend != "mask-free"
+        ),
         robust=_robust_summary(plan, records),
-        audit=audit_summary(plan, request.out, records, client_cpu.audit) if plan.audited else None,
+        audit=audit_summary(plan, request.out, records, measured.audit_cpu) if plan.audited else None,
         rounds=[_round_result(record) for record in records],
         curve=curve,
         arms=arms,
@@ -143,16 +151,17 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
 
 
 @dataclass(frozen=True, slots=True)
-class _ClientCpu:
-    """CPU seconds of all clients together, where they were in this process from the first round on."""
+class _Measured:
+    """Of all clients together: how they were trained, and CPU seconds where they were here from the first round on."""
 
-    secure: float | None = None
-    audit: float | None = None
+    training: TrainingPath
+    secure_cpu: float | None = None
+    audit_cpu: float | None = None
 
 
 def _federate(
     request: RunRequest, federation: Federation, store: RunStore, on_round: OnRound
-) -> tuple[RunState, _ClientCpu]:
+) -> tuple[RunState, _Measured]:
     resume = request.resume and store.exists
     if request.backend != "ray":
         run = federate_in_process(
@@ -162,13 +171,28 @@ def _federate(
             resume=resume,
             on_round=on_round,
             masks=request.backend == "inline",
+            computing=request.computing,
         )
-        measured = _ClientCpu(run.secure_client_cpu_seconds, run.audit_client_cpu_seconds)
-        return run.state, _ClientCpu() if resume else measured
+        if resume:
+            return run.state, _Measured(run.training)
+        return run.state, _Measured(run.training, run.secure_client_cpu_seconds, run.audit_client_cpu_seconds)
     from testudo_simulations.ray_backend import federate_on_ray
 
-    state = federate_on_ray(federation, request.data, request.out, store, resume=resume, on_round=on_round)
-    return state, _ClientCpu()
+    state = federate_on_ray(
+        federation, request.data, request.out, store, address=request.ray_address, resume=resume, on_round=on_round
+    )
+    return state, _Measured(TrainingPath(why_not="on Ray, each client is trained in a worker"))
+
+
+def _training_summary(request: RunRequest, path: TrainingPath, records: Sequence[RoundRecord]) -> TrainingSummary:
+    return TrainingSummary(
+        engine=path.engine,
+        why_not=path.why_not,
+        at_once=path.at_once,
+        asked=sum(len(record.cohort) for record in records),
+        device=request.computing.device,
+        threads=request.computing.threads,
+    )
 
 
 def _open(request: RunRequest, plan: FederationPlan) -> RunStore:

@@ -17,6 +17,7 @@ from testudo_simulations.results import RunResult
 from testudo_simulations.workers import Forward, OnJobProgress, run_in_workers
 
 if TYPE_CHECKING:
+    from testudo_simulations.inline_backend import Computing
     from testudo_simulations.run import RunRequest
 
 
@@ -98,10 +99,12 @@ def run_jobs(
     data: Path | None,
     out: Path,
     backend: str,
+    computing: Computing,
     comparisons: bool,
     resume: bool,
     workers: int,
     on_progress: OnJobProgress,
+    ray_address: str = "",
 ) -> list[RunResult]:
     """All jobs, in ``workers`` processes at once; results in the order of the jobs.
 
@@ -117,6 +120,8 @@ def run_jobs(
             out=out / job.folder,
             setting=job.setting,
             backend=backend,  # type: ignore[arg-type]  # the command line offers only these
+            computing=computing,
+            ray_address=ray_address,
             comparisons=comparisons,
             resume=resume,
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Context
@@ -16,10 +18,13 @@ from testudo_client.cli import app as client_app
 from testudo_client.participant import Participant
 from testudo_common.audit.entries import Incident, IncidentKind, decode_entry
 from testudo_common.audit.extension import decode_extension
+from testudo_common.audit.statements import Contribution
 from testudo_common.errors import RoundError, UsageError
 from testudo_common.plan.load import parse_plan
-from testudo_server.app import run_federation
+from testudo_server import secure_exchange
+from testudo_server.app import GridTransport, run_federation
 from testudo_server.audit_file import read_log
+from testudo_server.log_journal import LogJournal
 from testudo_server.store import RunState, RunStore
 from testudo_simulations.federations import load_federation
 from testudo_simulations.grid import InProcessGrid
@@ -145,6 +150,48 @@ def test_resumed_run_goes_on_with_its_log(audited: tuple[RunResult, Path], tmp_p
     assert audit.rounds == 6
     assert [(kind, note) for _, kind, note in audit.incidents] == [("resumed", "")]
     assert audit.client_cpu_seconds is None, "of the first part it is not known"
+
+
+def test_groups_that_go_one_after_the_other_are_logged_before_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an owner that drops out of one of them, and a run that is stopped and resumed."""
+    received: list[int] = []
+    deliver, receive = GridTransport.deliver, LogJournal.receive
+
+    def losing(transport: GridTransport, requests: Any, **more: Any) -> Iterator[tuple[str, Any]]:
+        for client, reply in deliver(transport, requests, **more):
+            if client != "wave-000002" or getattr(reply, "masked", None) is None:
+                yield client, reply
+
+    def noted(journal: LogJournal, statements: Iterable[Contribution]) -> None:
+        kept = list(statements)
+        received.append(len(kept))
+        receive(journal, kept)
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(GridTransport, "deliver", losing)
+    monkeypatch.setattr(LogJournal, "receive", noted)
+    monkeypatch.setattr(secure_exchange, "MOST_SUM_BYTES", 1)
+    monkeypatch.setattr(secure_exchange, "LEAST_AT_ONCE", 1)
+    lines = (
+        "rounds.count=2",
+        "rounds.cohort_size=12",
+        "secure_aggregation.group_size=4",
+        "secure_aggregation.min_group=3",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(request(tmp_path, *lines), stop)
+    result = run(request(tmp_path, *lines, resume=True))
+    assert len(received) == 2 * 3, "once for each group of a round"
+    assert [sorted(received[:3]), sorted(received[3:])] == [[3, 4, 4]] * 2
+    assert result.audit is not None and result.audit.verified
+    assert [round_.excluded for round_ in result.rounds] == [[("wave-000002", "no reply before the deadline")]] * 2
+    assert [kind for _, kind, _ in result.audit.incidents] == ["resumed"]
+    assert verified(tmp_path)["holds"]
 
 
 def test_mask_free_run_is_logged_like_any_other(audited: tuple[RunResult, Path], tmp_path: Path) -> None:

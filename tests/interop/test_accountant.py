@@ -7,6 +7,7 @@ import logging
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.accountants import PRVAccountant
+from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 import testudo_common
 from helpers import make_plan
@@ -37,6 +40,7 @@ from testudo_common.privacy.planned import (
     run_spending,
     steps_per_round,
 )
+from testudo_common.privacy.renyi import renyi_divergences
 
 DELTA = 1e-5
 TWENTY_ROUNDS = (SampledGaussian(1.0, 0.1, 20 * 10),)
@@ -105,6 +109,27 @@ def test_renyi_divergence_of_a_step_equals_its_integral(
     expected = (exponent.max() + math.log(integral)) / (order - 1)
     found = _rdp_of_one_step(sample_rate, noise_multiplier)[_ORDERS.index(order)]
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("sample_rate", [1e-4, 0.25, 0.9, 1.0])
+@pytest.mark.parametrize("noise_multiplier", [0.05, 1.24, 300.0])
+def test_renyi_divergences_are_opacus_sums(sample_rate: float, noise_multiplier: float) -> None:
+    """Term by term to rounding; what rounds is the logarithm of A_alpha, which is near 0 where noise is plenty."""
+    orders = (1.1, 1.5, 2.0, 3.3, 10.9, 17.0, 63.0, 1024.0)
+    theirs = np.asarray(compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)))
+    log_a = renyi_divergences(sample_rate, noise_multiplier, orders) * (np.asarray(orders) - 1)
+    np.testing.assert_allclose(log_a, theirs * (np.asarray(orders) - 1), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("history", ["20 rounds of 10 steps", "rare samples", "mixed"])
+def test_prv_is_opacus(history: str) -> None:
+    """Its own accountant, which finds the domain by itself, at the error that is asked for here."""
+    book, events = PRVAccountant(), HISTORIES[history]
+    book.history = [(e.noise_multiplier, e.sample_rate, e.steps) for e in events]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = book.get_epsilon(DELTA, eps_error=0.004 * epsilon_of(events, DELTA, "rdp"))
+    assert epsilon_of(events, DELTA, "prv") == pytest.approx(theirs, rel=1e-9)
 
 
 def test_gaussian_approximation_would_fail_the_test_above() -> None:
@@ -237,6 +262,7 @@ def test_noise_is_enough_and_no_more(
     found = noise_multiplier_for(epsilon, DELTA, sample_rate, steps, accountant)
     spent = epsilon_of([SampledGaussian(found, sample_rate, steps)], DELTA, accountant)
     assert 0.99 * epsilon <= spent <= epsilon
+    assert epsilon_of([SampledGaussian(found / 1.001, sample_rate, steps)], DELTA, accountant) > epsilon
     assert oracle((SampledGaussian(found, sample_rate, steps),), "prv") <= epsilon + 1e-4
 
 
@@ -328,10 +354,8 @@ print("loaded:", *sorted({{"torch", "opacus", "flwr"}} & set(sys.modules)))
 
 
 def test_rdp_needs_no_torch_and_is_still_opacus(tmp_path: Path) -> None:
-    """In a new interpreter: the figures are to the last bit those of the package that is imported here, and the
-    oracle's to its accuracy."""
-    from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
-
+    """In a new interpreter: the figures are those of the package that is imported here to rounding, and the oracle's
+    to its accuracy."""
     histories = [[(e.noise_multiplier, e.sample_rate, e.steps) for e in events] for events in HISTORIES.values()]
     paths = [str(Path(testudo_common.__file__).resolve().parents[1])]
     probe = WITHOUT_TORCH.format(paths=paths, histories=histories, delta=DELTA)
@@ -346,5 +370,7 @@ def test_rdp_needs_no_torch_and_is_still_opacus(tmp_path: Path) -> None:
             * np.asarray(compute_rdp(q=e.sample_rate, noise_multiplier=e.noise_multiplier, steps=1, orders=_ORDERS))
             for e in events
         )
-        assert float(text) == float(get_privacy_spent(orders=_ORDERS, rdp=total, delta=DELTA)[0])
+        assert float(text) == pytest.approx(
+            float(get_privacy_spent(orders=_ORDERS, rdp=total, delta=DELTA)[0]), rel=1e-10
+        )
         assert float(text) == pytest.approx(oracle(events, "rdp"), rel=0.01)

@@ -25,6 +25,7 @@ from testudo_simulations.results import (
     RoundRecord,
     RunResult,
     SecureSummary,
+    TrainingSummary,
 )
 
 HOSTILE = '$_{$</svg><script>alert("1")</script>\x1b[2J\u202e$x_{[bold]'
@@ -80,6 +81,7 @@ def run(
         plan_digest="ab" * 32,
         plan={"name": name, "note": client},
         backend="inline",
+        training=TrainingSummary(engine="stacked", why_not="", at_once=38, asked=40, device="cpu", threads=2),
         model_digest="cd" * 32,
         parameters=1234,
         metric=metric,
@@ -258,6 +260,7 @@ def hostile() -> Report:
         update={
             "federation": HOSTILE,
             "backend": HOSTILE,
+            "training": TrainingSummary(engine=HOSTILE, why_not=HOSTILE, at_once=1, asked=2, device=HOSTILE, threads=1),
             "plan_digest": HOSTILE,
             "plan": {HOSTILE: [HOSTILE]},
         }

@@ -130,7 +130,7 @@ def test_an_exchange_gives_up_what_did_not_come(monkeypatch: pytest.MonkeyPatch)
             self.given_up = sorted(message_ids), seconds
 
     grid: Any = Silent()
-    contents = {node: ("train", RecordDict()) for node in (1, 2)}
+    contents = [(node, ("train", RecordDict())) for node in (1, 2)]
     assert list(exchange_messages(grid, contents, deadline_seconds=60.0, enough=lambda: True)) == []
     assert grid.given_up[0] == ["m1", "m2"] and 50 < grid.given_up[1] <= 60
     assert issubclass(TaskGrid, Forgetful)

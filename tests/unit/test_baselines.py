@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
@@ -10,7 +12,9 @@ from sklearn.linear_model import Ridge
 from testudo_common.errors import DataError
 from testudo_common.learning.tasks import Examples, draw_episode, first_of_each_class
 from testudo_common.plan import FederationPlan
+from testudo_simulations import baselines
 from testudo_simulations.baselines import few_shot, run_baselines
+from testudo_simulations.baselines.base import pooled, pooled_rows
 from testudo_simulations.baselines.local_regression import best_method, kernel_ridge, ridge
 from testudo_simulations.baselines.mixed_model import fit_mixed_model
 from testudo_simulations.federations.base import Federation, UnseenClient
@@ -175,6 +179,43 @@ def test_constant_inputs_and_a_single_training_client_do_no_harm():
     arms = run_baselines(federation, {2: {"u": [(ones.take(slice(0, 2)), ones)]}}, np.random.default_rng(0))
     assert len(arms) == 5
     assert all(value < 1e-3 for value in means(arms, "rmse").values())
+
+
+def test_of_a_large_federation_a_sample_is_pooled_and_labels_say_so(monkeypatch):
+    federation, splits = linear_federation(clients=12, rows=12)
+    asked = []
+
+    class Noted(dict):
+        def __getitem__(self, client):
+            asked.append(client)
+            return super().__getitem__(client)
+
+    large = replace(federation, training=Noted(federation.training))
+    monkeypatch.setattr(baselines, "MAX_CLIENTS", 8)
+    arms = run_baselines(large, {2: splits[2]}, np.random.default_rng(0))
+    assert len(asked) == len(set(asked)) == 8
+    assert {arm.name for arm in arms if arm.label.endswith(", of 8 clients")} == {
+        "pooled_slopes_local_mean", "empirical_bayes", "empirical_bayes_features"
+    }  # fmt: skip
+    monkeypatch.setattr(baselines, "MAX_CLIENTS", 12)
+    whole = run_baselines(large, {2: splits[2]}, np.random.default_rng(0))
+    assert set(asked) == set(federation.training)
+    assert not any("clients" in arm.label for arm in whole)
+
+
+def test_rows_are_pooled_client_by_client_as_from_all_at_once():
+    rng = np.random.default_rng(3)
+    sizes = {"b": 4, "a": 7, "c": 0, "d": 1}
+    training = {
+        name: Examples(rng.normal(size=(size, 2, 3)).astype(np.float32), rng.integers(0, 9, size))
+        for name, size in sizes.items()
+    }
+    rows = np.sort(rng.permutation(12)[:6])
+    everything, _ = pooled(training)
+    inputs, targets = pooled_rows(training, rows)
+    np.testing.assert_array_equal(inputs, everything[rows])
+    assert targets.tolist() == np.concatenate([training[name].targets for name in sorted(sizes)])[rows].tolist()
+    assert (inputs.shape, targets.dtype) == ((6, 6), np.int64)
 
 
 # ---- classification

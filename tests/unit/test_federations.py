@@ -18,9 +18,11 @@ from PIL import Image
 from testudo_common.errors import DataError, PlanError
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
+from testudo_common.plan.sections import DigitsData
 from testudo_simulations.federations import Federation, load_federation
 from testudo_simulations.federations.activity import FEATURES
-from testudo_simulations.federations.digits import base_pools
+from testudo_simulations.federations.digits import base_pools, draw_style, render
+from testudo_simulations.federations.lazy import MadeWhenAsked
 from testudo_simulations.federations.omniglot import area_average
 from testudo_simulations.federations.split import first_ids, split_each_class, split_unseen
 
@@ -112,6 +114,73 @@ def test_a_federation_too_small_to_hide_anybody_is_refused_with_a_way_out() -> N
 
 
 # ---- simulated federations
+
+
+def test_simulated_clients_are_made_when_asked_for_and_are_the_same_each_time() -> None:
+    """As they were when all were made at once: from the seed and the client's number alone."""
+    drawn = load_federation(plan("digits", clients=100_000, unseen_clients=1, examples=12, side=8), None)
+    pool = base_pools(0)[0]
+    for number in (0, 1, 77_777):
+        rng = np.random.default_rng([0, 1, number])
+        assert isinstance(drawn.plan.data, DigitsData)
+        style = draw_style(drawn.plan.data, number, rng)
+        chosen = pool.take(rng.permutation(1000)[:12])
+        assert_same(drawn.training[f"writer-{number:06d}"], Examples(render(chosen.inputs, style, 8), chosen.targets))
+    waves = load_federation(plan("sine", clients=100_000, unseen_clients=1, examples=7), None)
+    rng = np.random.default_rng([0, 1, 4321])
+    amplitude, phase = rng.uniform(0.1, 5.0), rng.uniform(0.0, 2.0 * np.pi)
+    points = rng.uniform(-5.0, 5.0, size=7)
+    expected = amplitude * np.sin(points + phase)
+    wave = Examples(points[:, np.newaxis].astype(np.float32), expected.astype(np.float32))
+    assert_same(waves.training["wave-004321"], wave)
+
+
+def counted(count: int = 5, kept_bytes: int = 1 << 20) -> tuple[MadeWhenAsked, list[int]]:
+    """Clients of 24 bytes each, and the numbers of those that were made, in order."""
+    made: list[int] = []
+
+    def make(number: int) -> Examples:
+        made.append(number)
+        return Examples(np.full((2, 1), number, dtype=np.float32), np.zeros(2, dtype=np.int64))
+
+    return MadeWhenAsked("client", count, make, kept_bytes=kept_bytes), made
+
+
+def test_naming_and_counting_clients_makes_none() -> None:
+    clients, made = counted(100_000)
+    names = list(clients)
+    assert (len(clients), len(names), names[0], names[-1]) == (100_000, 100_000, "client-000000", "client-099999")
+    assert names == sorted(names) == list(clients.keys())
+    assert "client-099999" in clients
+    for other in (
+        "client-100000",
+        "client-5",
+        "client-0000001",
+        "other-000001",
+        "client-00000x",
+        "client-00000\u0661",
+        "",
+    ):
+        assert other not in clients
+        with pytest.raises(KeyError):
+            clients[other]
+    assert 7 not in clients
+    assert made == []
+
+
+def test_clients_asked_last_are_kept_up_to_a_size_and_no_farther() -> None:
+    clients, made = counted(kept_bytes=3 * 24)
+    for number in (0, 1, 2, 0, 1, 2):
+        assert clients[f"client-{number:06d}"].inputs[0, 0] == number
+    assert made == [0, 1, 2]
+    assert clients["client-000003"].inputs[0, 0] == 3, "which takes the place of the one asked longest ago"
+    assert clients["client-000001"] is clients["client-000001"]
+    assert clients["client-000000"].inputs[0, 0] == 0
+    assert made == [0, 1, 2, 3, 0]
+    small, made = counted(kept_bytes=10)
+    assert [len(examples) for examples in small.values()] == [2] * 5
+    assert small["client-000004"].inputs[0, 0] == 4
+    assert made == [0, 1, 2, 3, 4, 4], "one that is larger than what is kept is not kept"
 
 
 def test_digits_are_disjoint_between_training_support_and_query() -> None:
@@ -264,6 +333,21 @@ def test_ink_is_one_and_shrinks_by_area() -> None:
     np.testing.assert_array_equal(area_average(quarter, 2), [[[0.25, 0], [0, 1]]])
     # 3 -> 2: the middle column counts half in both
     np.testing.assert_allclose(area_average(np.array([[[0, 3, 0]] * 3], np.float32), 2), np.ones((1, 2, 2)), rtol=1e-6)
+
+
+def test_rotations_are_more_characters_of_those_who_train_and_of_nobody_else(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "omniglot.npz")
+    plain = load_federation(plan("omniglot", unseen_share=0.5), path)
+    turned = load_federation(plan("omniglot", unseen_share=0.5, rotations=True), path)
+    for alphabet, examples in plain.training.items():
+        more = turned.training[alphabet]
+        assert np.bincount(more.targets).tolist() == [DRAWINGS] * CHARACTERS * 4
+        for character, turns in np.ndindex(CHARACTERS, 4):
+            drawings = more.inputs[more.targets == character + CHARACTERS * turns]
+            upright = examples.inputs[examples.targets == character]
+            np.testing.assert_array_equal(drawings[:, 0], [np.rot90(drawing, turns) for drawing in upright[:, 0]])
+    for name, client in plain.unseen.items():
+        assert_same(client.support, turned.unseen[name].support)
 
 
 def test_mixed_episodes_draw_from_every_unseen_alphabet_and_from_no_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from testudo_common.errors import WireError
 from testudo_common.flower_records import (
     MAX_CLIENT_ID_CHARACTERS,
+    copies_of,
     from_records,
     identity_in,
     identity_records,
@@ -61,6 +62,21 @@ def test_records_are_one_header_and_one_vector() -> None:
     assert dict(records.config_records["testudo"]) == {"header": encode(REPLY).header}
     assert len(records.array_records["vector"]) == 1
     assert set(to_records(REFUSAL)) == {"testudo"}
+
+
+@pytest.mark.parametrize("message", [TrainRequest(DIGEST, 1, 0, DIGEST, VECTOR), STEP, REFUSAL])
+def test_copies_are_the_same_records_and_share_nothing_that_can_change(message: Message) -> None:
+    copy = copies_of(message)
+    one, other = copy(), copy()
+    assert one == other == to_records(message)
+    assert from_records(one) == message
+    if isinstance(message, TrainRequest):
+        first, second = (records.array_records["vector"]["0"] for records in (one, other))
+        assert first.data is second.data, "a model's bytes, once for all"
+        first.data = b"what a mod puts there"
+    one["more"] = ConfigRecord({"by": "a mod"})
+    one.config_records["testudo"]["header"] = b""
+    assert other == copy() == to_records(message)
 
 
 def test_records_of_secure_aggregation_are_header_and_body_and_one_vector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from testudo_server.roster import roster_in
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import CLIENT_APP_RAISED, InProcessGrid
+from testudo_simulations.inline_backend import Computing
 from testudo_simulations.keys import SimulatedKeys
 from testudo_simulations.owners import (
     Owners,
@@ -104,6 +106,32 @@ def test_reply_is_handed_out_once_and_to_whom_it_belongs() -> None:
     assert grid.pull_messages(["other"]) == []
     assert [answer_in(reply)["number"] for reply in grid.pull_messages([second, first])] == [3, 2]
     assert grid.pull_messages([first, second]) == []
+
+
+def test_messages_are_answered_when_asked_for_a_few_at_a_time_and_looked_at_before() -> None:
+    seen: list[list[int]] = []
+    answered: list[int] = []
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        answered.append(int(context.node_config["partition-id"]))
+        return Message(RecordDict(), reply_to=message)
+
+    def ahead(asked: Sequence[tuple[Message, Context]]) -> None:
+        assert [message.metadata.dst_node_id for message, _ in asked] == [context.node_id for _, context in asked]
+        seen.append([int(context.node_config["partition-id"]) for _, context in asked])
+        assert not set(seen[-1]) & set(answered), "before any of them is answered"
+
+    grid = InProcessGrid(app, 5, ahead=ahead, at_once=2)
+    ids = grid.push_messages([message_to(node) for node in grid.get_node_ids()])
+    assert (seen, answered) == ([], [])
+    assert len(grid.pull_messages(ids)) == 2
+    assert (seen, answered) == ([[0, 1]], [0, 1])
+    assert len(grid.pull_messages(ids)) == 2
+    grid.give_up(ids, 1.0)
+    assert grid.pull_messages(ids) == [], "nobody waits for it"
+    assert (seen, answered) == ([[0, 1], [2, 3]], [0, 1, 2, 3])
 
 
 def test_client_app_that_raises_is_an_error_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +252,7 @@ WAVES: dict[str, Any] = {
 }
 
 
-def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path) -> None:
+def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new cache stands for a new process; the server finds the roster where it looks for one."""
     federation = load_federation(make_plan(tables=WAVES), None)
     (tmp_path / "plan.toml").write_text(dump_plan(federation.plan))
@@ -244,6 +272,10 @@ def test_processes_find_the_same_keys_in_the_runs_folder(tmp_path: Path) -> None
     assert secret.stat().st_mode & 0o777 == 0o600
     other = SimulatedKeys.of(federation, tmp_path / "other")
     assert other.roster.digest != keys.roster.digest, "keys are not made from the plan"
+    monkeypatch.setattr(SimulatedKeys, "_key_of", None)
+    again = SimulatedKeys.of(federation, tmp_path / "out" / "keys")
+    assert again.roster == keys.roster, "read, and not derived again"
+    assert again.server_keys.signed_roster == keys.server_keys.signed_roster
 
 
 def test_owners_under_secure_aggregation_have_the_keys_of_the_roster() -> None:
@@ -395,6 +427,7 @@ def test_jobs_run_in_order_and_their_progress_is_told(monkeypatch: pytest.Monkey
         data=None,
         out=tmp_path,
         backend="inline",
+        computing=Computing(engine=False, threads=3),
         comparisons=False,
         resume=True,
         workers=1,
@@ -402,5 +435,6 @@ def test_jobs_run_in_order_and_their_progress_is_told(monkeypatch: pytest.Monkey
     )
     assert results == ["result of inner.steps = 2", "result of inner.steps = 3"]
     assert told == [(0, "rounds", 1, 2), (1, "rounds", 1, 2)]
+    assert {request.computing for request in requests} == {Computing(engine=False, threads=3)}
     assert [request.out for request in requests] == [tmp_path / "inner.steps-2", tmp_path / "inner.steps-3"]
     assert all(request.resume and not request.comparisons for request in requests)

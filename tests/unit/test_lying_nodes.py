@@ -63,7 +63,7 @@ class LyingGrid(InProcessGrid):
         self.kept: list[FlowerMessage] = []
 
     def context_of(self, number: int) -> Context:
-        return self._contexts[self.get_node_ids()[number]]
+        return self._context_of(self.get_node_ids()[number])
 
 
 def participant(plan: FederationPlan, number: int, client: str, keys: SimulatedKeys | None) -> Participant:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import make_examples
+from helpers import make_examples, make_plan
 from secure_federation import (
     NOISY,
     SECURE,
@@ -33,6 +33,7 @@ from secure_federation import (
 )
 from testudo_client import participant as participants
 from testudo_client import secure_side
+from testudo_client.app import build_client_app
 from testudo_client.participant import Participant
 from testudo_common.errors import PlanError
 from testudo_common.plan import FederationPlan
@@ -44,11 +45,17 @@ from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secure_terms import Attempt, terms_of
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainRequest
 from testudo_server import secure_exchange
+from testudo_server.app import run_federation
 from testudo_server.coordinator import Coordinator
 from testudo_server.exchange import Collected
+from testudo_server.robust import aggregate
+from testudo_server.secure_exchange import SecureExchange
 from testudo_server.store import RoundRecord, RunStore
 from testudo_simulations import mask_free
+from testudo_simulations.federations import load_federation
+from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.mask_free import MaskFreeExchange, MaskFreeParticipant, draw_groups
+from testudo_simulations.owners import Owners
 from testudo_simulations.secure_summary import secure_summary
 
 TWELVE = names_of(12)
@@ -91,19 +98,23 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 Lose = Callable[[str, Message, Answer], "Message | None"]
 
 
-def real(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+def real(
+    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False, at_once: int | None = None
+) -> tuple[Collected, Members, Link]:
     members = Members(plan, TWELVE, examples=examples)
     link = Acting(members.participants, lose)
-    exchange, _ = exchange_of(members, link)
+    exchange = SecureExchange(link, plan, members.keys.roster, sum_only=sum_only, at_once=at_once)
     return exchange.group_means(request_of(members), TWELVE), members, link
 
 
-def without_masks(plan: FederationPlan, lose: Lose, examples: Any = None) -> tuple[Collected, Members, Link]:
+def without_masks(
+    plan: FederationPlan, lose: Lose, examples: Any = None, *, sum_only: bool = False
+) -> tuple[Collected, Members, Link]:
     kinds: dict[str, type[Participant]] = dict.fromkeys(TWELVE, MaskFreeParticipant)
     members = Members(plan, TWELVE, kinds=kinds, examples=examples)
     link = Acting(members.participants, lose)
     nonces = iter(drawn(name, "nonce") for name in TWELVE)
-    exchange = MaskFreeExchange(link, plan, members.keys.roster, lambda: next(nonces))
+    exchange = MaskFreeExchange(link, plan, members.keys.roster, lambda: next(nonces), sum_only=sum_only)
     return exchange.group_means(request_of(members), TWELVE), members, link
 
 
@@ -157,6 +168,89 @@ def test_same_bits_as_the_real_protocol(plan: FederationPlan, gone: tuple[str, .
         assert masked.counts.any() == plan.evaluates_in(1)
     assert masked.records == clear.records
     assert {name for name, _ in masked.excluded} == {name for name, _ in clear.excluded}
+
+
+@pytest.mark.usefixtures("fixed")
+def test_group_means_that_are_added_up_have_the_same_bits_too() -> None:
+    plan = twelve("secure_aggregation.max_weight=20")
+
+    def before_masking(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if client == TWELVE[4] and kind_of(message) in ("Deliveries", "TrainRequest") else answer()
+
+    def masking_only(client: str, message: Message, answer: Answer) -> Message | None:
+        return answer() if kind_of(message) == "TrainRequest" else before_masking(client, message, answer)
+
+    masked, _, _ = real(plan, masking_only, examples_of_many_sizes, sum_only=True)
+    clear, _, _ = without_masks(plan, before_masking, examples_of_many_sizes, sum_only=True)
+    kept, _, _ = without_masks(plan, before_masking, examples_of_many_sizes)
+    assert masked.mean is not None and clear.mean is not None
+    assert masked.mean.tobytes() == clear.mean.tobytes()
+    assert masked.groups == clear.groups == kept.groups, "but for the means, which are not compared"
+    assert [group.mean for group in (*masked.groups, *clear.groups)] == [None] * 6
+    assert masked.records == clear.records == kept.records
+    one, other = (aggregate(plan, collected, 0) for collected in (clear, kept))
+    np.testing.assert_allclose(one.vector, other.vector, rtol=2**-23)
+    np.testing.assert_array_equal(one.influence, other.influence)
+
+
+@pytest.mark.usefixtures("fixed")
+def test_groups_that_go_one_after_the_other_come_to_the_same() -> None:
+    """With members that drop out, one before it masks and one after it, in different groups; and with counts."""
+    plan = twelve("secure_aggregation.max_weight=20", "evaluation.federated_every_rounds=1")
+    _, members, link = real(plan, nobody, examples_of_many_sizes)
+    groups = groups_of(members, link)
+    gone = {groups[0][1]: "Deliveries", groups[1][2]: "Confirmations", groups[2][0]: "SurvivorSet"}
+
+    def lose(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if gone.get(client) == kind_of(message) else answer()
+
+    together, _, _ = real(plan, lose, examples_of_many_sizes, sum_only=True)
+    apart, _, link = real(plan, lose, examples_of_many_sizes, sum_only=True, at_once=2)
+    assert together.mean is not None and apart.mean is not None
+    assert apart.mean.tobytes() == together.mean.tobytes()
+    assert (apart.groups, apart.records, apart.excluded) == (together.groups, together.records, together.excluded)
+    assert [len(group.members) for group in apart.groups].count(3) == 1
+    assert apart.counts.tobytes() == together.counts.tobytes()
+    assert (apart.cost.bytes_up, apart.cost.bytes_down) == (together.cost.bytes_up, together.cost.bytes_down)
+    of_wave = {name: place // 2 for place, group in enumerate(groups) for name in group}
+    told = [(of_wave[name], STEPS.index(kind)) for name, kind, _, _ in link.log if kind in STEPS[2:]]
+    assert told == sorted(told), "every step of one wave before any of the next"
+
+
+@pytest.mark.usefixtures("fixed")
+def test_a_wave_that_is_lost_leaves_the_others_alone() -> None:
+    _, members, link = real(twelve(), nobody)
+    groups = groups_of(members, link)
+
+    def lose(client: str, message: Message, answer: Answer) -> Message | None:
+        return None if client in groups[1] and kind_of(message) == "Directory" else answer()
+
+    found, _, _ = real(twelve(), lose, at_once=1)
+    assert [group.members for group in found.groups] == sorted(tuple(sorted(groups[i])) for i in (0, 2))
+    assert [record.fault for record in found.records] == ["", "too_few", ""]
+    assert {name for name, _ in found.excluded} == set(groups[1])
+
+
+def test_a_group_is_opened_before_the_next_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one sum is held at a time; where somebody does not answer, its group waits for the end."""
+    asked: list[str] = []
+    opened: list[int] = []
+    decode = mask_free.decode
+
+    def decoded(*arguments: Any) -> Any:
+        opened.append(len(asked))
+        return decode(*arguments)
+
+    def noted(client: str, message: Message, answer: Answer) -> Message | None:
+        asked.append(client)
+        return None if len(asked) == 2 else answer()
+
+    monkeypatch.setattr(mask_free, "decode", decoded)
+    found, _, _ = without_masks(twelve(), noted)
+    groups = [{*asked[:4]}, {*asked[4:8]}, {*asked[8:]}]
+    assert [{*record.members} for record in found.records] == groups
+    assert opened == [8, 12, 12]
+    assert found.excluded == ((asked[1], "no reply before the deadline"),)
 
 
 @pytest.mark.usefixtures("fixed")
@@ -223,6 +317,21 @@ def test_groups_are_drawn_from_whoever_is_present() -> None:
     _, fewer = draw_groups(terms, nonces, set(TWELVE[1:]))
     assert sorted(name for group in fewer for name in group) == list(TWELVE[1:])
     assert draw_groups(terms, {**nonces, TWELVE[0]: bytes(32)}, set(TWELVE))[1] != groups
+
+
+def test_without_masks_and_a_log_nobody_needs_a_key(tmp_path: Path) -> None:
+    """Of a hundred thousand clients each costs a key to make, a signature to give and one to check."""
+    settings = ("data.clients=4", "data.unseen_clients=1", "rounds.count=1")
+    tables = {**SECURE, "data": {"federation": "sine"}, "model": {"name": "linear"}}
+    federation = load_federation(make_plan(*settings, tables=tables), None)
+    owners = Owners(federation, None, None, masks=False)
+    grid = InProcessGrid(build_client_app(owners), 4)
+    store = RunStore(tmp_path, durable=False)
+    state = run_federation(
+        grid, federation.plan, store, clients=4, exchange_of=lambda link: MaskFreeExchange(link, federation.plan)
+    )
+    assert state.round == 1
+    assert [len(members) for record in store.records() for members, _ in record.influence] == [4]
 
 
 # --- silence, refusals and attempts

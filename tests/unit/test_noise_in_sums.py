@@ -314,7 +314,7 @@ def test_count_of_the_clipped_has_its_share_of_the_noise() -> None:
 
 def test_mask_free_simulation_has_the_same_noise() -> None:
     members = members_of(kinds=dict.fromkeys(TEN, MaskFreeParticipant))
-    exchange = MaskFreeExchange(dropping(members, TEN[:2], "TrainRequest"), PLAN, members.keys.roster)
+    exchange = MaskFreeExchange(dropping(members, TEN[:2], "TrainRequest"), PLAN, members.keys.roster, sum_only=False)
     noise = noise_of(members, exchange.group_means(asking(members), TEN))
     assert is_enough(noise, 1.5 * math.sqrt(8 / 7))
     assert not is_enough(noise, 1.5 * math.sqrt(8 / 7) * 1.1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import random
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from testudo_common.errors import AggregationError
 from testudo_common.plan.sections import OuterPlan
 from testudo_common.vectors import Vector
 from testudo_server.aggregate import mean
 from testudo_server.cohort import draw_cohort
 from testudo_server.outer_step import OuterState, init_outer, outer_step
+from testudo_server.running_mean import RunningMean
 
 numbers = st.floats(-1e3, 1e3, width=16)
 vectors = arrays(np.float32, 5, elements=numbers)
@@ -175,6 +180,48 @@ def test_mean_of_groups_is_the_mean_of_the_clients_behind_them(groups: list[list
     np.testing.assert_allclose(found, [sum(everybody) / len(everybody)], rtol=1e-5, atol=1e-3)
 
 
+weighed = st.lists(
+    st.tuples(arrays(np.float32, 3, elements=st.floats(-100, 100, width=32)), st.integers(1, 1000)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(weighed, st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_mean_of_rows_that_come_one_by_one(groups: list[tuple[Vector, int]], rng: random.Random) -> None:
+    """The same to the last bit in any order, however much farther than it must it could reach; and that of all rows."""
+    most = 100.0 * sum(votes for _, votes in groups)
+
+    def folded(groups: list[tuple[Vector, int]], reach: float) -> Vector:
+        running = RunningMean(3, reach)
+        for row, votes in groups:
+            running.add(row, votes)
+        return running.result()
+
+    found = folded(groups, 1000 * most)
+    others = groups.copy()
+    rng.shuffle(others)
+    assert folded(others, 1000 * most).tobytes() == found.tobytes()
+    rows, votes = np.stack([row for row, _ in groups]), [count for _, count in groups]
+    expected = [
+        float(sum(Fraction(float(value)) * count for value, count in zip(column, votes, strict=True)) / sum(votes))
+        for column in rows.T
+    ]
+    np.testing.assert_allclose(found, expected, rtol=2**-23, atol=1e-11)
+    np.testing.assert_allclose(found, mean(rows, votes), rtol=2**-23, atol=1e-11)
+
+
+def test_rows_that_would_overflow_the_sum_are_refused() -> None:
+    running = RunningMean(2, 3.0)
+    running.add(np.array([1.0, -2.0], dtype=np.float32))
+    for bad in ([0.0, 1.5], [np.nan, 0.0], [-np.inf, 0.0]):
+        with pytest.raises(AggregationError, match="farther than 3"):
+            running.add(np.array(bad, dtype=np.float32))
+    running.add(np.array([-1.0, 0.5], dtype=np.float32))
+    assert running.result().tolist() == [0.0, -0.75], "as if the others had not come"
+
+
 def test_votes_are_weights_and_not_repetitions_of_a_row() -> None:
     rows = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
     assert mean(rows, [3, 1]).tolist() == [0.75, 0.25]
@@ -209,6 +256,11 @@ def test_cohort(participations: dict[str, int], size: int, limit: int | None, rn
     items = list(participations.items())
     rng.shuffle(items)  # type: ignore[attr-defined]
     assert draw(dict(items), size, limit) == cohort, "the order of a mapping changes nothing"
+
+    def turn(client: str) -> tuple[int, bytes]:
+        return participations[client], hashlib.sha256(f"0|1|{client}".encode()).digest()
+
+    assert cohort == tuple(sorted(sorted(eligible, key=turn)[:size])), "as all clients sorted by their turns"
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 25), st.integers(0, 99))

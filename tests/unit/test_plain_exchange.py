@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from helpers import make_plan, request_for
 from testudo_common.wire import Message, Refusal, RefusalReason, SecureMessage, TrainReply
-from testudo_server.exchange import ExchangeCost, GroupMean, PlainExchange
+from testudo_server.exchange import Collected, ExchangeCost, GroupMean, PlainExchange
+from testudo_server.robust import aggregate
 
 PLAN = make_plan()
 REQUEST = request_for(PLAN)
@@ -106,6 +109,78 @@ def test_bytes_are_those_of_every_message_that_was_sent_or_came() -> None:
 
 def test_costs_add_up() -> None:
     assert ExchangeCost(1, 2, 0.5) + ExchangeCost(10, 20, 0.25) == ExchangeCost(11, 22, 0.75)
+
+
+# --- updates that are added up as they come
+
+COHORT = ("a", "b", "c", "d")
+UPDATES = {
+    client: np.random.default_rng(place).normal(size=8).astype(np.float32) for place, client in enumerate(COHORT)
+}
+
+
+def added_up(answers: Mapping[str, Message | str]) -> Collected:
+    exchange = PlainExchange(Answers(answers), deadline_seconds=5.0, max_norm=10.0, sum_only=True)
+    return exchange.group_means(REQUEST, COHORT)
+
+
+def test_sum_is_of_the_same_updates_as_are_kept_otherwise() -> None:
+    answers = {client: reply(update=UPDATES[client]) for client in COHORT[:3]}
+    answers["c"] = reply(update=np.full(8, np.nan, dtype=np.float32))
+    kept = PlainExchange(Answers(answers), deadline_seconds=5.0, max_norm=10.0).group_means(REQUEST, COHORT)
+    found = added_up(answers)
+    assert (found.groups, found.excluded, found.bad, found.cost) == (kept.groups, kept.excluded, kept.bad, kept.cost)
+    assert [group.mean for group in found.groups] == [None, None]
+    assert kept.mean is None and found.mean is not None
+    expected = (UPDATES["a"].astype(np.float64) + UPDATES["b"]) / 2
+    np.testing.assert_allclose(found.mean, expected, rtol=2**-23)
+    one, other = (aggregate(PLAN, collected, 0) for collected in (found, kept))
+    np.testing.assert_allclose(one.vector, other.vector, rtol=2**-23)
+    np.testing.assert_array_equal(one.influence, other.influence)
+
+
+def test_sum_does_not_depend_on_who_answers_first() -> None:
+    found = [
+        added_up({client: reply(update=UPDATES[client]) for client in order})
+        for order in itertools.permutations(COHORT)
+    ]
+    assert len({one.mean.tobytes() for one in found if one.mean is not None}) == 1
+    assert len({one.groups for one in found}) == 1 and found[0].groups[0].members == ("a",)
+
+
+def test_no_update_is_held_when_it_has_been_added_up() -> None:
+    """Else memory would grow with the cohort."""
+    alive: list[weakref.ref[Any]] = []
+
+    class OneByOne:
+        def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Any:
+            for client in requests:
+                assert sum(one() is not None for one in alive) <= 1
+                update = UPDATES[client].copy()
+                alive.append(weakref.ref(update))
+                answer = reply(update=update)
+                del update
+                yield client, answer
+                del answer
+
+    found = PlainExchange(OneByOne(), deadline_seconds=5.0, max_norm=10.0, sum_only=True).group_means(REQUEST, COHORT)
+    assert len(found.groups) == len(alive) == 4
+
+
+def test_where_no_update_came_there_is_no_mean() -> None:
+    found = added_up({"a": "Flower error 2"})
+    assert (found.groups, found.mean) == ((), None)
+
+
+def test_a_second_reply_of_one_client_does_not_count() -> None:
+    class Twice:
+        def deliver(self, requests: Mapping[str, Message], *, deadline_seconds: float) -> Any:
+            yield "a", reply(update=UPDATES["a"])
+            yield "a", reply(update=UPDATES["b"])
+
+    found = PlainExchange(Twice(), deadline_seconds=5.0, max_norm=10.0, sum_only=True).group_means(REQUEST, ("a",))
+    assert [group.members for group in found.groups] == [("a",)]
+    np.testing.assert_allclose(found.mean, UPDATES["a"], rtol=2**-23)
 
 
 def test_updates_are_not_printed() -> None:

@@ -77,7 +77,7 @@ def collected_of(members: Members, *, masks: bool) -> Collected:
         exchange, _ = exchange_of(members)
         return exchange.group_means(request, members.names)
     link = Link(members.participants)
-    return MaskFreeExchange(link, members.plan, members.keys.roster).group_means(request, members.names)
+    return MaskFreeExchange(link, members.plan, members.keys.roster, sum_only=False).group_means(request, members.names)
 
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masked", "mask-free"])

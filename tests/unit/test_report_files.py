@@ -18,6 +18,7 @@ from report_factory import (
 
 from testudo_common.errors import UsageError
 from testudo_simulations.report import read_report, write_report
+from testudo_simulations.results import FORMAT_VERSION
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def _text_for_a_number(text: str) -> str:
 
 
 def _newer(text: str) -> str:
-    return text.replace('"version": 5', '"version": 6', 1)
+    return text.replace(f'"version": {FORMAT_VERSION}', f'"version": {FORMAT_VERSION + 1}', 1)
 
 
 def _older(text: str) -> str:
@@ -96,8 +97,8 @@ def _a_list(text: str) -> str:
         (_text_for_a_number, "damaged at runs.0.parameters"),
         (_null_for_a_count, "damaged at runs.0.parameters"),
         (_null_and_no_seed, "damaged at runs.0.seed"),
-        (_newer, "of version 6, and this program reads version 5"),
-        (_older, "of version 1, and this program reads version 5"),
+        (_newer, f"of version {FORMAT_VERSION + 1}, and this program reads version {FORMAT_VERSION}"),
+        (_older, f"of version 1, and this program reads version {FORMAT_VERSION}"),
         (_no_secure, "damaged at runs.0.secure"),
         (_a_list, "damaged at (whole file)"),
     ],

@@ -82,13 +82,14 @@ def test_mean_is_kept_with_even_shares_and_nobody_withstood(tmp_path: Path) -> N
 
 def test_only_the_mean_weighs_groups_by_who_is_behind_them() -> None:
     rows = updates(np.random.default_rng(2), 4, 8)
-    groups = [GroupMean((f"{number}",), row, votes=1 + 8 * (number == 0)) for number, row in enumerate(rows)]
-    found = aggregate(make_plan(), groups, 0)
+    groups = tuple(GroupMean((f"{number}",), row, votes=1 + 8 * (number == 0)) for number, row in enumerate(rows))
+    found = aggregate(make_plan(), Collected(groups, ()), 0)
     np.testing.assert_allclose(found.influence, [0.75, 1 / 12, 1 / 12, 1 / 12])
     np.testing.assert_allclose(found.vector, found.influence @ rows, atol=1e-6)
-    robust = aggregate(make_plan("rounds.cohort_size=4", "robust_aggregation.corruption=0.25"), groups, 1)
-    unweighted = [replace(group, votes=1) for group in groups]
-    again = aggregate(make_plan("rounds.cohort_size=4", "robust_aggregation.corruption=0.25"), unweighted, 1)
+    plan = make_plan("rounds.cohort_size=4", "robust_aggregation.corruption=0.25")
+    robust = aggregate(plan, Collected(groups, ()), 1)
+    unweighted = tuple(replace(group, votes=1) for group in groups)
+    again = aggregate(plan, Collected(unweighted, ()), 1)
     assert robust.vector.tobytes() == again.vector.tobytes(), "else a poisoner would want a large group"
 
 
@@ -314,7 +315,7 @@ def test_buckets_are_drawn_from_what_arrived() -> None:
 
     def buckets(rows: Rows) -> tuple[int, ...]:
         """Whose mean Krum took."""
-        found = aggregate(plan, single(rows, names), 1)
+        found = aggregate(plan, Collected(single(rows, names), ()), 1)
         return tuple(int(row) for row in np.flatnonzero(found.influence))
 
     np.random.seed(1)  # nothing may draw from it

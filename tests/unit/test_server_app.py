@@ -20,7 +20,7 @@ from testudo_client.participant import Participant
 from testudo_client.store import ClientStore
 from testudo_common.audit.entries import Charter, decode_entry
 from testudo_common.errors import KeyFileError, RoundError, UsageError
-from testudo_common.flower_records import IDENTIFY, TRAIN, identity_records, to_records
+from testudo_common.flower_records import IDENTIFY, TRAIN, from_records, identity_records, to_records
 from testudo_common.plan.load import dump_plan
 from testudo_common.vectors import vector_digest
 from testudo_common.wire import Refusal, RefusalReason
@@ -82,7 +82,7 @@ class StubGrid(InProcessGrid):
 
     def _push(self, message: FlowerMessage) -> str | None:
         self.sent.append(message)
-        if message.metadata.dst_node_id not in self._contexts:
+        if message.metadata.dst_node_id not in self._node_ids:
             return ""
         identifier = f"s{len(self.sent)}"
         message.metadata.__dict__["_message_id"] = identifier
@@ -122,7 +122,7 @@ def at_once(message: FlowerMessage, identifier: str, clock: Clock) -> Iterator[t
 
 
 def exchanged(grid: StubGrid, nodes: Iterable[int] = (1000, 1001, 1002), seconds: float = 10.0) -> dict[int, object]:
-    contents = {node: (TRAIN, named("server")) for node in nodes}
+    contents = [(node, (TRAIN, named("server"))) for node in nodes]
     replies = list(exchange_messages(grid, contents, deadline_seconds=seconds))
     assert len({node for node, _ in replies}) == len(replies), "a node's reply is given once"
     return {node: name_in(reply) for node, reply in replies}
@@ -170,7 +170,7 @@ def test_reply_is_given_as_it_arrives(clock: Clock) -> None:
     def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
         yield {1000: 3.0, 1001: 1.0, 1002: 2.0}[message.metadata.dst_node_id], echo(message)
 
-    contents = {node: (TRAIN, named("server")) for node in EVERYONE}
+    contents = [(node, (TRAIN, named("server"))) for node in EVERYONE]
     arrived = []
     for node, _ in exchange_messages(StubGrid(clock, replies), contents, deadline_seconds=10.0):
         arrived.append((node, clock.now - 1000))
@@ -196,7 +196,7 @@ def test_once_there_is_enough_only_what_has_arrived_is_given_back(clock: Clock) 
     def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
         yield {1000: 1.0, 1001: 9.0, 1002: 1.0}[message.metadata.dst_node_id], echo(message)
 
-    contents = {node: (TRAIN, named("server")) for node in EVERYONE}
+    contents = [(node, (TRAIN, named("server"))) for node in EVERYONE]
     arrived: list[int] = []
     grid = StubGrid(clock, replies)
     for node, _ in exchange_messages(grid, contents, deadline_seconds=10.0, enough=lambda: len(arrived) > 0):
@@ -311,6 +311,33 @@ def test_transport_names_clients_and_reads_replies(clock: Clock) -> None:
     }
     assert "secret" not in repr(found)
     assert {message.metadata.dst_node_id for message in grid.sent} == {1000, 1001, 1002, 1003, 1004, 77}
+
+
+def test_transport_encodes_what_many_get_once(clock: Clock) -> None:
+    def replies(message: FlowerMessage, identifier: str, now: Clock) -> Iterator[tuple[float, FlowerMessage]]:
+        yield 0.0, FlowerMessage(to_records(REFUSAL), reply_to=message)
+
+    grid = StubGrid(clock, replies, nodes=4)
+    other = dataclasses.replace(REQUEST, model=REQUEST.model + 1)
+    asked = {"a": REQUEST, "b": REQUEST, "c": other, "d": REQUEST}
+    list(GridTransport(grid, {name: 1000 + i for i, name in enumerate("abcd")}).deliver(asked, deadline_seconds=1.0))
+    data = [message.content.array_records["vector"]["0"].data for message in grid.sent]
+    assert data[0] is data[1]
+    assert data[0] == data[3] != data[2]
+    assert [from_records(message.content) for message in grid.sent] == list(asked.values())
+
+
+def test_messages_are_made_when_they_are_sent_and_not_before(clock: Clock) -> None:
+    grid = StubGrid(clock, at_once)
+    made: list[tuple[int, int]] = []
+
+    def contents() -> Iterator[tuple[int, tuple[str, RecordDict]]]:
+        for node in EVERYONE:
+            made.append((node, len(grid.sent)))
+            yield node, (TRAIN, named("server"))
+
+    list(exchange_messages(grid, contents(), deadline_seconds=1.0))
+    assert made == [(1000, 0), (1001, 1), (1002, 2)]
 
 
 def test_clients_are_asked_for_their_names(clock: Clock) -> None:

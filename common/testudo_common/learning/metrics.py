@@ -191,6 +191,10 @@ class RegressionSums:
         return {"rmse": float(np.sqrt(mse)), "mae": self.absolute_error_sum / self.n, "mse": mse}
 
 
+Sums = ClassificationSums | RegressionSums
+"""Of one task's kind."""
+
+
 def _check_classes(probabilities: Floats, targets: Counts) -> None:
     if probabilities.ndim != 2 or probabilities.shape[1] == 0 or targets.shape != probabilities.shape[:1]:
         raise DataError(f"probabilities {probabilities.shape} and targets {targets.shape} are not [n, classes] and [n]")

@@ -47,6 +47,10 @@ class OmniglotData(Section):
     unseen_share: Fraction = Field(0.3, description="share of alphabets kept for evaluation only")
     clients: int | None = Field(None, ge=2, le=50, description="alphabets that train; none: all that are not unseen")
     side: int = Field(14, ge=7, le=105, description="pixels a side after shrinking")
+    rotations: bool = Field(
+        False,
+        description="who trains has each character turned by 90, 180 and 270 degrees too, as characters of their own",
+    )
     episodes: Literal["mixed", "alphabet"] = Field(
         "mixed", description="evaluation: an episode draws from all unseen alphabets, or from one"
     )

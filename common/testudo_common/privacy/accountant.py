@@ -1,8 +1,8 @@
-"""Epsilon of a history of events, and the noise multiplier that a target epsilon needs. The maths is Opacus's.
+"""Epsilon of a history of events, and the noise multiplier that a target epsilon needs. PRV's maths is Opacus's.
 
 The neighbouring relation is add or remove one example. No amplification is claimed from drawing the cohort or from
-aggregation. GDP is not offered: its approximation under-reports (5.26 where PRV says 5.98). RDP needs no torch: of
-Opacus it reads one file, which is numpy and scipy alone; PRV imports all of it.
+aggregation. GDP is not offered: its approximation under-reports (5.26 where PRV says 5.98). RDP needs no torch; PRV
+imports Opacus, which does.
 Sources: PRV: Gopi, Lee, Wutschitz 2021; RDP: Mironov 2017, Mironov, Talwar, Zhang 2019.
 """
 
@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Final, Literal
 
 import numpy as np
@@ -25,12 +23,12 @@ from testudo_common.privacy.events import Events, SampledGaussian, compose
 
 AccountantName = Literal["prv", "rdp"]
 
-_WHOLE_ORDERS = (*range(2, 64), 80, 128, 256, 512, 1024)
-_ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *_WHOLE_ORDERS[10:])
+_WHOLE_ORDERS: Final = (*range(2, 64), 80, 128, 256, 512, 1024)
+_ORDERS: Final = (*(1 + tenth / 10 for tenth in range(1, 100)), *_WHOLE_ORDERS[10:])
+_OPACUS_ORDERS: Final = len(_ORDERS) - 5  # as many of them are Opacus's own
 _PRV_RELATIVE_ERROR = 0.004
 _LARGEST_NOISE_MULTIPLIER = 1000.0
 _RELATIVE_STEP = 1.001
-_RDP_FILE: Final = Path("accountants", "analysis", "rdp.py")
 
 
 def epsilon_of(events: Iterable[SampledGaussian], delta: float, accountant: AccountantName) -> float:
@@ -61,60 +59,70 @@ def _epsilon(events: Events, delta: float, accountant: AccountantName) -> float:
 
 
 def _epsilon_rdp(events: Events, delta: float, orders: tuple[float, ...] = _ORDERS) -> float:
+    from testudo_common.privacy.renyi import smallest_epsilon  # imports scipy
+
+    return max(0.0, smallest_epsilon(orders, _rdp(events, orders), delta))
+
+
+def _rdp(events: Events, orders: tuple[float, ...] = _ORDERS) -> npt.NDArray[np.float64]:
     total = sum(event.steps * _rdp_of_one_step(event.sample_rate, event.noise_multiplier, orders) for event in events)
-    with warnings.catch_warnings():
-        # The best order at the edge of the range makes the bound looser, never wrong.
-        warnings.simplefilter("ignore")
-        epsilon, _ = _rdp().get_privacy_spent(orders=orders, rdp=total, delta=delta)
-    return max(0.0, float(epsilon))
+    return np.asarray(total, dtype=np.float64)
 
 
 @lru_cache(maxsize=1024)
 def _rdp_of_one_step(
     sample_rate: float, noise_multiplier: float, orders: tuple[float, ...] = _ORDERS
 ) -> npt.NDArray[np.float64]:
-    rdp: npt.NDArray[np.float64] = np.asarray(
-        _rdp().compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=orders)
-    )
+    from testudo_common.privacy.renyi import renyi_divergences
+
+    rdp = renyi_divergences(sample_rate, noise_multiplier, orders)
     rdp.flags.writeable = False  # it is shared by every caller through the cache
     return rdp
 
 
-@lru_cache(maxsize=1)
-def _rdp() -> ModuleType:
-    """Opacus's RDP mathematics, from its file: the package itself would import torch, four seconds, for nothing.
-
-    Raises:
-        PrivacyError: There is no such file.
-    """
-    package = find_spec("opacus")  # which does not import it
-    for folder in (package and package.submodule_search_locations) or ():
-        spec = spec_from_file_location(f"{__name__}_opacus_rdp", Path(folder) / _RDP_FILE)
-        if spec is not None and spec.loader is not None and (Path(folder) / _RDP_FILE).is_file():
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise PrivacyError("Opacus is not installed, or not as expected", remedy="install testudo-fl anew")
-
-
 def _epsilon_prv(events: Events, delta: float, scale: float) -> float:
-    from opacus.accountants import PRVAccountant
+    """What Opacus's ``PRVAccountant`` says: its steps, but for a domain that takes no second here.
 
-    accountant = PRVAccountant()
-    accountant.history = [(event.noise_multiplier, event.sample_rate, event.steps) for event in events]
+    Args:
+        events: One or more, with noise.
+        delta: In (0, 1).
+        scale: Epsilon, roughly.
+    """
+    from opacus.accountants.analysis import prv
+
     # An absolute error would swamp a small epsilon, and waste time on a large one.
     error = max(1e-4, _PRV_RELATIVE_ERROR * min(scale, 50.0))
+    delta_error = delta / 1000
+    steps = [event.steps for event in events]
+    mesh = error / math.sqrt(sum(steps) * math.log(12 / delta_error) / 2)
+    end = _end_of_losses(events, error, delta_error)
+    domain = prv.Domain.create_aligned(-end, end, mesh)
+    losses = [prv.PoissonSubsampledGaussianPRV(event.sample_rate, event.noise_multiplier) for event in events]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        within = [prv.TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max) for loss in losses]
+        composed = prv.compose_heterogeneous([prv.discretize(loss, domain) for loss in within], steps)
         try:
-            # Below zero for a large delta, where 0 holds as well.
-            return max(0.0, float(accountant.get_epsilon(delta, eps_error=error)))
+            _, _, upper = composed.compute_epsilon(delta, delta_error, error)
         except ValueError as failure:
             raise PrivacyError(
                 f"the PRV accountant cannot compute epsilon at delta {delta:g}",
                 where="privacy.delta",
                 remedy='write privacy.accountant = "rdp", or raise delta',
             ) from failure
+    # Below zero for a large delta, where 0 holds as well.
+    return max(0.0, float(upper))
+
+
+def _end_of_losses(events: Events, error: float, delta_error: float) -> float:
+    """How far PRV follows the losses: Gopi et al. 2021, remark 5.6, as in Opacus's ``compute_safe_domain_size``."""
+    from testudo_common.privacy.renyi import smallest_epsilon
+
+    orders = _ORDERS[:_OPACUS_ORDERS]
+    one_delta = delta_error / (8 * sum(event.steps for event in events))
+    together = smallest_epsilon(orders, _rdp(events)[:_OPACUS_ORDERS], delta_error / 4)
+    alone = [smallest_epsilon(orders, _rdp((replace(e, steps=1),))[:_OPACUS_ORDERS], one_delta) for e in events]
+    return max(together, *alone, error) + 3
 
 
 @lru_cache(maxsize=256)

@@ -8,18 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_common.vectors import Vector
+from testudo_server.running_mean import RunningMean
 
 
 def mean(rows: npt.NDArray[np.float32], votes: Sequence[int]) -> Vector:
-    """The mean of the clients behind ``rows``, summed in float64.
+    """The mean of the clients behind ``rows``.
 
     Args:
-        rows: ``float32[n, d]``, n at least 1: means of groups.
+        rows: ``float32[n, d]``, n at least 1: means of groups; finite.
         votes: How many clients each row is the mean of, 1 or more; or the sum of their weights.
 
     Returns:
         ``float32[d]``.
     """
-    weights = np.asarray(votes, dtype=np.float64) / sum(votes)  # [n]
-    result: Vector = (weights @ rows.astype(np.float64)).astype(np.float32)
-    return result
+    running = RunningMean(rows.shape[1], max(float(rows.max()), -float(rows.min())) * sum(votes))
+    for row, count in zip(rows, votes, strict=True):
+        running.add(row, count)
+    return running.result()

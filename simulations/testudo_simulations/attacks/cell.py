@@ -30,7 +30,7 @@ from testudo_simulations.attacks.suite import BACKDOORS, IN_GROUPS_ONLY, NO_ATTA
 from testudo_simulations.evaluation import Evaluator, Pairs, headline_of, make_splits
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.inline_backend import federate_in_process
+from testudo_simulations.inline_backend import ONE_THREAD, engine_for, federate_in_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,8 @@ def _judge(federation: Federation, model: Vector, *, backdoor: bool) -> tuple[fl
     metric = headline_of(plan).metric
     if not np.isfinite(model).all():
         return math.nan, None
-    scores = Evaluator(federation, splits).scores(model, shots, steps)
+    engine, _ = engine_for(plan, ONE_THREAD)
+    scores = Evaluator(federation, splits, engine).scores(model, shots, steps)
     score = float(np.mean([each.metrics[metric] for each in scores]))
     if not backdoor or plan.task.kind == "regression":
         return score, None
@@ -253,5 +254,5 @@ def _judge(federation: Federation, model: Vector, *, backdoor: bool) -> tuple[fl
             name: [(support, triggered(query)) for support, query in pairs] for name, pairs in splits[shots].items()
         }
     }
-    taken = Evaluator(federation, marked).scores(model, shots, steps)
+    taken = Evaluator(federation, marked, engine).scores(model, shots, steps)
     return score, float(np.mean([each.metrics["accuracy"] for each in taken]))

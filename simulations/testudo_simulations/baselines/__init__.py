@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
-from testudo_common.learning.metrics import ClassificationSums, RegressionSums
+from testudo_common.learning.metrics import ClassificationSums, RegressionSums, Sums
 from testudo_common.learning.tasks import Examples
 from testudo_simulations.baselines.base import Floats, Pair, Panel, Splits
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.results import Arm, ClientScore
 
-Sums = ClassificationSums | RegressionSums
+MAX_CLIENTS = 2000
+"""That baselines learn from: of a larger federation so many are drawn, and the labels say so."""
 
 
 def run_baselines(federation: Federation, splits: Splits, rng: np.random.Generator) -> list[Arm]:
@@ -32,9 +34,10 @@ def run_baselines(federation: Federation, splits: Splits, rng: np.random.Generat
 
     Returns:
         For every support size an arm for each baseline that can predict with so much support. Regression
-        errors are in the unit of the targets given.
+        errors are in the unit of the targets given. What is pooled is of 2000 clients at the most; then its label says
+        of how many.
     """
-    panel = fit_panel(federation, rng)
+    panel = _fit_sample(federation, rng)
     arms: list[Arm] = []
     for shots, clients in splits.items():
         scores: dict[str, list[ClientScore]] = {name: [] for name in panel.labels}
@@ -47,6 +50,24 @@ def run_baselines(federation: Federation, splits: Splits, rng: np.random.Generat
             if scores[name]
         ]
     return arms
+
+
+def _fit_sample(federation: Federation, rng: np.random.Generator) -> Panel:
+    """The panel of all training clients, or of so many as are pooled: nobody has the memory for a hundred thousand."""
+    if len(federation.training) <= MAX_CLIENTS:
+        return fit_panel(federation, rng)
+    drawn = rng.choice(np.array(list(federation.training)), MAX_CLIENTS, replace=False)
+    training = {client: federation.training[client] for client in sorted(map(str, drawn))}
+    panel = fit_panel(replace(federation, training=training), rng)
+    labels = {
+        name: label if name.startswith(_LEARN_FROM_THE_SUPPORT) else f"{label}, of {MAX_CLIENTS} clients"
+        for name, label in panel.labels.items()
+    }
+    return replace(panel, labels=labels)
+
+
+_LEARN_FROM_THE_SUPPORT = ("local_", "nearest_")
+"""How the names begin of baselines that pool nothing but what they are tuned on."""
 
 
 def fit_panel(federation: Federation, rng: np.random.Generator) -> Panel:

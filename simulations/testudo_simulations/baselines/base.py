@@ -42,6 +42,24 @@ def pooled(training: Mapping[str, Examples]) -> tuple[Floats, npt.NDArray[np.int
     return np.concatenate([flat(examples.inputs) for examples in sets]), owners
 
 
+def pooled_rows(training: Mapping[str, Examples], rows: npt.NDArray[np.intp]) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Some of them, and their classes: ``float64[n, p]`` and ``int64[n]``. One client is looked at at a time.
+
+    Args:
+        training: Client id -> its examples.
+        rows: ``intp[n]``, rising numbers of rows of all clients together, clients by id.
+    """
+    inputs, targets, first = [], [], 0
+    for client in sorted(training):
+        examples = training[client]
+        start, stop = np.searchsorted(rows, [first, first + len(examples)])
+        chosen = rows[start:stop] - first
+        inputs.append(flat(examples.inputs[chosen]))
+        targets.append(examples.targets[chosen].astype(np.int64))
+        first += len(examples)
+    return np.concatenate(inputs), np.concatenate(targets)
+
+
 def flat(inputs: Inputs) -> Floats:
     """``float64[n, p]``: every input as one row."""
     return inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:]))).astype(np.float64)

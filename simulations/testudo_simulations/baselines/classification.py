@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from testudo_common.learning.tasks import Examples, Inputs
-from testudo_simulations.baselines.base import Floats, Panel, flat, pooled
+from testudo_simulations.baselines.base import Floats, Panel, flat, pooled_rows
 
 LOCAL_TREES, FEW_EXAMPLES = 200, 60  # from so many examples on, half of the trees cost at most a point
 POOLED_TREES = 100  # of each kind
@@ -57,18 +57,18 @@ class Forests:
     def __init__(self, training: Mapping[str, Examples], classes: int, rng: np.random.Generator) -> None:
         self._classes = classes
         self._seed = int(rng.integers(2**31))
-        inputs, _ = pooled(training)
-        targets = np.concatenate([training[client].targets for client in sorted(training)]).astype(np.int64)
-        rows = np.sort(rng.permutation(len(targets))[:MAX_POOLED_ROWS])
+        total = sum(len(examples) for examples in training.values())
+        rows = np.sort(rng.permutation(total)[:MAX_POOLED_ROWS])
+        inputs, targets = pooled_rows(training, rows)
         small = len(rows) <= MAX_RANDOM_FOREST_ROWS
         kinds = (RandomForestClassifier, ExtraTreesClassifier) if small else (ExtraTreesClassifier,)
         settings = {"min_samples_leaf": MIN_LEAF, "class_weight": "balanced", "random_state": self._seed}
         self._forests = [
-            forest(n_estimators=POOLED_TREES, n_jobs=1, **settings).fit(inputs[rows], targets[rows]) for forest in kinds
+            forest(n_estimators=POOLED_TREES, n_jobs=1, **settings).fit(inputs, targets) for forest in kinds
         ]
         self._counts = [self._leaf_counts(forest) for forest in self._forests]
         # every class present weighs the same under class_weight="balanced", and all rows weigh 1 on average
-        self._class_weight = len(rows) / len(np.unique(targets[rows]))
+        self._class_weight = len(rows) / len(np.unique(targets))
 
     def predict(self, support: Examples, inputs: Inputs) -> dict[str, Floats]:
         """Name -> probabilities ``float64[n, C]``; the pooled forest alone where the support set is empty."""

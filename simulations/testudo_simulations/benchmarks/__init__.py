@@ -57,6 +57,12 @@ def _deployment(repeats: int) -> list[Measurement]:
     return measure_deployment(repeats)
 
 
+def _simulation(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.simulation import measure_simulation
+
+    return measure_simulation(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
@@ -66,6 +72,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "ledger": _ledger,
     "audit": _audit,
     "deployment": _deployment,
+    "simulation": _simulation,
 }
 
 

@@ -80,7 +80,7 @@ def _ours(found: Provisioned, out: Path, exchanges: int, words: Sequence[str]) -
         seconds = []
         for _ in range(exchanges + 1):
             started = time.perf_counter()
-            asked = {node: (IDENTIFY, RecordDict()) for node in nodes.values()}
+            asked = [(node, (IDENTIFY, RecordDict())) for node in nodes.values()]
             replies = list(exchange_messages(grid, asked, deadline_seconds=_DEADLINE_SECONDS))
             if len(replies) != OWNERS or any(reply.has_error() for _, reply in replies):
                 raise UsageError("an exchange brought in too little", where=str(out))

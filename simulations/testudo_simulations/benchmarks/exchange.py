@@ -7,7 +7,6 @@ CPU seconds of Ray are those of its driver process only; its workers' come on to
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +20,7 @@ from testudo_common.wire import TrainReply, TrainRequest
 from testudo_server.app import GridTransport, build_server_app, identify_clients
 from testudo_simulations.benchmarks.measure import Measurement, Seconds, compared, median_seconds
 from testudo_simulations.grid import InProcessGrid
+from testudo_simulations.ray_cluster import ray_cluster
 
 _SIZES = (10, 100, 1000)
 _RAY_SIZES = (10, 100)
@@ -74,7 +74,6 @@ def _one_exchange(grid: Grid, clients: int) -> Callable[[], object]:
 def _on_ray(clients: int, repeats: int) -> Seconds | None:
     if importlib.util.find_spec("ray") is None:
         return None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from flwr.simulation import run_simulation
 
     found: list[Seconds] = []
@@ -82,5 +81,6 @@ def _on_ray(clients: int, repeats: int) -> Seconds | None:
     def serve(grid: Grid, _context: Context) -> None:
         found.append(median_seconds(_one_exchange(grid, clients), repeats))
 
-    run_simulation(build_server_app(serve), _echo_app(), num_supernodes=clients)
+    with ray_cluster(""):  # Flower takes what is there
+        run_simulation(build_server_app(serve), _echo_app(), num_supernodes=clients)
     return found[0]

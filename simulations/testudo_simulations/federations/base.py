@@ -37,7 +37,8 @@ class Federation:
 
     Attributes:
         plan: The plan, complete: what it left open is filled in from the data.
-        training: Client id -> the examples it trains on; ids sorted.
+        training: Client id -> the examples it trains on; ids sorted. Of simulated data made when it is asked for, so
+            that whoever goes through all of them should need them.
         unseen: Client id -> a client kept for evaluation only; disjoint from ``training``.
         excluded: Clients left out.
         source: Where the data comes from and its licence, one line.

@@ -18,6 +18,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import DigitsData
 from testudo_simulations.federations.base import Federation, UnseenClient
 from testudo_simulations.federations.complete import complete_plan
+from testudo_simulations.federations.lazy import MadeWhenAsked
 
 CLASSES = 10
 TRAINING_IMAGES, SUPPORT_IMAGES = 1000, 400  # the other 397 are the pool of queries
@@ -57,11 +58,12 @@ def load(plan: FederationPlan, data: DigitsData) -> Federation:
         PlanError: The plan states another shape for the model.
     """
     for_training, for_support, for_query = base_pools(plan.seed)
-    training = {}
-    for client in range(data.clients):
+
+    def written_by(client: int) -> Examples:
         rng = np.random.default_rng([plan.seed, _TRAINING, client])
         style = draw_style(data, client, rng)
-        training[f"writer-{client:06d}"] = _write(for_training, data.examples, style, data.side, rng)
+        return _write(for_training, data.examples, style, data.side, rng)
+
     unseen = {}
     for client in range(data.unseen_clients):
         rng = np.random.default_rng([plan.seed, _UNSEEN, client])
@@ -71,7 +73,7 @@ def load(plan: FederationPlan, data: DigitsData) -> Federation:
         unseen[f"unseen-{client:06d}"] = UnseenClient(support, query)
     return Federation(
         complete_plan(plan, (1, data.side, data.side), CLASSES),
-        training,
+        MadeWhenAsked("writer", data.clients, written_by),
         unseen,
         source="scikit-learn digits (Alpaydin & Kaynak 1998, CC BY 4.0), styles simulated from the seed",
     )

@@ -1,7 +1,8 @@
 """Omniglot, an alphabet a client: 20 drawings of every character, for N-way K-shot episodes within it.
 
-Reads the project's ``.npz`` of 28-pixel images, or the official files, zipped or not. Source: Lake,
-Salakhutdinov, Tenenbaum 2015 (Science 350), github.com/brendenlake/omniglot (MIT).
+Reads the project's ``.npz`` of 28-pixel images, or the official files, zipped or not. Sources: Lake,
+Salakhutdinov, Tenenbaum 2015 (Science 350), github.com/brendenlake/omniglot (MIT); characters turned by quarters as
+more characters: Santoro et al. 2016 (arXiv:1605.06065).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def load(plan: FederationPlan, data: OmniglotData, path: Path) -> Federation:
         if name in kept_out:
             unseen[name] = UnseenClient(examples)
         else:
-            training[name] = examples
+            training[name] = _turned(examples) if data.rotations else examples
     check_enough(len(training), len(unseen), excluded, str(path))
     training = _kept(training, data.clients, str(path))
     if data.episodes == "mixed":
@@ -92,6 +93,14 @@ def _kept(training: dict[str, Examples], clients: int | None, where: str) -> dic
             remedy=f"Set data.clients to {len(training)} or less, or data.unseen_share lower",
         )
     return {name: training[name] for name in sorted(first_ids(training, clients))}
+
+
+def _turned(examples: Examples) -> Examples:
+    """Four times as many: every character as it is, and turned by one to three quarters as other characters."""
+    quarters = [np.rot90(examples.inputs, turns, axes=(2, 3)) for turns in range(4)]
+    beyond = int(examples.targets.max()) + 1
+    numbers = np.concatenate([examples.targets.astype(np.int64) + turns * beyond for turns in range(4)])
+    return Examples(np.concatenate(quarters), numbers)
 
 
 def _mixed(unseen: dict[str, UnseenClient]) -> dict[str, UnseenClient]:

@@ -15,6 +15,7 @@ from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import SineData
 from testudo_simulations.federations.base import Federation, UnseenClient
 from testudo_simulations.federations.complete import complete_plan
+from testudo_simulations.federations.lazy import MadeWhenAsked
 
 QUERY_POINTS = 100
 _LIMIT = 5.0
@@ -30,10 +31,12 @@ def load(plan: FederationPlan, data: SineData) -> Federation:
     Raises:
         PlanError: The plan states another shape for the model.
     """
-    training = {}
-    for client in range(data.clients):
+
+    def points_of(client: int) -> Examples:
         rng = np.random.default_rng([plan.seed, _TRAINING, client])
-        training[f"wave-{client:06d}"] = _draw(_wave(rng), data.examples, rng)
+        return _draw(_wave(rng), data.examples, rng)
+
+    training = MadeWhenAsked("wave", data.clients, points_of)
     unseen = {}
     even = np.linspace(-_LIMIT, _LIMIT, QUERY_POINTS)
     for client in range(data.unseen_clients):

@@ -240,10 +240,11 @@ def small_print(report: Report, settings: Settings) -> Markup:
     parts = [_metrics_details(settings)]
     parts += [_rounds_details(run) for run in report.runs]
     parts += [_plan_details(run) for run in report.runs]
-    digests = [
-        [run_name(run), run.backend, tag("code", run.plan_digest), tag("code", run.model_digest)] for run in report.runs
-    ]
-    head = ["Run", "Backend", "Plan", "Model"]
+    ways = [[run_name(run), run.backend, wording.training(run.training)] for run in report.runs]
+    caption = "Where the clients were, and how they were trained"
+    parts.append(details("Training", table(["Run", "Backend", "Training"], ways, caption=caption, numbers=range(0))))
+    digests = [[run_name(run), tag("code", run.plan_digest), tag("code", run.model_digest)] for run in report.runs]
+    head = ["Run", "Plan", "Model"]
     parts.append(details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
     versions = [[name, version] for name, version in report.versions.items()]
     parts.append(details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))

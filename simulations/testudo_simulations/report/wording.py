@@ -23,6 +23,7 @@ from testudo_simulations.results import (
     RobustSummary,
     RunResult,
     SecureSummary,
+    TrainingSummary,
 )
 
 MISSING = "–"
@@ -279,6 +280,16 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.3g} s"
     return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+def training(found: TrainingSummary) -> str:
+    """How the clients were trained."""
+    if not found.engine:
+        return f"one by one: {found.why_not}"
+    threads = "" if found.device != "cpu" else f", {found.threads} thread{'s' if found.threads > 1 else ''}"
+    rest = found.asked - found.at_once
+    alone = f"; {rest} one by one" if rest > 0 else ""
+    return f"at once ({found.engine}, {found.device}{threads}): {found.at_once} of {found.asked} client-rounds{alone}"
 
 
 def cost_line(cost: Cost) -> str:
