@@ -33,7 +33,14 @@ class Convolution(ClippedLayer):
 
     @override
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _products(self._windows(tape[0]), _positions(slopes), tape[0].shape[4])
+        own, windows = _positions(slopes), self._windows_of(tape)
+        clients, batch, _, outs = own.shape
+        one, other = own.flatten(0, 1), windows.flatten(0, 1)
+        if outs < other.shape[2] // 2:  # small products are cheaper with the longer side last
+            kernel = torch.bmm(one.transpose(1, 2), other)
+        else:
+            kernel = torch.bmm(other.transpose(1, 2), one).transpose(1, 2)
+        return kernel.view(clients, batch, outs, 3, 3, -1), own.sum(dim=2)
 
     @override
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
@@ -42,7 +49,7 @@ class Convolution(ClippedLayer):
         if own.shape[2] * (9 * ins + own.shape[3]) > 9 * ins * own.shape[3]:
             return super().squared_norms(tape, slopes)
         # The Frobenius norm of a product of two tall matrices, from the products of each with itself.
-        windows = self._windows(tape[0])
+        windows = self._windows_of(tape)
         alike = torch.matmul(windows, windows.transpose(2, 3)).add_(1)  # 1 is the bias's share
         return alike.mul_(torch.matmul(own, own.transpose(2, 3))).sum(dim=(2, 3)), None
 
@@ -57,11 +64,12 @@ class Convolution(ClippedLayer):
     def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
         self.descend(weights, tape, slopes * factors.t()[:, None, None, :, None])
 
-    def _windows(self, images: torch.Tensor) -> torch.Tensor:
+    def _windows_of(self, tape: Tape) -> torch.Tensor:
         """What each position sees, ``float[clients, batch, positions, 9 * ins]``."""
+        images = tape[0]
         batch, height, width, clients, ins = images.shape
         padded = F.pad(images, (0, 0, 0, 0, 1, 1, 1, 1)).view(-1, ins)
-        seen = seen_from(height, width).to(images.device).flatten()
+        seen = _seen_from(height, width).to(images.device)
         pixels = torch.arange(batch, device=images.device).view(-1, 1) * ((height + 2) * (width + 2)) + seen
         rows = pixels * clients + torch.arange(clients, device=images.device).view(-1, 1, 1)
         return padded.index_select(0, rows.flatten()).view(clients, batch, -1, 9 * ins)
@@ -76,46 +84,50 @@ class Convolution(ClippedLayer):
         return gradients
 
 
-class WindowedConvolution(Convolution):
-    """The same of a model's inputs under DP-SGD: what each position sees of them is the same in every step.
+class InputConvolution(Convolution):
+    """The same of a model's inputs, which are rows until here.
+
+    Under DP-SGD a row also holds what each position sees of the image, which is the same in every step.
 
     Args:
         at: Where its weights are.
-        height: Of its outputs.
-        width: Of its outputs.
+        shape: Of an image, ``(channels, height, width)``.
+        private: For DP-SGD.
     """
 
-    def __init__(self, at: int, height: int, width: int) -> None:
+    def __init__(self, at: int, shape: tuple[int, int, int], *, private: bool) -> None:
         super().__init__(at)
-        self._size = height, width
+        self._shape = shape
+        self._private = private
+
+    def rows(self, images: torch.Tensor) -> torch.Tensor:
+        """Of images ``float[n, channels, height, width]``, ``float[n, ...]``."""
+        _, height, width = self._shape
+        last = images.permute(0, 2, 3, 1)
+        if not self._private:
+            return last.flatten(1)
+        padded = F.pad(last, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
+        seen = _seen_from(height, width).to(images.device)
+        return torch.cat([last.flatten(1), padded.index_select(1, seen).flatten(1)], dim=1)
 
     @override
     def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
-        """Of windows ``float[clients, batch, positions, 9 * ins]``."""
-        kernel, bias = weights[self.at], weights[self.at + 1]
-        outputs = torch.baddbmm(bias[:, None], inputs.flatten(1, 2), kernel.flatten(2).transpose(1, 2))
-        images = outputs.view(*inputs.shape[:2], *self._size, -1).permute(1, 2, 3, 0, 4)
-        return images.contiguous(), (inputs,)
+        channels, height, width = self._shape
+        images, windows = inputs.tensor_split([channels * height * width], dim=2)
+        planes = images.view(*images.shape[:2], height, width, channels).permute(1, 2, 3, 0, 4).contiguous()
+        outputs, _ = super().forward(weights, planes)
+        return outputs, (planes, windows)
 
     @override
-    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _products(tape[0], _positions(slopes), tape[0].shape[3] // 9)
-
-    @override
-    def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
-        return ClippedLayer.squared_norms(self, tape, slopes)
+    def _windows_of(self, tape: Tape) -> torch.Tensor:
+        return tape[1].view(*tape[1].shape[:2], -1, 9 * self._shape[0])
 
 
-def seen_from(height: int, width: int) -> torch.Tensor:
-    """Which pixels of an image padded by 1 each position of a convolution sees, ``int64[down, across, 3, 3]``."""
+def _seen_from(height: int, width: int) -> torch.Tensor:
+    """Which pixels of an image padded by 1 each position of a convolution sees, ``int64[positions * 9]``."""
     pixels = torch.arange((height + 2) * (width + 2))
-    return pixels.as_strided(((height + 1) // 2, (width + 1) // 2, 3, 3), (2 * (width + 2), 2, width + 2, 1))
-
-
-def _products(windows: torch.Tensor, own: torch.Tensor, ins: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each example's gradient of kernel and bias, from what each position sees and the slopes there."""
-    kernel = torch.matmul(own.transpose(2, 3), windows)
-    return kernel.view(*kernel.shape[:3], 3, 3, ins), own.sum(dim=2)
+    windows = ((height + 1) // 2, (width + 1) // 2, 3, 3)
+    return pixels.as_strided(windows, (2 * (width + 2), 2, width + 2, 1)).flatten()
 
 
 def _positions(images: torch.Tensor) -> torch.Tensor:

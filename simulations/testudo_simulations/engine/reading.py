@@ -10,7 +10,7 @@ from torch import nn
 
 from testudo_common.errors import ModelError
 from testudo_common.learning.models import HeadedModel
-from testudo_simulations.engine.convolution import Convolution, WindowedConvolution
+from testudo_simulations.engine.convolution import Convolution, InputConvolution
 from testudo_simulations.engine.layers import GroupNorm, Layer, Linear, Relu, Rows, Tanh, WideGroupNorm
 
 _WIDE = 8  # channels of a group, from which torch's own group norm is the faster one
@@ -73,8 +73,11 @@ class Reading:
 
     def _read_convolution(self, ins: int, outs: int) -> None:
         size = (self._height + 1) // 2, (self._width + 1) // 2
-        first = self._private and not self.layers
-        self.layers.append(WindowedConvolution(len(self.entries), *size) if first else Convolution(len(self.entries)))
+        if self.layers:
+            self.layers.append(Convolution(len(self.entries)))
+        else:
+            shape = (self._channels, self._height, self._width)
+            self.layers.append(InputConvolution(len(self.entries), shape, private=self._private))
         self._take((outs, ins, 3, 3), (0, 2, 3, 1))
         self._take((outs,), (0,))
         self._channels, (self._height, self._width) = outs, size

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from testudo_simulations.engine.batched import Layout, Weights
 from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
-from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
+from testudo_simulations.engine.convolution import InputConvolution
 from testudo_simulations.engine.layers import ClippedLayer, Tape, WeightedLayer
 from testudo_simulations.engine.reading import read_layers
 
@@ -61,23 +60,13 @@ class StackedModel:
         self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs ``float[n, *input_shape]`` of any number of clients as they are read here, ``float[n, ...]``."""
+        """Inputs ``float[n, *input_shape]`` of any number of clients as rows, ``float[n, ...]``."""
         first = self._layers[0]
-        if not isinstance(first, Convolution):
-            return inputs.flatten(1)
-        images = inputs.permute(0, 2, 3, 1)
-        if not isinstance(first, WindowedConvolution):
-            return images.contiguous()
-        padded = F.pad(images, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
-        seen = seen_from(*images.shape[1:3]).flatten(0, 1).to(inputs.device)  # [positions, 3, 3]
-        return padded[:, seen].flatten(2)
+        return first.rows(inputs) if isinstance(first, InputConvolution) else inputs.flatten(1)
 
     def taken(self, pool: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Pooled inputs at ``rows``, ``int64[clients, batch]``."""
-        images = type(self._layers[0]) is Convolution
-        ordered = rows.t() if images else rows
-        found = pool.flatten(1).index_select(0, ordered.flatten()).view(*ordered.shape, *pool.shape[1:])
-        return found.permute(0, 2, 3, 1, 4).contiguous() if images else found
+        return pool.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def outputs(self, weights: Weights, inputs: torch.Tensor) -> torch.Tensor:
         """``float[clients, batch, outputs]`` of inputs as :meth:`taken` gives them."""
