@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -32,7 +33,7 @@ def train_chunk(model: BatchedModel, start: torch.Tensor, jobs: Sequence[InnerJo
         deviations = shares * max_norms * each([mechanism.noise_multiplier for mechanism in mechanisms])
     noisy = any(mechanism.noise_multiplier > 0 for mechanism in mechanisms)
     generator = fresh_generator(start.device) if noisy else None
-    with torch.no_grad():
+    with _in_full_precision(start.device):
         weights = model.layout.weights(start[None], len(jobs))
         pool = Pool.of(jobs, start)
         inputs = model.pooled(pool.inputs)
@@ -56,7 +57,15 @@ def outputs_of(model: BatchedModel, ends: torch.Tensor, inputs: Sequence[torch.T
     firsts = torch.tensor([0, *counts]).cumsum(0)
     rows = firsts[:-1, None] + torch.arange(max(1, *counts))
     rows = rows.clamp(max=sum(counts)).to(ends.device)  # what is beyond a client's own is put out, and not read
-    with torch.no_grad():
+    with _in_full_precision(ends.device):
         pool = model.pooled(torch.cat([*inputs, inputs[0].new_zeros(1, *inputs[0].shape[1:])]).to(ends))
         raw = model.outputs(model.layout.weights(ends, len(ends)), model.taken(pool, rows))
     return [raw[place, :count] for place, count in enumerate(counts)]
+
+
+@contextmanager
+def _in_full_precision(device: torch.device) -> Iterator[None]:
+    """Without gradients by torch, and without the 10-bit mantissas that cuDNN convolves with unless told otherwise."""
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), exact:
+        yield

@@ -49,7 +49,7 @@ class GeneralModel:
         self.layout = Layout(entries, like.device)
         self.learning = [place for place, parameter in enumerate(named.values()) if parameter.requires_grad]
         self._frozen = [place for place in range(len(named)) if place not in self.learning]
-        self.floats = 3 * _activations(self._module, like.new_zeros(1, *inputs)) + (sum(sizes) if private else 0)
+        self.floats = _activations(self._module, like.new_zeros(1, *inputs)) + (sum(sizes) if private else 0)
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
         """As they are."""
