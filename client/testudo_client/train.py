@@ -12,18 +12,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
 
 from testudo_common.errors import DataError, PrivacyError
-from testudo_common.learning.inner_loop import InnerLoop
+from testudo_common.learning.inner_loop import InnerLoop, PlainSGD
 from testudo_common.learning.learner import Learner, as_tensors
 from testudo_common.learning.tasks import Examples
 from testudo_common.privacy.events import SampledGaussian
+
+if TYPE_CHECKING:
+    from opacus import GradSampleModule
+    from opacus.optimizers import DPOptimizer
 
 _MT19937_WORDS = 624
 _MT19937_OFFSET = 24  # bytes before the words: the seed, two flags, the position
@@ -113,11 +116,13 @@ def run_private_inner_loop(
         DataError: There are no examples, and ``expected_examples`` does not say how many there might be.
         PrivacyError: The model has a layer or a parameter for which Opacus has no per-example gradients.
     """
+    from opacus.optimizers import DPOptimizer  # an import of two seconds, which few processes need
+
     expected = loop.sample_rate * expected_number(examples, expected_examples)
     inputs, targets = as_tensors(examples)
     with _grad_samples(learner) as module:
         optimizer = DPOptimizer(
-            torch.optim.SGD(learner.model.parameters(), lr=loop.learning_rate),
+            PlainSGD(learner.model.parameters(), loop.learning_rate),
             noise_multiplier=mechanism.noise_multiplier,
             max_grad_norm=mechanism.max_grad_norm,
             expected_batch_size=expected,  # it only divides by it
@@ -154,6 +159,8 @@ def _make_clippable(optimizer: DPOptimizer, *, empty: bool) -> None:
 @contextmanager
 def _grad_samples(learner: Learner) -> Iterator[GradSampleModule]:
     """The learner's model with per-example gradients, and without them again afterwards: wrapping twice raises."""
+    from opacus import GradSampleModule
+
     with warnings.catch_warnings():
         # Opacus says that secure mode is off, and torch, at every step, that the inputs need no gradient.
         warnings.simplefilter("ignore")

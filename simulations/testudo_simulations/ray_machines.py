@@ -104,10 +104,10 @@ def machines_now() -> tuple[Machine, ...]:
 
 
 def gone_among(machines: Sequence[Machine], error: str) -> str:
-    """Names of those that are not there any more; if all are, of those that an error of Ray's names by address."""
+    """Names of those that are not there any more; where all are, of those at the address in an error of Ray's."""
     there = machines_now()
     gone = [machine.name for machine in machines if machine not in there]
-    return ", ".join(gone or [machine.name for machine in machines if f" ip: {machine.address}\n" in error])
+    return ", ".join(gone or [machine.name for machine in machines if f"\tip: {machine.address}\n" in error])
 
 
 def check_machines(machines: Sequence[Machine], shared: Shared) -> None:

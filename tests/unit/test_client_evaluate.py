@@ -18,7 +18,6 @@ from testudo_common.learning.inner_loop import InnerLoop, run_inner_loop
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.metric_counts import MAX_ERROR, MAX_QUERIES, MetricCounts
 from testudo_common.learning.metrics import ClassificationSums, RegressionSums
-from testudo_common.learning.scoring import no_step, score_pair
 from testudo_common.learning.tasks import Examples, draw_episode
 from testudo_common.plan import FederationPlan
 from testudo_common.vectors import Vector
@@ -118,15 +117,6 @@ def test_depends_on_the_key_and_on_nothing_the_learner_did_before() -> None:
         for key in (KEY, KEY, bytes(32))
     ]
     assert found[0] == found[1] != found[2]
-
-
-def test_a_pair_is_scored_from_the_model_it_is_given_whatever_the_learner_holds() -> None:
-    learner = Learner(CLASSES)
-    model, (support, query) = learner.vector(), halves(make_examples(30))
-    fresh = score_pair(learner, model, support, query, "none", no_step).metrics()
-    run_inner_loop(learner, support, InnerLoop(5, 0.5), rng())
-    assert ClassificationSums.of(learner.outputs(query.inputs), query.targets).metrics() != fresh
-    assert score_pair(learner, model, support, query, "none", no_step).metrics() == fresh
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import REGRESSION, make_examples, make_plan
 from testudo_common.errors import DataError
-from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
+from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, PlainSGD, run_inner_loop
 from testudo_common.learning.learner import Learner, batches
 from testudo_common.learning.tasks import Examples, draw_episode, first_of_each_class
 from testudo_common.vectors import Vector
@@ -59,6 +63,21 @@ def test_batches_are_what_each_step_sees() -> None:
         expected = regression_by_hand(expected, examples.take(rows), 1, 0.1)
     run_inner_loop(learner, examples, InnerLoop(5, 0.1, 0.25), rng(3))
     np.testing.assert_allclose(learner.vector(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_plain_sgd_is_torchs_to_the_bit() -> None:
+    def stepped(kind: Callable[[list[torch.Tensor]], Any]) -> list[torch.Tensor]:
+        first, second, unused = (torch.from_numpy(rng(seed).normal(size=(5, 3))).float() for seed in range(3))
+        parameters = [first.requires_grad_(), second.requires_grad_(), unused.requires_grad_()]
+        optimizer = kind(parameters)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (first * second).sin().sum().backward()
+            optimizer.step()
+        return parameters
+
+    ours, torchs = stepped(lambda given: PlainSGD(given, 0.3)), stepped(lambda given: torch.optim.SGD(given, lr=0.3))
+    assert all(torch.equal(*pair) for pair in zip(ours, torchs, strict=True))
 
 
 def test_nothing_happens_without_examples() -> None:

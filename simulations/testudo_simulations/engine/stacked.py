@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.batched import Layout, Weights
 from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
 from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
-from testudo_simulations.engine.layers import Tape, WeightedLayer
+from testudo_simulations.engine.layers import ClippedLayer, Tape, WeightedLayer
 from testudo_simulations.engine.reading import read_layers
 
 
@@ -25,7 +25,7 @@ from testudo_simulations.engine.reading import read_layers
 class _Trace:
     """What one layer kept, the slopes of its outputs, and its per-example gradients where they had to be made."""
 
-    layer: WeightedLayer
+    layer: ClippedLayer
     tape: Tape
     slopes: torch.Tensor
     gradients: Tape | None = None
@@ -42,7 +42,7 @@ class StackedModel:
         like: Has the type and the device of the weights.
 
     Attributes:
-        entries: As of every batched model.
+        layout: Of its weights.
         learning: All.
         floats: Per example.
 
@@ -56,8 +56,8 @@ class StackedModel:
         reading = read_layers(model, inputs, private=private, like=like)
         self._layers = reading.layers
         self._regression = regression
-        self.entries = reading.entries
-        self.learning = range(len(self.entries))
+        self.layout = Layout(reading.entries, like.device)
+        self.learning = range(len(reading.entries))
         self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class StackedModel:
         slopes = self._slopes(outputs, targets)
         traces = []
         for layer, tape in zip(reversed(self._layers), reversed(tapes), strict=True):
-            if isinstance(layer, WeightedLayer):
+            if isinstance(layer, ClippedLayer):
                 traces.append(_Trace(layer, tape, slopes))
             if layer is not self._layers[0]:
                 slopes = layer.backward(weights, tape, slopes)

@@ -49,9 +49,9 @@ def _print_costs(title: str, by_name: Mapping[str, Mapping[str, Cell]], console:
             numbers: tuple[str, ...] = ()
             if isinstance(cell, Cost):
                 wall, cpu = ours.seconds / cell.seconds, ours.cpu_seconds / cell.cpu_seconds
-                ratios = ("", "") if cell is ours else (f"{wall:.3f}", f"{cpu:.3f}")
-                start = f"{cell.start_seconds:.1f}"
-                numbers = (start, f"{cell.seconds:.3f}", ratios[0], f"{cell.cpu_seconds:.3f}", ratios[1])
+                ratios = ("", "") if cell is ours else (f"{wall:.3g}", f"{cpu:.3g}")
+                start = f"{cell.start_seconds:.3g}"
+                numbers = (start, f"{cell.seconds:.3g}", ratios[0], f"{cell.cpu_seconds:.3g}", ratios[1])
             table.add_row(name if cell is ours else "", label, *numbers)
         table.add_section()
     console.print(table)
