@@ -54,10 +54,9 @@ def outputs_of(model: BatchedModel, ends: torch.Tensor, inputs: Sequence[torch.T
     """What each of the models ``ends``, ``float[n, D]``, puts out for its own inputs, ``float[m, *input_shape]``."""
     counts = [len(own) for own in inputs]
     firsts = torch.tensor([0, *counts]).cumsum(0)
-    places = torch.arange(max(counts))
-    last = max(sum(counts) - 1, 0)
-    rows = (firsts[:-1, None] + places).clamp(max=last).to(ends.device)  # what is beyond a client's own is not read
+    rows = firsts[:-1, None] + torch.arange(max(1, *counts))
+    rows = rows.clamp(max=sum(counts)).to(ends.device)  # what is beyond a client's own is put out, and not read
     with torch.no_grad():
-        pool = model.pooled(torch.cat(list(inputs)).to(ends))
+        pool = model.pooled(torch.cat([*inputs, inputs[0].new_zeros(1, *inputs[0].shape[1:])]).to(ends))
         raw = model.outputs(model.layout.weights(ends, len(ends)), model.taken(pool, rows))
     return [raw[place, :count] for place, count in enumerate(counts)]

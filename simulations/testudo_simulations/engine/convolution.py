@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from testudo_simulations.engine.batched import Weights
-from testudo_simulations.engine.layers import ClippedLayer, Tape, images_of, planes_of, weighted_images
+from testudo_simulations.engine.layers import ClippedLayer, Tape, images_of, planes_of
 
 
 class Convolution(ClippedLayer):
@@ -54,8 +54,8 @@ class Convolution(ClippedLayer):
         weights[self.at + 1].sub_(slopes.flatten(0, 2).sum(dim=0))
 
     @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return weighted_images(slopes, factors)
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        self.descend(weights, tape, slopes * factors.t()[:, None, None, :, None])
 
     def _windows(self, images: torch.Tensor) -> torch.Tensor:
         """What each position sees, ``float[clients, batch, positions, 9 * ins]``."""

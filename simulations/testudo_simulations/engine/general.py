@@ -84,8 +84,7 @@ class GeneralModel:
         per_example = vmap(vmap(grad(self._own_loss), in_dims=(None, None, 0, 0)))
         gradients = [made_finite(one) for one in per_example(*self._parted(weights), inputs, targets)]
         by = clipped(factors, squared_norms_of(gradients), max_norms)
-        for at, gradient in zip(self.learning, gradients, strict=True):
-            descend_along(weights[at], gradient, by)
+        descend_along([weights[at] for at in self.learning], gradients, by)
 
     def _parted(self, weights: Weights) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """Those that learn, and those that are frozen."""

@@ -15,7 +15,7 @@ import torch
 from typing_extensions import override
 
 from testudo_simulations.engine.batched import Weights
-from testudo_simulations.engine.clipping import squared_norms_of
+from testudo_simulations.engine.clipping import descend_along, squared_norms_of
 
 Tape = tuple[torch.Tensor, ...]
 
@@ -53,14 +53,14 @@ class ClippedLayer(WeightedLayer):
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each example's gradient, ``float[clients, batch, ...]`` of each of its two weights."""
 
-    @abstractmethod
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Slopes, each example's times its factor, ``float[clients, batch]``."""
-
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
         """Of each example's gradient, ``float[clients, batch]``; and the gradients, where they had to be made."""
         gradients = self.per_example(tape, slopes)
         return squared_norms_of(gradients), gradients
+
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        """As :meth:`descend`, each example's gradient times its factor, ``float[clients, batch]``."""
+        descend_along(weights[self.at :], self.per_example(tape, slopes), factors)
 
 
 class Linear(ClippedLayer):
@@ -92,8 +92,8 @@ class Linear(ClippedLayer):
         weights[self.at + 1].sub_(slopes.sum(dim=1))
 
     @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return slopes * factors[:, :, None]
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        self.descend(weights, tape, slopes * factors[:, :, None])
 
 
 class GroupNorm(ClippedLayer):
@@ -141,10 +141,6 @@ class GroupNorm(ClippedLayer):
     def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
         weights[self.at].sub_(tape[2].sum(dim=0))
         weights[self.at + 1].sub_(tape[3].sum(dim=0))
-
-    @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return weighted_images(slopes, factors)
 
 
 class WideGroupNorm(WeightedLayer):
@@ -228,11 +224,6 @@ class Tanh(Layer):
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
         torch.ops.aten.tanh_backward(slopes, tape[0], grad_input=slopes)
         return slopes
-
-
-def weighted_images(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Images, each times its factor, ``float[clients, batch]``."""
-    return images * factors.t()[:, None, None, :, None]
 
 
 def planes_of(images: torch.Tensor) -> torch.Tensor:

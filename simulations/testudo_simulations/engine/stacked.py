@@ -122,10 +122,9 @@ class StackedModel:
         by = clipped(factors, squares, max_norms)
         for trace in traces:
             if trace.gradients is None:
-                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, by))
+                trace.layer.descend_weighted(weights, trace.tape, trace.slopes, by)
             else:
-                for weight, gradients in zip(weights[trace.layer.at :], trace.gradients, strict=False):
-                    descend_along(weight, gradients, by)
+                descend_along(weights[trace.layer.at :], trace.gradients, by)
         for client, start in before.items():
             one = slice(client, client + 1)
             self._descend_made_finite(start, inputs[one], targets[one], factors[one], max_norms[one])
@@ -141,13 +140,12 @@ class StackedModel:
         max_norms: torch.Tensor,
     ) -> None:
         """The rare step of a client with an infinite gradient: every example's own, with 0 for what is not finite."""
-        found: dict[int, torch.Tensor] = {}
-        for trace in self._traces(weights, inputs, targets):
-            for place, gradients in enumerate(trace.layer.per_example(trace.tape, trace.slopes)):
-                found[trace.layer.at + place] = made_finite(gradients)
-        by = clipped(factors, squared_norms_of(list(found.values())), max_norms)
-        for at, gradients in found.items():
-            descend_along(weights[at], gradients, by)
+        gradients = [
+            made_finite(one)
+            for trace in reversed(self._traces(weights, inputs, targets))
+            for one in trace.layer.per_example(trace.tape, trace.slopes)
+        ]
+        descend_along(weights, gradients, clipped(factors, squared_norms_of(gradients), max_norms))
 
     def _there(self, weights: Weights, inputs: torch.Tensor) -> tuple[list[Tape], torch.Tensor]:
         tapes = []
