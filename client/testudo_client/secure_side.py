@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,19 @@ from testudo_client.store import ClientStore
 from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
-from testudo_common.secagg.bindings import commitments_digest
-from testudo_common.secagg.client import CLIENT_STATES, Advertised, Confirmed, Identity, Shared, commit, step
+from testudo_common.secagg.alike import decoded
+from testudo_common.secagg.client import (
+    CLIENT_STATES,
+    Advertised,
+    ClientState,
+    Confirmed,
+    Identity,
+    Shared,
+    coin_of,
+    commit,
+    step,
+)
 from testudo_common.secagg.codec import U32, Blob, Catalogue, Fixed, Many, Text
-from testudo_common.secagg.groups import draw_coin
 from testudo_common.secagg.masking import Words
 from testudo_common.secagg.messages import MESSAGES, Deliveries, Directory, Reply
 from testudo_common.secagg.terms import Terms
@@ -61,7 +70,7 @@ class Session:
         clip: S of the round as a float64, big-endian; empty where it is the plan's.
         used: Digests of all updates that left masked under this plan.
         counts: ``int64[k]`` as bytes: metric sums that go into the masked input.
-        state: Of the protocol, encoded.
+        state: Of the protocol, encoded; empty beside the state itself.
     """
 
     round: Annotated[int, U32]
@@ -121,19 +130,19 @@ class SecureSide:
         if request.attempt >= self._plan.secure_aggregation.max_attempts:
             return RefusalReason.TOO_MANY_ATTEMPTS
         last = self._load()
-        if last is not None and (request.round, request.attempt) <= (last.round, last.attempt):
+        if last is not None and (request.round, request.attempt) <= (last[0].round, last[0].attempt):
             return RefusalReason.REPLAYED
         return None
 
     def has_used(self, update: Vector) -> bool:
         """Whether ``update`` left masked already: what goes into another attempt must be trained anew."""
         last = self._load()
-        return last is not None and _named(update) in last.used
+        return last is not None and _named(update) in last[0].used
 
     def begin(self, request: TrainRequest, update: Vector, counts: Counts) -> SecureMessage | RefusalReason:
         """Begin the attempt: a commitment, once the session is kept."""
         last = self._load()
-        used = () if last is None else last.used
+        used = () if last is None else last[0].used
         if _named(update) in used:
             return RefusalReason.UPDATE_USED
         terms = self._terms(request.round, request.attempt, request.model_digest, request.clip)
@@ -145,9 +154,9 @@ class SecureSide:
             b"" if request.clip is None else struct.pack(">d", request.clip),
             used,
             counts.astype("<i8").tobytes(),
-            CLIENT_STATES.encode(state),
+            b"",
         )
-        self._save(session)
+        self._save(session, state)
         return self._carry(session, reply)
 
     def step(self, message: SecureMessage, encoded: Encoded) -> SecureMessage:
@@ -161,12 +170,12 @@ class SecureSide:
             ProtocolError: It is for another attempt, out of turn, or breaks a rule. The session is as it was.
             AuditError: The groups are not in the log. The session is as it was.
         """
-        session = self._load()
-        if session is None or (message.round, message.attempt) != (session.round, session.attempt):
+        session, state = self._load() or (None, None)
+        if session is None or state is None or (message.round, message.attempt) != (session.round, session.attempt):
             raise ProtocolError(Breach.OUT_OF_TURN, "a message for an attempt that this client is not in")
         clip = struct.unpack(">d", session.clip)[0] if session.clip else None
         terms = self._terms(session.round, session.attempt, session.model_digest, clip)
-        state, received = self._whole(CLIENT_STATES, session.state), MESSAGES.decode(message.body)
+        received = decoded(message.body)
         vector, used = None, session.used
         if isinstance(state, Shared) and isinstance(received, Deliveries):  # anything else must not cost a mask
             counts = np.frombuffer(session.counts, dtype="<i8").astype(np.int64)
@@ -179,8 +188,8 @@ class SecureSide:
             self._compare_groups(terms, session, state, received, following)
         if isinstance(following, Confirmed) and self._log is not None:
             self._log.told_survivors(session.round, session.attempt, following.survivors)
-        session = replace(session, used=used, state=CLIENT_STATES.encode(following))
-        self._save(session)  # before the reply leaves: no state is answered from twice
+        session = replace(session, used=used)
+        self._save(session, following)  # before the reply leaves: no state is answered from twice
         return self._carry(session, reply)
 
     def _compare_groups(
@@ -189,8 +198,7 @@ class SecureSide:
         """The coin and the group that this client computed, with those in the log: before a share leaves."""
         if self._log is None:
             return
-        revealed = ((entry.client_id, entry.advertisement.nonce) for entry in directory.entries)
-        coin = draw_coin(terms.round_context, commitments_digest(before.commitments), revealed)
+        coin = coin_of(terms, before.commitments, directory)
         members = tuple(member.client_id for member in after.members)
         self._log.check_groups(session.round, session.attempt, coin, members)
 
@@ -204,9 +212,14 @@ class SecureSide:
         body = MESSAGES.encode(reply.message)
         return SecureMessage(self._plan_digest, session.round, session.attempt, body, reply.vector)
 
-    def _load(self) -> Session | None:
+    def _load(self) -> tuple[Session, ClientState] | None:
+        if self._store.holds_sessions:
+            return cast(tuple[Session, ClientState] | None, self._store.held_sessions.get(self._plan_digest))
         data = self._store.load_session(self._plan_digest)
-        return None if data is None else self._whole(_SESSIONS, data)
+        if data is None:
+            return None
+        session: Session = self._whole(_SESSIONS, data)
+        return session, self._whole(CLIENT_STATES, session.state)
 
     def _whole(self, catalogue: Catalogue, data: bytes) -> Any:
         """What was kept as ``data``; that it cannot be read is no peer's fault."""
@@ -219,5 +232,9 @@ class SecureSide:
                 remedy="an old copy would answer what was answered already: leave this run, and join the next one anew",
             ) from error
 
-    def _save(self, session: Session) -> None:
-        self._store.save_session(self._plan_digest, _SESSIONS.encode(session))
+    def _save(self, session: Session, state: ClientState) -> None:
+        if self._store.holds_sessions:
+            self._store.held_sessions[self._plan_digest] = session, state
+            return
+        whole = replace(session, state=CLIENT_STATES.encode(state))
+        self._store.save_session(self._plan_digest, _SESSIONS.encode(whole))

@@ -47,9 +47,13 @@ class ClientStore:
     Args:
         folder: Holds one file a plan, or None to forget when the process ends.
         durable: Whether to wait until the disk has it. A simulation need not survive a loss of power.
+        holds_sessions: Whether sessions stay in this process, as they are and not as bytes. For simulations of very
+            many clients: what is the same in all their sessions is then there once.
     """
 
-    def __init__(self, folder: Path | None, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path | None, *, durable: bool = True, holds_sessions: bool = False) -> None:
+        self.holds_sessions = holds_sessions
+        self.held_sessions: dict[str, object] = {}
         self._folder = folder
         self._durable = durable
         self._memory: dict[str, ClientMemory] = {}

@@ -1,6 +1,6 @@
 """Reaches into Flower's internals: shorter polls, and a TLS context of our own. Decides no policy.
 
-This and flower_repairs.py are the only places that do.
+This, flower_repairs.py and the simulations' flower_dispatcher.py are the only places that do.
 
 Source: the installed flwr 1.41 (``supernode/start_client_internal.py``, ``supercore/inflatable/inflatable_utils.py``,
 ``supernode/fleet_http_connection.py``, ``supercore/protobuf/client.py``). What is found there is compared with what is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import testudo_simulations.benchmarks.cli as benchmarks_cli
 import testudo_simulations.deployment.cli as deployment_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
-from testudo_simulations.benchmarks import BENCHMARKS
-from testudo_simulations.benchmarks.simulation import DEFAULT_CLIENTS, PARTS, run_simulation_benchmark
+from testudo_simulations import defences_cli
+from testudo_simulations.options import CORES, DataOption, JobsOption, JsonOption, OutOption, PlanArgument, SetOption
 
 if TYPE_CHECKING:
     from testudo_simulations.progress import JobProgress
@@ -50,16 +50,6 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-PlanArgument = Annotated[str, typer.Argument(help="A scenario's name, or the path of a plan.", show_default=False)]
-DataOption = Annotated[Path | None, typer.Option("--data", help="The federation's data.", show_default=False)]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the run; default runs/NAME-TIME.", show_default=False)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the plan; repeat for more.", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 EngineOption = Annotated[
     bool, typer.Option("--engine/--one-by-one", help="Train clients that share the model at once, or each by itself.")
 ]
@@ -68,7 +58,6 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="The engine's, in each run; default: the cores that --jobs leaves."),
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process.")]
 
 
 @app.command(
@@ -85,7 +74,7 @@ def run(
         typer.Option("--sweep", metavar="KEY=A,B,C", help="One run for each value, such as epsilon=none,8,2."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each value.")] = 1,
-    jobs: JobsOption = os.cpu_count() or 1,
+    jobs: JobsOption = CORES,
     backend: Annotated[
         Backend,
         typer.Option(
@@ -119,7 +108,7 @@ def run(
         raise UsageError("--resume needs the folder of the run to go on with", remedy="name it by --out")
     folder = out or Path("runs") / f"{planned[0].plan.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     workers = 1 if backend is Backend.ray else min(jobs, len(planned))
-    computing = computing_on(device.value, threads or max(1, (os.cpu_count() or 1) // workers), engine=engine)
+    computing = computing_on(device.value, threads or max(1, CORES // workers), engine=engine)
     with _progress([f"{job.setting or job.plan.name}, seed {job.plan.seed}" for job in planned]) as progress:
         results = run_jobs(
             planned,
@@ -137,7 +126,7 @@ def run(
 
 
 @app.command(epilog="Example: testudo-simulate demo")
-def demo(out: OutOption = None, jobs: JobsOption = os.cpu_count() or 1, as_json: JsonOption = False) -> None:
+def demo(out: OutOption = None, jobs: JobsOption = CORES, as_json: JsonOption = False) -> None:
     """The main job in about a minute: digits in everybody's own hand, without privacy and at epsilon 8."""
     run("demo", out=out, sweep=["epsilon=none,8"], jobs=jobs, as_json=as_json)
 
@@ -176,153 +165,6 @@ def report(
 
     folder = path if path.is_dir() else path.parent
     _finish(read_report(path), folder, as_json=as_json)
-
-
-@app.command(
-    epilog="Example: testudo-simulate attacks attacks-digits --poisoned 4 --attack alie --defence mean,recommended"
-)
-def attacks(
-    plan: PlanArgument = "attacks-digits",
-    data: DataOption = None,
-    out: OutOption = None,
-    settings: SetOption = None,
-    attack: Annotated[
-        list[str] | None,
-        typer.Option("--attack", help="Attacks, parted by commas; default: the best known.", show_default=False),
-    ] = None,
-    defence: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--defence",
-            help="Defences, parted by commas: rules joined by +, recommended, +unshared_head, +tasks=K, +groups=M.",
-            show_default=False,
-        ),
-    ] = None,
-    poisoned: Annotated[
-        list[int] | None,
-        typer.Option("--poisoned", min=1, help="Poisoned clients; repeat for more.", show_default=False),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Seeds for each cell.")] = 2,
-    jobs: JobsOption = os.cpu_count() or 1,
-    masks: Annotated[bool, typer.Option("--masks", help="Mask secure sums too: slower, and the same bits.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the matrix in --out, or let it grow.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Poison clients of a federation, and show which defences hold: attack x defence, as table, CSV and heat map."""
-    from testudo_simulations.attacks.command import MatrixRequest, run_attacks
-
-    folder = out or Path("runs") / f"attacks-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if resume and out is None:
-        raise UsageError("--resume needs the folder of the matrix to go on with", remedy="name it by --out")
-    request = MatrixRequest(
-        plan=plan,
-        data=data,
-        settings=tuple(settings or ()),
-        attacks=_listed(attack),
-        defences=_listed(defence),
-        poisoned=tuple(sorted(set(poisoned or ()))),
-        seeds=seeds,
-        masks=masks,
-    )
-    run_attacks(request, folder, jobs=jobs, resume=resume, as_json=as_json)
-
-
-@app.command(epilog="Example: testudo-simulate frontier --clients 1000 --cohort 100 --corruption 0.05 --min-group 3")
-def frontier(
-    clients: Annotated[int, typer.Option(min=1, help="Clients of the federation.")] = 100,
-    cohort: Annotated[
-        int | None, typer.Option(min=1, help="Clients asked a round; default: all of them.", show_default=False)
-    ] = None,
-    corruption: Annotated[float, typer.Option(help="Share of the clients that may be poisoned.")] = 0.1,
-    dropout: Annotated[float, typer.Option(help="Share of a group that may drop out.")] = 0.2,
-    min_group: Annotated[
-        int, typer.Option(help="Fewest clients in a sum that the owners accept; 1: the server may see each update.")
-    ] = 3,
-    max_failure: Annotated[
-        float, typer.Option(help="Chance, a round, of more bad rows than the rule outvotes.")
-    ] = 1e-3,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the drawing and the data.", show_default=False)
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Privacy against robustness: the groups and the rule for a federation, or which number to move."""
-    from testudo_common.robustness import Wish
-    from testudo_simulations.frontier_command import run_frontier
-
-    wish = Wish(
-        clients=clients,
-        cohort=min(cohort or clients, clients),
-        corruption=corruption,
-        dropout=dropout,
-        min_group=min_group,
-        max_failure=max_failure,
-    )
-    run_frontier(wish, out, as_json=as_json)
-
-
-@app.command("split-views", epilog="Example: testudo-simulate split-views --witnesses 10 --quorum 7 --colluders 2")
-def split_views(
-    witnesses: Annotated[int, typer.Option(min=1, max=1000, help="Clients that cosign the audit log.")] = 10,
-    quorum: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many have to cosign; default: more than two thirds.", show_default=False),
-    ] = None,
-    colluders: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Witnesses that sign both histories; default: as many as are found out.", show_default=False
-        ),
-    ] = None,
-    dropout: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the rounds that a witness is absent in.")
-    ] = 0.1,
-    window: Annotated[int, typer.Option(min=1, max=100, help="Rounds for which a cosignature counts.")] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Split the clients between two histories of the audit log, and show how many colluders it takes to get away."""
-    from testudo_simulations.split_views_command import SplitRequest, run_split_views
-
-    run_split_views(SplitRequest(witnesses, quorum, colluders, dropout, window), as_json=as_json)
-
-
-def _listed(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
-
-
-@app.command(epilog="Example: testudo-simulate bench simulation --part rounds --clients 10000 --out bench")
-def bench(
-    name: Annotated[
-        str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
-    ] = "all",
-    repeats: Annotated[
-        int,
-        typer.Option(
-            min=1, max=100, help="Each figure is the median of so many; an accuracy is the mean over so many seeds."
-        ),
-    ] = 3,
-    clients: Annotated[
-        int, typer.Option("--clients", min=100, max=100_000, help="simulation: the most clients in a round.")
-    ] = DEFAULT_CLIENTS,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--part", help=f"simulation: {', '.join(PARTS)}, parted by commas; default: all.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="simulation: folder for the drawing and the data.", show_default=False),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
-    if name == "simulation":
-        run_simulation_benchmark(repeats, clients=clients, parts=_listed(part), out=out, as_json=as_json)
-        return
-    from testudo_simulations.benchmarks import run_benchmarks
-
-    run_benchmarks(name, repeats=repeats, as_json=as_json)
 
 
 def _ray_address(option: str | None, backend: Backend) -> str:
@@ -376,6 +218,8 @@ def _finish(report: Report, folder: Path, *, as_json: bool) -> None:
     typer.echo(f"Report: {html_path}\nAs data: {json_path}")
 
 
+defences_cli.add_to(app)
+benchmarks_cli.add_to(app)
 deployment_cli.add_to(app)
 
 

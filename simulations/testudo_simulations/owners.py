@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 
-from testudo_client.ledger import Ledger
 from testudo_client.meta_update import MechanismFactory, os_mechanism
 from testudo_client.participant import Begun, Participant
-from testudo_client.store import ClientStore
 from testudo_client.train import Mechanism
 from testudo_common.errors import PrivacyError, UsageError, WireError
 from testudo_common.flower_records import TRAIN, carries_vector, from_records
@@ -32,13 +30,13 @@ from testudo_common.vectors import Vector
 from testudo_common.wire import RefusalReason, TrainRequest
 from testudo_simulations.attacks.adversary import Adversary
 from testudo_simulations.attacks.participants import PoisonedMaskFreeParticipant, PoisonedParticipant
-from testudo_simulations.consent import simulated_gate, simulated_ledger
+from testudo_simulations.consent import simulated_gate
 from testudo_simulations.engine import Engine
 from testudo_simulations.federations import load_federation
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.mask_free import MaskFreeParticipant
-from testudo_simulations.witnesses import SimulatedWitness, recalled_from
+from testudo_simulations.memories import Memories
 
 
 def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.random.Generator) -> Mechanism:
@@ -54,15 +52,6 @@ def seeded_mechanism(noise_multiplier: float, max_grad_norm: float, seeded: np.r
 
 _HELD_BYTES = 128 << 20  # of participants that are not asked at the moment
 _PARTICIPANT_BYTES = 64 << 10  # beside its examples and its update
-
-
-@dataclass(frozen=True, slots=True)
-class _Memory:
-    """What a client remembers between messages."""
-
-    ledger: Ledger
-    store: ClientStore
-    witness: SimulatedWitness | None
 
 
 class Owners:
@@ -98,14 +87,11 @@ class Owners:
         self._plan = federation.plan
         self._federation = federation
         self._clients = list(federation.training)
-        self._state = state
         self._keys = keys
         self._masks = masks
-        self._mirrors = mirrors
-        self._recalled = {} if logged is None or mirrors else recalled_from(logged)
         self._learner = Learner(federation.plan)
         self._participants: OrderedDict[int, Participant] = OrderedDict()
-        self._memories: dict[int, _Memory] = {}
+        self._memories = Memories(federation, state, keys, masks=masks, mirrors=mirrors, logged=logged)
         self._secure_cpu_seconds = 0.0  # of participants let go of
         self._mechanism = _mechanism_of(federation.plan)
         self._engine = engine
@@ -194,7 +180,7 @@ class Owners:
 
     def _make(self, partition: int) -> Participant:
         client = self._clients[partition]
-        memory = self._memory_of(partition)
+        memory = self._memories.of(partition)
         return self._kind_of(client)(
             client,
             self._plan,
@@ -207,25 +193,6 @@ class Owners:
             split_key=derive(client.encode(), "simulated split"),
             witness=memory.witness,
         )
-
-    def _memory_of(self, partition: int) -> _Memory:
-        """From its folder; or, where something is in memory only, the same one each time."""
-        if partition in self._memories:
-            return self._memories[partition]
-        folder = None if self._state is None else self._state / f"{partition:05d}"
-        ledger = simulated_ledger(folder)
-        witness = self._witness_of(self._clients[partition], ledger, folder if self._mirrors else None)
-        memory = _Memory(ledger, ClientStore(folder, durable=False), witness)
-        if folder is None or witness is not None:
-            self._memories[partition] = memory
-        return memory
-
-    def _witness_of(self, client: str, ledger: Ledger, folder: Path | None) -> SimulatedWitness | None:
-        if not self._plan.audited:
-            return None
-        assert self._keys is not None, "a log is of a federation with keys"
-        membership, recalled = self._keys.membership_of(client), self._recalled.get(client)
-        return SimulatedWitness(client, self._plan, membership, ledger, folder, recalled)
 
     def _kind_of(self, client: str) -> Callable[..., Participant]:
         if self._adversary is None or client not in self._adversary.poisoned:
@@ -241,7 +208,7 @@ class Owners:
     @property
     def audit_cpu_seconds(self) -> float:
         """CPU seconds that all participants of this process spent on the audit log so far."""
-        return sum(memory.witness.cpu_seconds for memory in self._memories.values() if memory.witness is not None)
+        return self._memories.audit_cpu_seconds
 
 
 def _training_asked(message: Message) -> TrainRequest | None:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -26,7 +27,7 @@ from testudo_simulations.keys import SimulatedKeys, needs_keys
 from testudo_simulations.owners import OwnersByFile
 from testudo_simulations.ray_cluster import ray_cluster
 from testudo_simulations.ray_grid import WatchedGrid
-from testudo_simulations.ray_machines import Shared, check_machines, expect_free_cores, machines_now
+from testudo_simulations.ray_machines import Shared, check_machines, expect_free_cores, gone_among, machines_now
 
 
 def federate_on_ray(
@@ -68,16 +69,13 @@ def federate_on_ray(
             expect_free_cores(machines)
         widen_dispatcher(sum(machine.cores for machine in machines))
 
-        def lost() -> str:
-            return ", ".join(sorted({machine.name for machine in machines} - {there.name for there in machines_now()}))
-
         final: list[RunState] = []
         ended = threading.Event()
 
         def serve(grid: Grid, _context: Context) -> None:
             final.append(
                 run_federation(
-                    WatchedGrid(grid, lost, ended),
+                    WatchedGrid(grid, partial(gone_among, machines), ended),
                     federation.plan,
                     store,
                     clients=len(federation.training),

@@ -26,12 +26,12 @@ class WatchedGrid(Grid):
 
     Args:
         grid: Flower's.
-        lost: Names the machines that are gone.
+        machines_of: Names the machines that an error of Ray's is about.
         ended: Set when nobody answers messages any more.
     """
 
-    def __init__(self, grid: Grid, lost: Callable[[], str], ended: threading.Event) -> None:
-        self._grid, self._lost, self._ended = grid, lost, ended
+    def __init__(self, grid: Grid, machines_of: Callable[[str], str], ended: threading.Event) -> None:
+        self._grid, self._machines_of, self._ended = grid, machines_of, ended
 
     def set_run(self, run: Run) -> None:
         """See :class:`Grid`."""
@@ -66,10 +66,11 @@ class WatchedGrid(Grid):
             raise RoundError("Flower's simulation runtime has ended")
         replies = list(self._grid.pull_messages(message_ids))
         for reply in replies:
-            if kind := _fault_of_ray(reply):
+            if fault := _fault_of_ray(reply):
+                kind, _, _ = fault.partition("'")
                 raise RoundError(
                     f"a worker of the Ray cluster was lost ({kind})",
-                    where=self._lost(),
+                    where=self._machines_of(fault),
                     remedy="finished rounds are kept: the same command with --resume and --out goes on",
                 )
         return replies
@@ -80,8 +81,8 @@ class WatchedGrid(Grid):
 
 
 def _fault_of_ray(reply: Message) -> str:
-    """Which; empty: none."""
+    """Its class and text; empty: it is none."""
     if not reply.has_error() or reply.error.code != ErrorCode.UNKNOWN:
         return ""
     before, mark, after = (reply.error.reason or "").partition(_OF_RAY)
-    return after.partition("'")[0] if mark and not before else ""
+    return after if mark and not before else ""

@@ -41,11 +41,13 @@ class Machine:
     Attributes:
         node: Ray's id of it, hex.
         name: For a sentence.
+        address: IP.
         cores: That Ray may use.
     """
 
     node: str
     name: str
+    address: str
     cores: int
 
 
@@ -96,8 +98,16 @@ def machines_now() -> tuple[Machine, ...]:
         name, host = node["NodeName"], node["NodeManagerHostname"]
         cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
         if cores:
-            found.append(Machine(node["NodeID"], name if name == host else f"{name} ({host})", cores))
+            shown = name if name == host else f"{name} ({host})"
+            found.append(Machine(node["NodeID"], shown, node["NodeManagerAddress"], cores))
     return tuple(sorted(found, key=lambda machine: (machine.name, machine.node)))
+
+
+def gone_among(machines: Sequence[Machine], error: str) -> str:
+    """Names of those that are not there any more; where all are, of those at the address in an error of Ray's."""
+    there = machines_now()
+    gone = [machine.name for machine in machines if machine not in there]
+    return ", ".join(gone or [machine.name for machine in machines if f"\tip: {machine.address}\n" in error])
 
 
 def check_machines(machines: Sequence[Machine], shared: Shared) -> None:

@@ -19,12 +19,12 @@ from flwr.server.superlink.fleet.vce import vce_api
 
 from testudo_common.errors import RoundError, UsageError
 from testudo_common.flower_records import IDENTIFY
-from testudo_simulations import cli, ray_cluster
+from testudo_simulations import cli, ray_cluster, ray_machines
 from testudo_simulations.flower_dispatcher import widen_dispatcher
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.ray_cluster import ADDRESS_VARIABLE, address_of, expect_ray_at
 from testudo_simulations.ray_grid import WatchedGrid
-from testudo_simulations.ray_machines import Shared, Sight, fault_of, sight
+from testudo_simulations.ray_machines import Machine, Shared, Sight, fault_of, gone_among, sight
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,28 @@ DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly'>"
 
 
 def test_a_lost_worker_ends_the_run_and_names_its_machine() -> None:
-    grid = WatchedGrid(FaultyGrid(ErrorCode.UNKNOWN, DIED), lambda: "second", threading.Event())
+    grid = WatchedGrid(FaultyGrid(ErrorCode.UNKNOWN, DIED), lambda _error: "second", threading.Event())
     with pytest.raises(RoundError, match=r"^second: a worker of the Ray cluster was lost \(ActorDiedError\)"):
         grid.pull_messages(["m1"])
+
+
+FIRST, SECOND = (Machine(name, name, f"10.0.0.{number}", 4) for number, name in enumerate(("first", "second"), 1))
+
+
+@pytest.mark.parametrize(
+    ("there", "error", "names"),
+    [
+        ((FIRST,), "", "second"),
+        ((), "", "first, second"),
+        ((FIRST, SECOND), "\n\tpid: 7\n\tip: 10.0.0.2\nThe actor is dead", "second"),
+        ((FIRST, SECOND), "\n\tip: 10.0.0.22\n", ""),
+    ],
+)
+def test_what_was_lost_is_what_is_gone_or_else_what_the_error_names(
+    monkeypatch: pytest.MonkeyPatch, there: tuple[Machine, ...], error: str, names: str
+) -> None:
+    monkeypatch.setattr(ray_machines, "machines_now", lambda: there)
+    assert gone_among((FIRST, SECOND), error) == names
 
 
 @pytest.mark.parametrize(
@@ -166,13 +185,13 @@ def test_a_lost_worker_ends_the_run_and_names_its_machine() -> None:
     ],
 )
 def test_a_client_that_fails_is_for_the_round_to_set_aside(code: int, reason: str) -> None:
-    grid = WatchedGrid(FaultyGrid(code, reason), lambda: "second", threading.Event())
+    grid = WatchedGrid(FaultyGrid(code, reason), lambda _error: "second", threading.Event())
     assert [reply.error.reason for reply in grid.pull_messages(["m1"])] == [reason]
 
 
 def test_nobody_waits_for_replies_when_flowers_runtime_has_ended() -> None:
     ended = threading.Event()
-    grid = WatchedGrid(InProcessGrid(ClientApp(), 1), lambda: "", ended)
+    grid = WatchedGrid(InProcessGrid(ClientApp(), 1), lambda _error: "", ended)
     assert grid.pull_messages(["m1"]) == []
     ended.set()
     with pytest.raises(RoundError, match="has ended"):

@@ -29,7 +29,7 @@ from testudo_client.secure_side import SecureSide, Session
 from testudo_client.store import ClientStore
 from testudo_common.errors import Breach, CheckpointError, ProtocolError
 from testudo_common.plan import FederationPlan
-from testudo_common.secagg.client import CLIENT_STATES, Committed, Finished, Shared
+from testudo_common.secagg.client import Committed, Finished, Shared
 from testudo_common.secagg.groups import commitment_to
 from testudo_common.secagg.messages import MESSAGES, Commitment
 from testudo_common.secagg.primitives import random_secret
@@ -88,9 +88,9 @@ class Ada:
     @property
     def state(self) -> object:
         """Of the protocol, read from what was kept."""
-        session = self.side._load()
-        assert session is not None
-        return CLIENT_STATES.decode(session.state)
+        kept = self.side._load()
+        assert kept is not None
+        return kept[1]
 
 
 def with_ada(plan: FederationPlan = PLAN, store: ClientStore | None = None) -> tuple[Members, Ada]:
@@ -299,6 +299,25 @@ def test_message_for_another_attempt(step: str, changed: dict[str, int]) -> None
     assert isinstance(ada.answer(message), SecureMessage), "the numbers alone were the reason"
 
 
+def test_session_that_is_held_is_as_strict_as_one_that_is_kept() -> None:
+    """Attempts only go up, a message counts once, and an update leaves masked once."""
+    members, ada = with_ada(store=ClientStore(None, holds_sessions=True))
+    link = whole(members)
+    told = [message for message in link.sent_to("ada") if isinstance(message, SecureMessage)]
+    assert isinstance(ada.state, Finished)
+    for message in told:
+        with pytest.raises(ProtocolError) as caught:
+            ada.answer(message)
+        assert caught.value.breach is Breach.OUT_OF_TURN
+    assert ada.side.fault_of(request_of(members)) is RefusalReason.REPLAYED
+    assert ada.side.has_used(ada.update)
+    assert ada.side.begin(asking(members, 2, 0), ada.update, ada.counts) is RefusalReason.UPDATE_USED
+    ada.update = ada.update + np.float32(0.125)
+    (group,) = exchange_of(members)[0].group_means(asking(members, 2, 0), NAMES).groups
+    assert group.members == NAMES
+    assert ada.store.load_session(PLAN.digest) is None, "nothing of it is bytes"
+
+
 def test_message_before_any_attempt() -> None:
     _, ada = with_ada()
     with pytest.raises(ProtocolError) as caught:
@@ -417,7 +436,7 @@ def test_file_is_the_owners_alone(tmp_path: Path) -> None:
 def test_secrets_of_a_session_are_not_printed() -> None:
     members, ada = with_ada()
     up_to(members, "Deliveries")
-    session, state = ada.side._load(), ada.state
+    session, state = ada.side._load() or (None, None)
     assert isinstance(session, Session)
     assert isinstance(state, Shared)
     for secret in (state.seed, state.mask_secret, state.own_seed_share):
@@ -462,8 +481,9 @@ def test_damaged_state_in_a_whole_session_is_the_owners_trouble(tmp_path: Path) 
     """And not taken for a rule that the server broke."""
     members, ada = with_ada(store=ClientStore(tmp_path, durable=False))
     message, _ = up_to(members, "SurvivorSet")
-    session = ada.side._load()
-    assert session is not None
+    kept = ada.side._load()
+    assert kept is not None
+    session = kept[0]
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes().replace(session.state, session.state[:1] + b"\x63" + session.state[2:]))
     with pytest.raises(CheckpointError, match="session of secure aggregation is damaged"):

@@ -26,6 +26,7 @@ from typing import Annotated
 from testudo_common.errors import Breach, PeerError, ProtocolError
 from testudo_common.secagg import client_checks as checks
 from testudo_common.secagg import shamir
+from testudo_common.secagg.alike import once_for_all
 from testudo_common.secagg.bindings import (
     commitments_digest,
     confirmation_tag,
@@ -212,12 +213,12 @@ def advertise(terms: Terms, identity: Identity, state: Committed, message: Commi
     """Step 1: reveal the nonce, now that nobody can choose another, and advertise fresh keys."""
     checks.own_commitment_is_listed(terms, state.client_id, state.nonce, message)
     checks.cohort_is_large_enough(terms, len(message.entries))
-    checks.all_are_on_the_roster(terms, [entry.client_id for entry in message.entries])
+    checks.all_are_on_the_roster(terms, message)
     channel_secret, mask_secret, seed = random_secret(), random_secret(), random_secret()
     advertisement = sign_advertisement(
         identity.signing_key,
         terms.round_context,
-        commitments_digest(message.entries),
+        _digest_of(terms, message.entries),
         channel_key=public_key(channel_secret),
         mask_key=public_key(mask_secret),
         seed_digest=seed_digest_of(seed),
@@ -230,17 +231,36 @@ def advertise(terms: Terms, identity: Identity, state: Committed, message: Commi
 def share_keys(terms: Terms, state: Advertised, message: Directory) -> tuple[Shared, Reply]:
     """Step 2: recompute the groups, and share both secrets with the neighbours in one's own."""
     checks.directory_is_honest(terms, state.client_id, state.advertisement, state.commitments, message)
-    coin = draw_coin(
-        terms.round_context,
-        commitments_digest(state.commitments),
-        ((entry.client_id, entry.advertisement.nonce) for entry in message.entries),
-    )
-    groups = partition(coin, (entry.client_id for entry in message.entries), terms.parameters.group_size)
-    group = next(index for index, members in enumerate(groups) if state.client_id in members)
-    members = members_of({entry.client_id: entry for entry in message.entries}, groups[group])
+    groups, group_of = _groups(terms, state.commitments, message)
+    group = group_of[state.client_id]
+    members = groups[group]
     checks.group_can_hide_its_members(terms, members)
     context = group_context(terms.round_context, group, members)
     return _share_in(_graph(terms, len(members)), context, members, state)
+
+
+@once_for_all
+def coin_of(terms: Terms, commitments: tuple[CommitmentEntry, ...], message: Directory) -> bytes:
+    """The coin that an honest directory draws, 32 bytes."""
+    nonces = ((entry.client_id, entry.advertisement.nonce) for entry in message.entries)
+    return draw_coin(terms.round_context, _digest_of(terms, commitments), nonces)
+
+
+@once_for_all
+def _groups(
+    terms: Terms, commitments: tuple[CommitmentEntry, ...], message: Directory
+) -> tuple[list[tuple[Member, ...]], dict[str, int]]:
+    """The members of each group, and client id -> number of its group."""
+    entries = {entry.client_id: entry for entry in message.entries}
+    drawn = partition(coin_of(terms, commitments, message), entries, terms.parameters.group_size)
+    group_of = {client: number for number, group in enumerate(drawn) for client in group}
+    return [members_of(entries, group) for group in drawn], group_of
+
+
+@once_for_all
+def _digest_of(terms: Terms, commitments: tuple[CommitmentEntry, ...]) -> bytes:
+    del terms
+    return commitments_digest(commitments)
 
 
 def _graph(terms: Terms, members: int) -> Graph:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from testudo_common.errors import Breach, PeerError, ProtocolError
+from testudo_common.secagg.alike import once_for_all
 from testudo_common.secagg.bindings import commitments_digest, verify_advertisement
 from testudo_common.secagg.graph import Graph
 from testudo_common.secagg.groups import commitment_to
@@ -31,9 +33,8 @@ from testudo_common.secagg.terms import Member, Terms
 
 def own_commitment_is_listed(terms: Terms, client_id: str, nonce: bytes, message: CommitmentList) -> None:
     """Stops a server that fixes the list without this client's nonce, and so could choose the coin."""
-    _is_rising([entry.client_id for entry in message.entries])
-    mine = [entry.commitment for entry in message.entries if entry.client_id == client_id]
-    if mine != [commitment_to(nonce, terms.round_context, client_id)]:
+    own = _listed(terms, message).get(client_id)
+    if own is None or own.commitment != commitment_to(nonce, terms.round_context, client_id):
         raise ProtocolError(Breach.COMMITMENT, "the list of commitments does not hold this client's own")
 
 
@@ -43,11 +44,13 @@ def cohort_is_large_enough(terms: Terms, clients: int) -> None:
         raise ProtocolError(Breach.TOO_FEW, f"a cohort of {clients}, and {terms.parameters.min_cohort} are needed")
 
 
-def all_are_on_the_roster(terms: Terms, clients: Iterable[str]) -> None:
+@once_for_all
+def all_are_on_the_roster(terms: Terms, message: CommitmentList) -> None:
     """Stops a cohort padded with names that the federation never admitted."""
-    for client in clients:
-        if client not in terms.roster:
-            raise ProtocolError(Breach.NOT_ON_ROSTER, "a client of the cohort is not on the roster", where=client)
+    for entry in message.entries:
+        if entry.client_id not in terms.roster:
+            where = entry.client_id
+            raise ProtocolError(Breach.NOT_ON_ROSTER, "a client of the cohort is not on the roster", where=where)
 
 
 def directory_is_honest(
@@ -58,7 +61,12 @@ def directory_is_honest(
     message: Directory,
 ) -> None:
     """All that must hold of a directory before groups are drawn from it."""
-    own_advertisement_is_listed(client_id, own, message)
+    own_advertisement_is_listed(terms, client_id, own, message)
+    _holds_for_everybody(terms, commitments, message)
+
+
+@once_for_all
+def _holds_for_everybody(terms: Terms, commitments: tuple[CommitmentEntry, ...], message: Directory) -> None:
     nonces_open_their_commitments(terms, commitments, message)
     few_are_left_out(terms, commitments, message)
     cohort_is_large_enough(terms, len(message.entries))
@@ -66,10 +74,10 @@ def directory_is_honest(
     keys_are_distinct(message)
 
 
-def own_advertisement_is_listed(client_id: str, own: Advertisement, message: Directory) -> None:
+def own_advertisement_is_listed(terms: Terms, client_id: str, own: Advertisement, message: Directory) -> None:
     """Stops a server that answers for this client with keys of its own."""
-    _is_rising([entry.client_id for entry in message.entries])
-    if [entry.advertisement for entry in message.entries if entry.client_id == client_id] != [own]:
+    listed = _listed(terms, message).get(client_id)
+    if listed is None or listed.advertisement != own:
         raise ProtocolError(Breach.KEY, "the directory does not hold this client's own advertisement")
 
 
@@ -168,6 +176,14 @@ def enough_saw_the_same_survivors(graph: Graph, expected: Mapping[int, bytes], m
             Breach.CONFIRMATION,
             f"{agreeing} members confirm the same survivors, and {graph.threshold} are needed",
         )
+
+
+@once_for_all
+def _listed(terms: Terms, message: CommitmentList | Directory) -> dict[str, Any]:
+    """Client id -> its entry in a list that must be rising, so that each has one."""
+    del terms
+    _is_rising([entry.client_id for entry in message.entries])
+    return {entry.client_id: entry for entry in message.entries}
 
 
 def _is_rising(items: Iterable[str] | Iterable[int]) -> None:

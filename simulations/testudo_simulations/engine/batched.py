@@ -11,12 +11,41 @@ Weights = Sequence[torch.Tensor]
 """Of many clients, ``float[clients, ...]`` each."""
 
 
+class Layout:
+    """How a model's weights lie here, and how its module's parameters are one vector.
+
+    Args:
+        entries: Of each weight, which entries of the vector it is, ``int64[...]``.
+        device: Of the weights.
+    """
+
+    def __init__(self, entries: Sequence[torch.Tensor], device: torch.device) -> None:
+        self._shapes = [one.shape for one in entries]
+        self._order = torch.cat([one.flatten() for one in entries]).to(device)
+        self._back = torch.argsort(self._order)
+
+    @property
+    def size(self) -> int:
+        """D, the number of all parameters."""
+        return len(self._order)
+
+    def weights(self, vectors: torch.Tensor, clients: int) -> list[torch.Tensor]:
+        """Parameters ``float[clients or 1, D]`` as weights in memory of their own."""
+        parts = torch.split(vectors.index_select(1, self._order), [shape.numel() for shape in self._shapes], dim=1)
+        wholes = [part.expand(clients, -1).clone(memory_format=torch.contiguous_format) for part in parts]
+        return [whole.view(clients, *shape) for whole, shape in zip(wholes, self._shapes, strict=True)]
+
+    def vectors(self, weights: Weights) -> torch.Tensor:
+        """The other way round: ``float[clients, D]``."""
+        return torch.cat([weight.flatten(1) for weight in weights], dim=1).index_select(1, self._back)
+
+
 class BatchedModel(Protocol):
     """A model that takes a step for many clients at once."""
 
     @property
-    def entries(self) -> Sequence[torch.Tensor]:
-        """Of each weight, which entries of the module's parameters (one after another) it is, ``int64[...]``."""
+    def layout(self) -> Layout:
+        """Of its weights."""
 
     @property
     def learning(self) -> Sequence[int]:
@@ -54,15 +83,3 @@ class BatchedModel(Protocol):
         max_norms: torch.Tensor,
     ) -> None:
         """As :meth:`descend`, each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
-
-
-def weights_of(model: BatchedModel, vectors: torch.Tensor, clients: int) -> list[torch.Tensor]:
-    """Parameters ``float[clients or 1, D]`` in the module's order as the model's weights, in memory of their own."""
-    found = [vectors[:, entries.flatten()].view(-1, *entries.shape) for entries in model.entries]
-    return [weight.expand(clients, *weight.shape[1:]).clone(memory_format=torch.contiguous_format) for weight in found]
-
-
-def vectors_of(model: BatchedModel, weights: Weights) -> torch.Tensor:
-    """The other way round: ``float[clients, D]``."""
-    order = torch.cat([entries.flatten() for entries in model.entries])
-    return torch.cat([weight.flatten(1) for weight in weights], dim=1)[:, torch.argsort(order)]

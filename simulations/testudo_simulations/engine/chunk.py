@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from testudo_client.inner_jobs import InnerJob
-from testudo_simulations.engine.batched import BatchedModel, vectors_of, weights_of
+from testudo_simulations.engine.batched import BatchedModel
 from testudo_simulations.engine.batches import Pool, batches_of
 from testudo_simulations.engine.noise import add_noise, fresh_generator
 
@@ -33,7 +33,7 @@ def train_chunk(model: BatchedModel, start: torch.Tensor, jobs: Sequence[InnerJo
     noisy = any(mechanism.noise_multiplier > 0 for mechanism in mechanisms)
     generator = fresh_generator(start.device) if noisy else None
     with torch.no_grad():
-        weights = weights_of(model, start[None], len(jobs))
+        weights = model.layout.weights(start[None], len(jobs))
         pool = Pool.of(jobs, start)
         inputs = model.pooled(pool.inputs)
         for batch in batches_of(jobs, start):
@@ -47,17 +47,16 @@ def train_chunk(model: BatchedModel, start: torch.Tensor, jobs: Sequence[InnerJo
             if generator is not None:
                 for at in model.learning:
                     add_noise(some[at], deviations[:active], generator)
-        return vectors_of(model, weights)
+        return model.layout.vectors(weights)
 
 
 def outputs_of(model: BatchedModel, ends: torch.Tensor, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What each of the models ``ends``, ``float[n, D]``, puts out for its own inputs, ``float[m, *input_shape]``."""
     counts = [len(own) for own in inputs]
     firsts = torch.tensor([0, *counts]).cumsum(0)
-    places = torch.arange(max(counts))
-    last = max(sum(counts) - 1, 0)
-    rows = (firsts[:-1, None] + places).clamp(max=last).to(ends.device)  # what is beyond a client's own is not read
+    rows = firsts[:-1, None] + torch.arange(max(1, *counts))
+    rows = rows.clamp(max=sum(counts)).to(ends.device)  # what is beyond a client's own is put out, and not read
     with torch.no_grad():
-        pool = model.pooled(torch.cat(list(inputs)).to(ends))
-        raw = model.outputs(weights_of(model, ends, len(ends)), model.taken(pool, rows))
+        pool = model.pooled(torch.cat([*inputs, inputs[0].new_zeros(1, *inputs[0].shape[1:])]).to(ends))
+        raw = model.outputs(model.layout.weights(ends, len(ends)), model.taken(pool, rows))
     return [raw[place, :count] for place, count in enumerate(counts)]

@@ -26,9 +26,10 @@ def squared_norms_of(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(norms).square_().sum(dim=0)
 
 
-def descend_along(weight: torch.Tensor, gradients: torch.Tensor, factors: torch.Tensor) -> None:
-    """Take from ``weight`` (``float[clients, ...]``) the sum of each client's examples, each times its factor."""
-    weight.sub_(torch.bmm(factors[:, None], gradients.flatten(2)).view_as(weight))
+def descend_along(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], factors: torch.Tensor) -> None:
+    """Take from the first weights the sum of their examples' gradients, each times its factor, ``[clients, batch]``."""
+    for weight, own in zip(weights, gradients, strict=False):
+        weight.sub_(torch.bmm(factors[:, None], own.flatten(2)).view_as(weight))
 
 
 def made_finite(gradients: torch.Tensor) -> torch.Tensor:

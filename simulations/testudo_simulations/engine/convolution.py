@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from testudo_simulations.engine.batched import Weights
-from testudo_simulations.engine.layers import Tape, WeightedLayer, weighted_images
+from testudo_simulations.engine.layers import ClippedLayer, Tape, images_of, planes_of
 
 
-class Convolution(WeightedLayer):
+class Convolution(ClippedLayer):
     """3x3, stride 2, padding 1: weight ``[clients, outs, 3, 3, ins]``, bias ``[clients, outs]``."""
 
     def __init__(self, at: int) -> None:
@@ -23,13 +23,13 @@ class Convolution(WeightedLayer):
     def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         kernel, bias = weights[self.at], weights[self.at + 1]
         outputs = torch.conv2d(
-            _planes(inputs), _kernels(kernel), bias.flatten(), stride=2, padding=1, groups=len(kernel)
+            planes_of(inputs), _kernels(kernel), bias.flatten(), stride=2, padding=1, groups=len(kernel)
         )
-        return _images(outputs, len(kernel)), (inputs,)
+        return images_of(outputs, len(kernel)), (inputs,)
 
     @override
     def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
-        return _images(self._gradients(weights[self.at], tape[0], slopes, [True, False, False])[0], slopes.shape[3])
+        return images_of(self._gradients(weights[self.at], tape[0], slopes, [True, False, False])[0], slopes.shape[3])
 
     @override
     def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,8 +54,8 @@ class Convolution(WeightedLayer):
         weights[self.at + 1].sub_(slopes.flatten(0, 2).sum(dim=0))
 
     @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return weighted_images(slopes, factors)
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        self.descend(weights, tape, slopes * factors.t()[:, None, None, :, None])
 
     def _windows(self, images: torch.Tensor) -> torch.Tensor:
         """What each position sees, ``float[clients, batch, positions, 9 * ins]``."""
@@ -70,7 +70,7 @@ class Convolution(WeightedLayer):
         self, kernel: torch.Tensor, inputs: torch.Tensor, slopes: torch.Tensor, which: list[bool]
     ) -> list[torch.Tensor]:
         gradients: list[torch.Tensor] = torch.ops.aten.convolution_backward(
-            _planes(slopes), _planes(inputs), _kernels(kernel), None, [2, 2], [1, 1], [1, 1], False, [0, 0],
+            planes_of(slopes), planes_of(inputs), _kernels(kernel), None, [2, 2], [1, 1], [1, 1], False, [0, 0],
             len(kernel), which,
         )  # fmt: skip
         return gradients
@@ -103,7 +103,7 @@ class WindowedConvolution(Convolution):
 
     @override
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
-        return WeightedLayer.squared_norms(self, tape, slopes)
+        return ClippedLayer.squared_norms(self, tape, slopes)
 
 
 def seen_from(height: int, width: int) -> torch.Tensor:
@@ -121,17 +121,6 @@ def _products(windows: torch.Tensor, own: torch.Tensor, ins: int) -> tuple[torch
 def _positions(images: torch.Tensor) -> torch.Tensor:
     """``[batch, height, width, clients, channels]`` as ``[clients, batch, positions, channels]``."""
     return images.permute(3, 0, 1, 2, 4).flatten(2, 3)
-
-
-def _planes(images: torch.Tensor) -> torch.Tensor:
-    """``[batch, height, width, clients, channels]`` as ``[batch, clients * channels, height, width]``, in place."""
-    return images.flatten(3).permute(0, 3, 1, 2)
-
-
-def _images(planes: torch.Tensor, clients: int) -> torch.Tensor:
-    """The other way round."""
-    images = planes.permute(0, 2, 3, 1).contiguous()
-    return images.view(*images.shape[:3], clients, -1)
 
 
 def _kernels(kernel: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from testudo_simulations.engine.general import GeneralModel
 from testudo_simulations.engine.stacked import StackedModel
 from testudo_simulations.engine.trial import try_out
 
-_CPU_BYTES = 8 << 20
+_CPU_BYTES = 10 << 20
 """Of a chunk: in a core's reach, and what the allocator keeps instead of asking for it again in every step."""
 _CUDA_SHARE = 0.25
 """Of the free memory, for a chunk: what one step makes on the way is not counted."""
@@ -143,8 +143,7 @@ class Engine:
 
     def _bytes(self, model: BatchedModel, batch: int) -> int:
         """About what one client takes while its model takes a step."""
-        weights = sum(entries.numel() for entries in model.entries)
-        return self._like.element_size() * (2 * weights + batch * model.floats)
+        return self._like.element_size() * (2 * model.layout.size + batch * model.floats)
 
     def _budget(self) -> int:
         if self._like.device.type == "cuda":

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.batched import Layout, Weights
 from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
 
 
@@ -29,7 +29,7 @@ class GeneralModel:
         like: Has the type and the device of the weights.
 
     Attributes:
-        entries: As of every batched model.
+        layout: Of all parameters, the frozen ones too.
         learning: The parameters that are not frozen.
         floats: Per example.
     """
@@ -42,10 +42,11 @@ class GeneralModel:
         named = dict(self._module.named_parameters())
         self._names = list(named)
         sizes = [parameter.numel() for parameter in named.values()]
-        self.entries = [
+        entries = [
             torch.arange(sum(sizes[:place]), sum(sizes[: place + 1])).view(parameter.shape)
             for place, parameter in enumerate(named.values())
         ]
+        self.layout = Layout(entries, like.device)
         self.learning = [place for place, parameter in enumerate(named.values()) if parameter.requires_grad]
         self._frozen = [place for place in range(len(named)) if place not in self.learning]
         self.floats = 3 * _activations(self._module, like.new_zeros(1, *inputs)) + (sum(sizes) if private else 0)
@@ -83,8 +84,7 @@ class GeneralModel:
         per_example = vmap(vmap(grad(self._own_loss), in_dims=(None, None, 0, 0)))
         gradients = [made_finite(one) for one in per_example(*self._parted(weights), inputs, targets)]
         by = clipped(factors, squared_norms_of(gradients), max_norms)
-        for at, gradient in zip(self.learning, gradients, strict=True):
-            descend_along(weights[at], gradient, by)
+        descend_along([weights[at] for at in self.learning], gradients, by)
 
     def _parted(self, weights: Weights) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """Those that learn, and those that are frozen."""

@@ -15,7 +15,7 @@ import torch
 from typing_extensions import override
 
 from testudo_simulations.engine.batched import Weights
-from testudo_simulations.engine.clipping import squared_norms_of
+from testudo_simulations.engine.clipping import descend_along, squared_norms_of
 
 Tape = tuple[torch.Tensor, ...]
 
@@ -42,24 +42,28 @@ class WeightedLayer(Layer):
     at: int
 
     @abstractmethod
-    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each example's gradient, ``float[clients, batch, ...]`` of each of its two weights."""
-
-    @abstractmethod
     def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
         """Take the sum of all examples' gradients from the weights."""
 
+
+class ClippedLayer(WeightedLayer):
+    """One that can tell the examples' gradients apart."""
+
     @abstractmethod
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Slopes, each example's times its factor, ``float[clients, batch]``."""
+    def per_example(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each example's gradient, ``float[clients, batch, ...]`` of each of its two weights."""
 
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
         """Of each example's gradient, ``float[clients, batch]``; and the gradients, where they had to be made."""
         gradients = self.per_example(tape, slopes)
         return squared_norms_of(gradients), gradients
 
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        """As :meth:`descend`, each example's gradient times its factor, ``float[clients, batch]``."""
+        descend_along(weights[self.at :], self.per_example(tape, slopes), factors)
 
-class Linear(WeightedLayer):
+
+class Linear(ClippedLayer):
     """``inputs @ weight + bias``: weight ``[clients, ins, outs]``, bias ``[clients, outs]``."""
 
     def __init__(self, at: int) -> None:
@@ -88,16 +92,16 @@ class Linear(WeightedLayer):
         weights[self.at + 1].sub_(slopes.sum(dim=1))
 
     @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return slopes * factors[:, :, None]
+    def descend_weighted(self, weights: Weights, tape: Tape, slopes: torch.Tensor, factors: torch.Tensor) -> None:
+        self.descend(weights, tape, slopes * factors[:, :, None])
 
 
-class GroupNorm(WeightedLayer):
+class GroupNorm(ClippedLayer):
     """Each example's groups of channels to mean 0 and variance 1, times a scale, plus a shift, ``[clients, channels]``.
 
     Args:
         at: Where its weights are.
-        means: ``float[channels, channels]``: makes of each channel's value the mean over its group.
+        means: ``float[channels, channels]``: makes of each channel's sum over all positions the mean of its group.
         eps: Added to the variance.
     """
 
@@ -110,10 +114,9 @@ class GroupNorm(WeightedLayer):
     def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
         scale, shift = weights[self.at], weights[self.at + 1]
         flat = inputs.flatten(1, 2)  # [batch, positions, clients, channels]
-        means = self._means / flat.shape[1]
-        centred = flat.sub_((flat.sum(dim=1) @ means)[:, None])
+        centred = flat.sub_((flat.sum(dim=1) @ self._means)[:, None])
         squares = centred.square()
-        root = (squares.sum(dim=1) @ means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
+        root = (squares.sum(dim=1) @ self._means).add_(self._eps).rsqrt_()  # [batch, clients, channels]
         outputs = torch.addcmul(shift, centred, (root * scale)[:, None], out=squares)
         return outputs.view_as(inputs), (centred, root, torch.empty_like(root), torch.empty_like(root))
 
@@ -125,9 +128,8 @@ class GroupNorm(WeightedLayer):
         torch.sum(flat, dim=1, out=level)  # each example's gradient of the shift
         products = flat * centred
         torch.sum(products, dim=1, out=along).mul_(root)  # and of the scale
-        means = self._means / -flat.shape[1]
-        offset = ((level * scale) @ means).mul_(root)
-        lean = ((along * scale) @ means).mul_(root.square())
+        offset = ((level * scale) @ self._means).mul_(root).neg_()
+        lean = ((along * scale) @ self._means).mul_(root.square()).neg_()
         before = torch.addcmul(offset[:, None], flat, (root * scale)[:, None], out=products)
         return before.addcmul_(centred, lean[:, None]).view_as(slopes)
 
@@ -140,9 +142,47 @@ class GroupNorm(WeightedLayer):
         weights[self.at].sub_(tape[2].sum(dim=0))
         weights[self.at + 1].sub_(tape[3].sum(dim=0))
 
+
+class WideGroupNorm(WeightedLayer):
+    """The same in plain training, by torch's own operation, which is faster for wide groups and slower for narrow ones.
+
+    Args:
+        at: Where its weights are.
+        groups: Of neighbouring channels.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, at: int, groups: int, eps: float) -> None:
+        self.at = at
+        self._groups = groups
+        self._eps = eps
+
     @override
-    def weighted(self, slopes: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return weighted_images(slopes, factors)
+    def forward(self, weights: Weights, inputs: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+        scale, shift = weights[self.at], weights[self.at + 1]
+        batch, height, width, clients, channels = inputs.shape
+        outputs, mean, root = torch.native_group_norm(
+            planes_of(inputs), scale.flatten(), shift.flatten(), batch, clients * channels, height * width,
+            clients * self._groups, self._eps,
+        )  # fmt: skip
+        return images_of(outputs, clients), (inputs, mean, root, torch.empty_like(scale), torch.empty_like(shift))
+
+    @override
+    def backward(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> torch.Tensor:
+        inputs, mean, root, along, level = tape
+        batch, height, width, clients, channels = inputs.shape
+        before, a, b = torch.ops.aten.native_group_norm_backward(
+            planes_of(slopes), planes_of(inputs), mean, root, weights[self.at].flatten(), batch, clients * channels,
+            height * width, clients * self._groups, [True, True, True],
+        )  # fmt: skip
+        along.copy_(a.view_as(along))
+        level.copy_(b.view_as(level))
+        return images_of(before, clients)
+
+    @override
+    def descend(self, weights: Weights, tape: Tape, slopes: torch.Tensor) -> None:
+        weights[self.at].sub_(tape[3])
+        weights[self.at + 1].sub_(tape[4])
 
 
 class Rows(Layer):
@@ -186,6 +226,12 @@ class Tanh(Layer):
         return slopes
 
 
-def weighted_images(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Images, each times its factor, ``float[clients, batch]``."""
-    return images * factors.t()[:, None, None, :, None]
+def planes_of(images: torch.Tensor) -> torch.Tensor:
+    """``[batch, height, width, clients, channels]`` as ``[batch, clients * channels, height, width]``, in place."""
+    return images.flatten(3).permute(0, 3, 1, 2)
+
+
+def images_of(planes: torch.Tensor, clients: int) -> torch.Tensor:
+    """The other way round."""
+    images = planes.permute(0, 2, 3, 1).contiguous()
+    return images.view(*images.shape[:3], clients, -1)

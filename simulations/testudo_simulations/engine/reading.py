@@ -11,7 +11,9 @@ from torch import nn
 from testudo_common.errors import ModelError
 from testudo_common.learning.models import HeadedModel
 from testudo_simulations.engine.convolution import Convolution, WindowedConvolution
-from testudo_simulations.engine.layers import GroupNorm, Layer, Linear, Relu, Rows, Tanh
+from testudo_simulations.engine.layers import GroupNorm, Layer, Linear, Relu, Rows, Tanh, WideGroupNorm
+
+_WIDE = 8  # channels of a group, from which torch's own group norm is the faster one
 
 
 class Reading:
@@ -52,7 +54,11 @@ class Reading:
                 group = module.num_channels // module.num_groups
                 alike = torch.full((group, group), 1 / group, dtype=torch.float64)
                 means = torch.kron(torch.eye(module.num_groups, dtype=torch.float64), alike)
-                self.layers.append(GroupNorm(len(self.entries), means.to(self._like), module.eps))
+                means /= self._height * self._width
+                if group >= _WIDE and not self._private:
+                    self.layers.append(WideGroupNorm(len(self.entries), module.num_groups, module.eps))
+                else:
+                    self.layers.append(GroupNorm(len(self.entries), means.to(self._like), module.eps))
                 self._take((module.num_channels,), (0,))
                 self._take((module.num_channels,), (0,))
                 self.floats += 2 * self._channels * self._height * self._width
@@ -72,7 +78,7 @@ class Reading:
         self._take((outs, ins, 3, 3), (0, 2, 3, 1))
         self._take((outs,), (0,))
         self._channels, (self._height, self._width) = outs, size
-        self.floats += outs * math.prod(size) + (9 * ins * (math.prod(size) + outs) if self._private else 0)
+        self.floats += outs * math.prod(size) + (9 * ins * outs if self._private else 0)
 
     def _read_linear(self, outs: int) -> None:
         positions = self._height * self._width

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from testudo_simulations.engine.batched import Weights
+from testudo_simulations.engine.batched import Layout, Weights
 from testudo_simulations.engine.clipping import clipped, descend_along, made_finite, squared_norms_of
 from testudo_simulations.engine.convolution import Convolution, WindowedConvolution, seen_from
-from testudo_simulations.engine.layers import Tape, WeightedLayer
+from testudo_simulations.engine.layers import ClippedLayer, Tape, WeightedLayer
 from testudo_simulations.engine.reading import read_layers
 
 
@@ -25,7 +25,7 @@ from testudo_simulations.engine.reading import read_layers
 class _Trace:
     """What one layer kept, the slopes of its outputs, and its per-example gradients where they had to be made."""
 
-    layer: WeightedLayer
+    layer: ClippedLayer
     tape: Tape
     slopes: torch.Tensor
     gradients: Tape | None = None
@@ -42,7 +42,7 @@ class StackedModel:
         like: Has the type and the device of the weights.
 
     Attributes:
-        entries: As of every batched model.
+        layout: Of its weights.
         learning: All.
         floats: Per example.
 
@@ -56,8 +56,8 @@ class StackedModel:
         reading = read_layers(model, inputs, private=private, like=like)
         self._layers = reading.layers
         self._regression = regression
-        self.entries = reading.entries
-        self.learning = range(len(self.entries))
+        self.layout = Layout(reading.entries, like.device)
+        self.learning = range(len(reading.entries))
         self.floats = reading.floats
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -122,10 +122,9 @@ class StackedModel:
         by = clipped(factors, squares, max_norms)
         for trace in traces:
             if trace.gradients is None:
-                trace.layer.descend(weights, trace.tape, trace.layer.weighted(trace.slopes, by))
+                trace.layer.descend_weighted(weights, trace.tape, trace.slopes, by)
             else:
-                for weight, gradients in zip(weights[trace.layer.at :], trace.gradients, strict=False):
-                    descend_along(weight, gradients, by)
+                descend_along(weights[trace.layer.at :], trace.gradients, by)
         for client, start in before.items():
             one = slice(client, client + 1)
             self._descend_made_finite(start, inputs[one], targets[one], factors[one], max_norms[one])
@@ -141,13 +140,12 @@ class StackedModel:
         max_norms: torch.Tensor,
     ) -> None:
         """The rare step of a client with an infinite gradient: every example's own, with 0 for what is not finite."""
-        found: dict[int, torch.Tensor] = {}
-        for trace in self._traces(weights, inputs, targets):
-            for place, gradients in enumerate(trace.layer.per_example(trace.tape, trace.slopes)):
-                found[trace.layer.at + place] = made_finite(gradients)
-        by = clipped(factors, squared_norms_of(list(found.values())), max_norms)
-        for at, gradients in found.items():
-            descend_along(weights[at], gradients, by)
+        gradients = [
+            made_finite(one)
+            for trace in reversed(self._traces(weights, inputs, targets))
+            for one in trace.layer.per_example(trace.tape, trace.slopes)
+        ]
+        descend_along(weights, gradients, clipped(factors, squared_norms_of(gradients), max_norms))
 
     def _there(self, weights: Weights, inputs: torch.Tensor) -> tuple[list[Tape], torch.Tensor]:
         tapes = []
@@ -162,7 +160,7 @@ class StackedModel:
         slopes = self._slopes(outputs, targets)
         traces = []
         for layer, tape in zip(reversed(self._layers), reversed(tapes), strict=True):
-            if isinstance(layer, WeightedLayer):
+            if isinstance(layer, ClippedLayer):
                 traces.append(_Trace(layer, tape, slopes))
             if layer is not self._layers[0]:
                 slopes = layer.backward(weights, tape, slopes)

@@ -17,7 +17,7 @@ from testudo_simulations.engine.batched import BatchedModel
 from testudo_simulations.engine.chunk import train_chunk
 
 _LOOP = InnerLoop(steps=2, learning_rate=0.1, sample_rate=0.7)
-_COUNTS = (3, 2)  # examples of the two clients
+_COUNTS = (5, 3)  # examples of the two clients, so that one's batches have to be filled up
 _REMEDY = "its clients can be trained one by one"
 
 

@@ -49,9 +49,9 @@ def _print_costs(title: str, by_name: Mapping[str, Mapping[str, Cell]], console:
             numbers: tuple[str, ...] = ()
             if isinstance(cell, Cost):
                 wall, cpu = ours.seconds / cell.seconds, ours.cpu_seconds / cell.cpu_seconds
-                ratios = ("", "") if cell is ours else (f"{wall:.3f}", f"{cpu:.3f}")
-                start = f"{cell.start_seconds:.1f}"
-                numbers = (start, f"{cell.seconds:.3f}", ratios[0], f"{cell.cpu_seconds:.3f}", ratios[1])
+                ratios = ("", "") if cell is ours else (f"{wall:.3g}", f"{cpu:.3g}")
+                start = f"{cell.start_seconds:.3g}"
+                numbers = (start, f"{cell.seconds:.3g}", ratios[0], f"{cell.cpu_seconds:.3g}", ratios[1])
             table.add_row(name if cell is ours else "", label, *numbers)
         table.add_section()
     console.print(table)
@@ -69,8 +69,8 @@ def _print_sizes(title: str, by_size: Mapping[int, Mapping[str, Cell]], console:
     _print_not_run({f"{size:,} clients": cells for size, cells in by_size.items()}, console)
     for label, growth in growths(by_size).items():
         console.print(
-            f"{label}: CPU seconds = {growth.fixed_seconds:.2g} + {growth.seconds_each:.2g} x clients^"
-            f"{growth.exponent:.2f}, {growth.name}; no size is more than {100 * growth.largest_deviation:.0f} % off",
+            f"{label}: CPU s = {growth.fixed_seconds:.2g} + {growth.seconds_each:.2g} x clients^{growth.exponent:.2f}, "
+            f"{growth.name}; no size is more than {100 * growth.largest_deviation:.0f} % off",
             markup=False,
         )
 

@@ -56,7 +56,7 @@ def plan_of(work: Work, rounds: int) -> FederationPlan:
     """The plan of ``rounds`` rounds; complete."""
     side = _MODELS[work.model]["inputs"][-1]
     privacy = {"unit": "example", "noise_multiplier": NOISE_MULTIPLIER, "max_grad_norm": MAX_GRAD_NORM}
-    secure = {"mode": "secure", "group_size": min(GROUP, work.clients)}
+    secure = {"mode": "secure", "group_size": min(GROUP, work.clients), "step_deadline_seconds": 1e6}
     tables = {
         "name": "bench",
         "data": {"federation": "digits", "clients": work.clients, "examples": EXAMPLES, "side": side},
