@@ -255,13 +255,14 @@ class Coordinator:
             f = reckoning.bad_rows(found, len(cohort))
             rows = reckoning.rows_needed(f)
             enough = usable >= self._plan.rounds.min_replies and len(found.groups) >= rows
-            left = tuple(client for client in cohort if client not in found.vanished)
+            vanished = frozenset(found.vanished)
+            left = tuple(client for client in cohort if client not in vanished)
             if enough or attempt + 1 >= most or len(left) < self._plan.fewest_asked:
                 self._check_enough(number, found, rows)
                 return replace(found, records=records, cost=cost), f
             self._journal.give_up_attempt(found)
-            cohort = left
-            gone = tuple((client, reason) for client, reason in found.excluded if client not in cohort)
+            cohort, asked_again = left, frozenset(left)
+            gone = tuple((client, reason) for client, reason in found.excluded if client not in asked_again)
 
     def _culprits(self) -> tuple[str, ...]:
         """Whom bad groups single out so far; nobody, without looking, while there is no bad group."""

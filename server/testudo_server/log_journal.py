@@ -324,6 +324,7 @@ class _OpenAttempt:
     def __init__(self, journal: LogJournal, opened: RoundOpened, index: int) -> None:
         self._journal, self.opened, self.index = journal, opened, index
         self.cosigners = 0
+        self._awaited = frozenset(opened.cohort)
         self._received: dict[str, Contribution] = {}
         self._unlogged: list[str] = []
 
@@ -331,7 +332,7 @@ class _OpenAttempt:
         self._journal.draw_groups(self.opened, coin, groups)
 
     def received(self, client: str, statement: str | None) -> str | None:
-        if client in self._received or client not in self.opened.cohort:
+        if client in self._received or client not in self._awaited:
             return "no update of it is awaited"
         found = self._journal.contribution_in(self.opened, client, statement)
         if isinstance(found, str):

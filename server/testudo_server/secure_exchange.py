@@ -128,8 +128,9 @@ class SecureExchange:
         Raises:
             ProtocolError: Too few are there, or too many left once the groups could be known.
         """
-        known = tuple(client for client in cohort if client in self._roster.members)
-        talk.silent.update({client: NOT_ENROLLED for client in cohort if client not in known})
+        members = self._roster.members
+        known = tuple(client for client in cohort if client in members)
+        talk.silent.update({client: NOT_ENROLLED for client in cohort if client not in members})
         commitments = talk.train(known, self._plan.rounds.deadline_seconds)
         with self._timed():
             state, listed = protocol.begin(terms, commitments)

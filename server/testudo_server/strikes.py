@@ -81,7 +81,8 @@ def culprits(history: Sequence[GroupOutcome], *, false_alarm: float = 1e-3, fram
             rounds. Counted are the clients seen so far: if M have been when the first is named, and late joiners make
             it N, the bound is ``false_alarm * (1 + ln(N / M))``.
         framers: How many clients may work together to frame one honest client, 0 or more; 0 names sooner, and lets one
-            poisoner get any other client named. Memory is 128 bytes * clients ** (framers + 1).
+            poisoner get any other client named. Memory is 128 bytes * suspects * others ** framers: suspects have been
+            in a bad group, and others in a round that had one. Nobody else's capital grows, or makes another's less.
 
     Raises:
         ValueError: An argument is out of range, a client is twice in one round, or a group has no members.
@@ -91,33 +92,43 @@ def culprits(history: Sequence[GroupOutcome], *, false_alarm: float = 1e-3, fram
     if framers < 0:
         raise ValueError(f"framers is {framers}; it is a count, 0 or more")
     rounds = _by_round(history)
-    clients = sorted({client for group in history for client in group.members})
-    column = {client: index for index, client in enumerate(clients)}
-    framing = _sets_of_at_most(framers, len(clients))  # bool[s, n]
-    log_capital = np.zeros((*framing.shape, 2 * len(STAKES)))
-    seen = np.zeros(len(clients), dtype=np.bool_)
-    named = np.zeros(len(clients), dtype=np.bool_)
+    bet_on = [groups for groups in rounds if not all(group.opened for group in groups)]
+    others = sorted({client for groups in bet_on for group in groups for client in group.members})
+    place = {client: index for index, client in enumerate(others)}
+    suspected = {client for groups in bet_on for group in groups for client in group.members if not group.opened}
+    column = {client: index for index, client in enumerate(sorted(suspected))}
+    framing = _sets_of_at_most(framers, len(others))  # bool[s, n]
+    log_capital = np.zeros((len(framing), len(column), 2 * len(STAKES)))
+    seen: set[str] = set()
+    named = np.zeros(len(others), dtype=np.bool_)
     order: list[str] = []
     for groups in rounds:
-        member = np.array([column[client] for group in groups for client in group.members], dtype=np.intp)
-        group_of = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
+        members = [client for group in groups for client in group.members]
+        seen.update(members)
         bad = np.array([not group.opened for group in groups])
-        seen[member] = True
         if not bad.any():  # no bet was taken
             continue
-        excused = (framing | named)[:, member]
-        log_capital[:, member] += log_returns(group_of, bad, excused)
-        least = np.where(framing[:, member], np.inf, _log_mean_exp(log_capital[:, member])).min(axis=0)
-        new = member[(least >= math.log(seen.sum() / false_alarm)) & ~named[member]]
+        member = np.array([place[client] for client in members], dtype=np.intp)
+        group_of = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
+        judged = np.array([index for index, client in enumerate(members) if client in suspected], dtype=np.intp)
+        capital = np.array([column[members[index]] for index in judged], dtype=np.intp)
+        excused = framing[:, member] | named[member]
+        log_capital[:, capital] += log_returns(group_of, bad, excused, judged)
+        judged = member[judged]
+        least = np.where(framing[:, judged], np.inf, _log_mean_exp(log_capital[:, capital])).min(axis=0)
+        new = judged[(least >= math.log(len(seen) / false_alarm)) & ~named[judged]]
         named[new] = True
-        order.extend(clients[index] for index in sorted(new))
+        order.extend(others[index] for index in sorted(new))
     return tuple(order)
 
 
 def log_returns(
-    group_of: npt.NDArray[np.intp], bad: npt.NDArray[np.bool_], excused: npt.NDArray[np.bool_]
+    group_of: npt.NDArray[np.intp],
+    bad: npt.NDArray[np.bool_],
+    excused: npt.NDArray[np.bool_],
+    judged: npt.NDArray[np.intp] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """By what one round multiplies the capital set against each member: natural logarithm, ``float64[s, n, 16]``.
+    """By what one round multiplies the capital set against members: natural logarithm, ``float64[s, m, 16]``.
 
     For an honest member that is not excused the factor is at most 1 in expectation over its place, given the places of
     the excused and the outcomes of all groups without them. Two ways to bet, since neither is the better one always:
@@ -128,14 +139,16 @@ def log_returns(
         group_of: ``intp[n]``, the group of each member of the round.
         bad: ``bool[g]``, of each group.
         excused: ``bool[s, n]``, s alternatives: who may have garbled for any reason.
+        judged: ``intp[m]``, which members; None: all of them.
     """
     inside = group_of[:, None] == np.arange(len(bad))  # bool[n, g]
-    touched = excused @ inside  # bool[s, g]: holds an excused member
+    touched = excused.astype(np.float32) @ inside.astype(np.float32) > 0  # bool[s, g]: holds an excused member
     counting = bad & ~touched
     places = inside.sum(axis=0)  # int[g]
     bad_places = counting @ places  # int[s]
-    hit = counting[:, group_of]  # bool[s, n]
-    apart = ~touched[:, group_of]
+    wanted = np.arange(len(group_of)) if judged is None else judged
+    hit = counting[:, group_of[wanted]]  # bool[s, m]
+    apart = ~touched[:, group_of[wanted]]
 
     def bet(total: npt.NDArray[np.intp], taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         odds = np.divide(total - bad_places, bad_places, out=np.zeros(len(total)), where=bad_places > 0)
@@ -143,7 +156,7 @@ def log_returns(
         taken = taken & (odds > 0)[:, None]  # without odds the stake comes back
         return np.where(taken[..., None], np.where(hit[..., None], won[:, None, :], LOST), 0.0)
 
-    always = bet((~excused).sum(axis=1), ~excused)
+    always = bet((~excused).sum(axis=1), ~excused[:, wanted])
     when_apart = bet(~touched @ places, apart)
     return np.concatenate([always, when_apart], axis=-1)
 

@@ -25,7 +25,7 @@ from testudo_simulations.engine import Engine
 from testudo_simulations.federations.base import Federation
 from testudo_simulations.grid import InProcessGrid
 from testudo_simulations.keys import SimulatedKeys, needs_keys
-from testudo_simulations.mask_free import MaskFreeExchange
+from testudo_simulations.mask_free import NO_ROSTER, MaskFreeExchange
 from testudo_simulations.owners import Owners
 
 _AT_ONCE: Final = 128  # messages answered together, and so clients trained at once
@@ -129,7 +129,9 @@ def federate_in_process(
     """
     plan, clients = federation.plan, len(federation.training)
     folder = None if state is None else state.parent
-    keys = SimulatedKeys.of(federation, None if folder is None else folder / "keys") if needs_keys(plan) else None
+    masked = masks and plan.secure
+    signed = needs_keys(plan) and (masked or plan.audited)  # sums without masks need nobody's key
+    keys = SimulatedKeys.of(federation, None if folder is None else folder / "keys") if signed else None
     logged = folder / AUDIT_LOG if folder is not None and resume else None
     engine, why_not = engine_for(plan, computing)
     owners = Owners(
@@ -144,15 +146,15 @@ def federate_in_process(
         clients=clients,
         keys=None if keys is None else lambda: keys.server_keys,
         exchange_of=None
-        if masks or keys is None or not plan.secure
-        else lambda transport: MaskFreeExchange(transport, plan, keys.roster),
+        if masked or not plan.secure
+        else lambda transport: MaskFreeExchange(transport, plan, NO_ROSTER if keys is None else keys.roster),
         resume=resume,
         on_round=on_round,
         registered=Registered(nodes, wanted=clients, least=1, wait_seconds=0.0),  # nobody need be asked who it is
     )
     return InProcessRun(
         final,
-        owners.secure_cpu_seconds if plan.secure and masks else None,
+        owners.secure_cpu_seconds if masked else None,
         owners.audit_cpu_seconds if plan.audited else None,
         TrainingPath("" if engine is None else engine.path, why_not, owners.trained_at_once),
     )

@@ -16,7 +16,7 @@ from testudo_simulations.federations.base import Federation
 from testudo_simulations.keys import SimulatedKeys
 from testudo_simulations.witnesses import SimulatedWitness, recalled_from
 
-_ON_DISK = 1000
+_ON_DISK = 200
 """The most clients of a round whose sessions are files. Each lists the whole cohort: held in memory, they share one
 list, and a run that is resumed has forgotten which updates had been masked."""
 

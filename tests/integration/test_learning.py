@@ -27,6 +27,15 @@ SETTINGS = [
     "audit.mode=off",
 ]
 
+LEARNT = 0.04  # in accuracy on unseen alphabets: .746 beside .665 from scratch, and .708 beside .606 with another seed
+SMALL_PAPER = [
+    "data.side=14",
+    "model.channels=16",
+    "model.blocks=3",
+    "rounds.count=80",
+    "evaluation.episodes=5",
+]
+
 
 def _sine() -> Federation:
     tables, source = find_plan("sine")
@@ -59,3 +68,19 @@ def test_joint_training_with_one_inner_step_does_not(tmp_path: Path) -> None:
     federation = _sine()
     control = Federation(_joint_training(federation.plan), federation.training, federation.unseen)
     assert _adapted_mse(control, tmp_path) > CONTROL_MSE
+
+
+@pytest.mark.slow
+def test_the_papers_omniglot_learns_alphabets_it_never_saw(shared_data: Path, tmp_path: Path) -> None:
+    tables, source = find_plan("omniglot-paper")
+    plan = parse_plan(tables, source=source, settings=SMALL_PAPER)
+    assert plan.task.ways is not None
+    assert plan.task.shots is not None
+    assert plan.inner.sample_rate * plan.task.ways * plan.task.shots == 10  # images a step, as the paper has it
+    federation = load_federation(plan, shared_data / "omniglot")
+    evaluator = Evaluator(federation, make_splits(federation), Engine(federation.plan))
+    run = federate_in_process(federation, RunStore(tmp_path, durable=False), None)
+    assert run.training.at_once == plan.rounds.count * plan.rounds.cohort_size
+    adapted = evaluator.scores(run.state.model, 5, plan.evaluation.steps)
+    scratch = evaluator.scores(initial_vector(federation.plan), 5, plan.evaluation.scratch_steps)
+    assert evaluator.headline_mean(adapted) > evaluator.headline_mean(scratch) + LEARNT

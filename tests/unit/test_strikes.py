@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -140,6 +141,17 @@ def test_a_victim_is_not_named_for_the_one_who_frames_it() -> None:
     together = simulated(120, seed=5, framed=3, framing=[8, 9])
     assert culprits(together, framers=1) == (client(3),)
     assert culprits(together, framers=2) == ()
+
+
+def test_memory_is_of_those_in_bad_groups_and_of_who_was_there() -> None:
+    """Not of all pairs of clients, which of a hundred thousand would end the run at the first bad group."""
+    history = simulated(3, seed=1, garbles={0: 1.0}, clients=3000, cohort=1000, size=50)
+    tracemalloc.start()
+    assert culprits(history) == ()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(not group.opened for group in history) == 1
+    assert peak < 100e6, "all pairs are 1,152 MB"
 
 
 @pytest.mark.parametrize("framers", [0, 1, 2])

@@ -24,7 +24,7 @@ from testudo_simulations.ray_cluster import ray_cluster
 
 _SIZES = (10, 100, 1000)
 _RAY_SIZES = (10, 100)
-_PARAMETERS = 5114  # of the digits scenario's model
+_PARAMETERS = 5114  # a small model
 _DEADLINE_SECONDS = 300.0
 _LIMIT_SECONDS = 0.1
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 _LEAST_SIZES = 4  # three parameters go through three points exactly, and say nothing
 _STARTING_EXPONENTS = (0.7, 1.0, 1.5, 2.0)
 _LINEAR = 0.1
+_NOTHING = 1e-3  # of the time of the smallest size: the fit cannot tell such a fixed part from none
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Growth:
     """A fit.
 
     Attributes:
-        fixed_seconds: a, whatever the clients.
+        fixed_seconds: a, whatever the clients; 0 where it is below a thousandth of the smallest size's time.
         seconds_each: b, of one client where p is 1.
         exponent: p.
         largest_deviation: Of the fit from a measured size, as a share of what was measured.
@@ -66,9 +67,8 @@ def fit_growth(seconds: Mapping[int, float]) -> Growth | None:
     ]
     best = min((least_squares(off, start) for start in starts), key=_cost_of)
     log_fixed, log_each, exponent = map(float, best.x)
-    return Growth(
-        float(np.exp(log_fixed)), float(np.exp(log_each)), exponent, float(np.abs(np.expm1(off(best.x))).max())
-    )
+    fixed = float(np.exp(log_fixed)) if log_fixed - measured[0] > np.log(_NOTHING) else 0.0
+    return Growth(fixed, float(np.exp(log_each)), exponent, float(np.abs(np.expm1(off(best.x))).max()))
 
 
 def _cost_of(solution: object) -> float:

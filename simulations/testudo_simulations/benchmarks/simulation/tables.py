@@ -69,8 +69,8 @@ def _print_sizes(title: str, by_size: Mapping[int, Mapping[str, Cell]], console:
     _print_not_run({f"{size:,} clients": cells for size, cells in by_size.items()}, console)
     for label, growth in growths(by_size).items():
         console.print(
-            f"{label}: CPU seconds = {growth.fixed_seconds:.2g} + {growth.seconds_each:.2g} x clients^"
-            f"{growth.exponent:.2f}, {growth.name}; no size is more than {100 * growth.largest_deviation:.0f} % off",
+            f"{label}: CPU s = {growth.fixed_seconds:.2g} + {growth.seconds_each:.2g} x clients^{growth.exponent:.2f}, "
+            f"{growth.name}; no size is more than {100 * growth.largest_deviation:.0f} % off",
             markup=False,
         )
 
