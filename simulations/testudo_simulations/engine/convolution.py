@@ -44,12 +44,12 @@ class Convolution(ClippedLayer):
 
     @override
     def squared_norms(self, tape: Tape, slopes: torch.Tensor) -> tuple[torch.Tensor, Tape | None]:
-        ins = tape[0].shape[4]
-        own = _positions(slopes)  # [clients, batch, positions, outs]
-        if own.shape[2] * (9 * ins + own.shape[3]) > 9 * ins * own.shape[3]:
+        _, down, across, _, outs = slopes.shape
+        seen = 9 * tape[0].shape[4]
+        if down * across * (seen + outs) > seen * outs:
             return super().squared_norms(tape, slopes)
-        # The Frobenius norm of a product of two tall matrices, from the products of each with itself.
-        windows = self._windows_of(tape)
+        # The Frobenius norm of a product of two matrices, from the products of each with itself.
+        own, windows = _positions(slopes), self._windows_of(tape)
         alike = torch.matmul(windows, windows.transpose(2, 3)).add_(1)  # 1 is the bias's share
         return alike.mul_(torch.matmul(own, own.transpose(2, 3))).sum(dim=(2, 3)), None
 

@@ -68,8 +68,8 @@ class Engine:
         self, plan: FederationPlan, *, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32
     ) -> None:
         self._learner = Learner(plan)
-        self._threads = threads
         self._like = torch.empty(0, dtype=dtype, device=device)
+        self._threads = threads if self._like.device.type == "cpu" else 1
         self.path = "vmap" if ":" in plan.model.name else "stacked"
         kind = GeneralModel if self.path == "vmap" else StackedModel
         model, inputs = self._learner.model, plan.model.inputs
@@ -87,7 +87,7 @@ class Engine:
 
     def jobs_at_once(self, job: InnerJob) -> int:
         """How many jobs like this one a call to :meth:`train` should be given: what fits into memory or cache."""
-        return self._chunk_size([job]) * (self._threads if self._like.device.type == "cpu" else 1)
+        return self._chunk_size([job]) * self._threads
 
     def train(self, model: Vector, jobs: Sequence[InnerJob]) -> Trained:
         """Run every job from ``model``, ``float32[d]``; an unshared head starts at zero, as in ``start_from``.
@@ -106,7 +106,7 @@ class Engine:
             own = [jobs[place] for place in chunk]
             ends[chunk] = train_chunk(self._models[own[0].mechanism is not None], start, own).cpu()
 
-        if self._threads == 1 or self._like.device.type != "cpu" or len(chunks) <= 1:
+        if self._threads == 1 or len(chunks) <= 1:
             for chunk in chunks:
                 run(chunk)
         else:
