@@ -82,7 +82,10 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "the audit log": (["testudo_common.audit.verify", "testudo_common.audit.receipts"], (*SLOW, "scipy")),
     "the audit of a log": (["testudo_client.audit_command"], (*SLOW, "scipy")),
     "the owner's witness": (["testudo_client.witness", "testudo_client.observer"], SLOW),
-    "the member's scores": (["testudo_client.evaluate"], ("opacus", "torch._dynamo", "flwr", "matplotlib", "sklearn", "ray")),
+    "the member's scores": (
+        ["testudo_client.evaluate"],
+        ("opacus", "torch._dynamo", "flwr", "matplotlib", "sklearn", "ray"),
+    ),
 }
 
 
