@@ -38,7 +38,7 @@ FLOWER = {
     "OMP_NUM_THREADS": "1",
 }
 PRELOADED = (
-    "torch._dynamo",
+    "opacus",
     "uvicorn",
     "flwr.superlink.main",
     "flwr.superlink.cli.flower_superlink",

@@ -39,7 +39,7 @@ from testudo_simulations.scenarios import find_plan
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-ROUNDS = 60
+ROUNDS = 60  # of a plain run, each in a few milliseconds: it is to be killed before the last of them
 LONGER = [*SMALL_SINE, f"rounds.count={ROUNDS}", "evaluation.every_rounds=20"]
 PLAIN = "secure_aggregation.mode=plain"
 PRIVATE = ['privacy.unit="example"', "privacy.epsilon=8", "privacy.accountant=rdp"]
@@ -100,12 +100,14 @@ def test_a_killed_private_run_spends_no_more_than_planned(command: Command, tmp_
 @pytest.mark.slow
 def test_a_killed_run_with_secure_aggregation_goes_on(command: Command, tmp_path: Path) -> None:
     """Not to the same bits: sums are rounded at random, and the round in flight may be trained again."""
-    whole = _result(command("simulations", *_arguments("whole", LONGER)))
-    kept = _kill_in_the_middle(tmp_path, _arguments("killed", LONGER))
-    assert 3 <= kept < ROUNDS
-    resumed = _result(command("simulations", *_arguments("killed", LONGER), "--resume"))
+    rounds = 20
+    lines = [*SMALL_SINE, f"rounds.count={rounds}", "evaluation.every_rounds=20"]
+    whole = _result(command("simulations", *_arguments("whole", lines)))
+    kept = _kill_in_the_middle(tmp_path, _arguments("killed", lines))
+    assert 3 <= kept < rounds
+    resumed = _result(command("simulations", *_arguments("killed", lines), "--resume"))
     assert resumed["plan_digest"] == whole["plan_digest"]
-    assert [record["round"] for record in resumed["rounds"]] == list(range(1, ROUNDS + 1))  # type: ignore[attr-defined]
+    assert [record["round"] for record in resumed["rounds"]] == list(range(1, rounds + 1))  # type: ignore[attr-defined]
     assert [record["cohort"] for record in resumed["rounds"]] == [  # type: ignore[attr-defined]
         record["cohort"]
         for record in whole["rounds"]  # type: ignore[attr-defined]
@@ -148,7 +150,7 @@ def _shows_the_log(message: Message) -> bool:
     return message.metadata.message_type == TRAIN and isinstance(from_records(message.content), LogUpdate)
 
 
-SHORT = [*SMALL_SINE, "rounds.count=10"]
+SHORT = [*SMALL_SINE, "rounds.count=6"]
 STEPS = 6  # messages to one client in a round: training, and five of the protocol
 MASKING = 3  # the step after whose message a client has sent its masked input
 
@@ -199,11 +201,11 @@ def test_a_run_killed_at_any_step_of_secure_aggregation_goes_on(
 ) -> None:
     federation = _sine()
     plan = federation.plan
-    found = _killed_and_resumed(federation, tmp_path / "killed", finished=5, step=step, clients=clients)
+    found = _killed_and_resumed(federation, tmp_path / "killed", finished=3, step=step, clients=clients)
     records = RunStore(tmp_path / "killed").records()
-    assert [record.round for record in records] == list(range(1, 11))
+    assert [record.round for record in records] == list(range(1, 7))
     assert all(record.excluded == () for record in records)
-    assert [{group.attempt for group in record.groups} for record in records] == [*[{0}] * 5, {1}, *[{0}] * 4]
+    assert [{group.attempt for group in record.groups} for record in records] == [*[{0}] * 3, {1}, *[{0}] * 2]
     assert found.participations == whole.participations
     apart = np.abs(found.model - whole.model).max()
     if (1, 0) <= (step, clients) <= (MASKING, 0):
@@ -219,8 +221,8 @@ def test_a_plain_run_killed_while_a_round_is_trained_ends_with_the_same_model(tm
     federation = _sine(PLAIN)
     whole = _federate(federation, tmp_path / "whole")
     with pytest.raises(KilledError):
-        _federate(federation, tmp_path / "killed", messages=5 * federation.plan.rounds.cohort_size + clients)
-    assert len(RunStore(tmp_path / "killed").records()) == 5
+        _federate(federation, tmp_path / "killed", messages=3 * federation.plan.rounds.cohort_size + clients)
+    assert len(RunStore(tmp_path / "killed").records()) == 3
     resumed = _federate(federation, tmp_path / "killed", resume=True)
     assert resumed.model.tobytes() == whole.model.tobytes()
     assert resumed.participations == whole.participations
@@ -238,7 +240,7 @@ def test_a_run_killed_while_the_log_is_shown_goes_on(whole: RunState, tmp_path: 
     found = _federate(federation, tmp_path / "killed", resume=True)
     assert found.participations == whole.participations
     records = RunStore(tmp_path / "killed").records()
-    assert [record.round for record in records] == list(range(1, 11))
+    assert [record.round for record in records] == list(range(1, 7))
     assert all(record.excluded == () for record in records)
     with read_log(tmp_path / "killed") as log:
         entries = tuple(log.entries())
@@ -257,7 +259,7 @@ def test_a_private_run_killed_after_masking_spends_no_more_than_planned(tmp_path
 
     The plan has room for that: of the six of a round, four are enough.
     """
-    lines = ["data.clients=12", "rounds.cohort_size=6", "secure_aggregation.min_group=3", *PRIVATE]
+    lines = ["rounds.count=10", "rounds.cohort_size=6", "secure_aggregation.min_group=3", *PRIVATE]
     federation = _sine(*lines)
     plan = federation.plan
     limit = plan.rounds.max_participations
