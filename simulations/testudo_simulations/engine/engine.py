@@ -20,7 +20,7 @@ from testudo_simulations.engine.general import GeneralModel
 from testudo_simulations.engine.stacked import StackedModel
 from testudo_simulations.engine.trial import try_out
 
-_CPU_BYTES = 10 << 20
+_CPU_BYTES = 13 << 20
 """Of a chunk: in a core's reach, and what the allocator keeps instead of asking for it again in every step."""
 _CUDA_SHARE = 0.25
 """Of the free memory, for a chunk: what one step makes on the way is not counted."""
