@@ -30,7 +30,7 @@ _PRELOADED = [
     "testudo_server.secure_exchange",
     "testudo_simulations.consent",
     "testudo_simulations.keys",
-    "torch._dynamo",
+    "opacus",
 ]
 
 

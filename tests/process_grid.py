@@ -48,7 +48,7 @@ _PRELOADED = [
     "testudo_client.app",
     "testudo_simulations.grid",
     "testudo_simulations.federations",
-    "torch._dynamo",  # else every node imports it for its first step
+    "opacus",  # else every node imports it for its first private step
 ]
 
 
