@@ -154,6 +154,7 @@ class ProcessGrid(InProcessGrid):
 
     def __init__(self, nodes: Sequence[Node], kills: Iterable[Kill] = ()) -> None:
         super().__init__(ClientApp(), len(nodes), run_id=_RUN_ID)
+        self._replies: dict[str, Message] = {}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._nodes = dict(zip(self.get_node_ids(), nodes, strict=True))
@@ -249,4 +250,4 @@ class ProcessGrid(InProcessGrid):
                 continue
             running.waiting.pop(reply.metadata.reply_to_message_id, None)
             self._replies[reply.metadata.reply_to_message_id] = reply
-        return super().pull_messages(message_ids)
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
