@@ -16,7 +16,7 @@ from testudo_common.vectors import Vector
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.evaluation import Evaluator, Splits, in_target_unit
 from testudo_simulations.federations.base import Federation
-from testudo_simulations.inline_backend import federate_in_process
+from testudo_simulations.inline_backend import Computing, federate_in_process
 from testudo_simulations.results import Arm, ClientScore
 
 OnProgress = Callable[[str, int, int], None]
@@ -46,11 +46,13 @@ def our_arms(
     return arms
 
 
-def comparison_arms(evaluator: Evaluator, federation: Federation, splits: Splits, on_progress: OnProgress) -> list[Arm]:
+def comparison_arms(
+    evaluator: Evaluator, federation: Federation, splits: Splits, computing: Computing, on_progress: OnProgress
+) -> list[Arm]:
     """FedAvg with fine-tuning, and what needs no federation."""
     from testudo_simulations.baselines import run_baselines
 
-    model = federated_averaging(federation, on_progress)
+    model = federated_averaging(federation, computing, on_progress)
     steps = federation.plan.evaluation.steps
     arms = [
         evaluator.arm("fedavg_finetuned", f"FedAvg, {steps} steps", model, shots, steps, family="federated")
@@ -69,7 +71,7 @@ def comparison_arms(evaluator: Evaluator, federation: Federation, splits: Splits
     return arms
 
 
-def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vector:
+def federated_averaging(federation: Federation, computing: Computing, on_progress: OnProgress) -> Vector:
     """FedAvg (McMahan et al. 2017) with the same rounds, local steps and privacy: the model, ``float32[d]``.
 
     Its outer step is the plain mean, from the first round to the last. One client, one vote, as everywhere here;
@@ -96,4 +98,6 @@ def federated_averaging(federation: Federation, on_progress: OnProgress) -> Vect
 
     with tempfile.TemporaryDirectory(prefix="testudo-") as folder:
         store = RunStore(Path(folder), durable=False)
-        return federate_in_process(changed, store, None, on_round=on_round, masks=False).state.model
+        clients = Path(folder) / "clients"
+        run = federate_in_process(changed, store, clients, on_round=on_round, masks=False, computing=computing)
+        return run.state.model

@@ -108,7 +108,7 @@ def run(request: RunRequest, on_progress: OnProgress = _no_progress) -> RunResul
     training_cpu_seconds = time.process_time() - before_training
     arms = our_arms(evaluator, federation, splits, state.model, on_progress)
     if request.comparisons:
-        arms += comparison_arms(evaluator, federation, splits, on_progress)
+        arms += comparison_arms(evaluator, federation, splits, request.computing, on_progress)
     records = store.records()
     busiest = Busiest.of(plan, state, records)
     result = RunResult(
