@@ -127,7 +127,7 @@ def run(
 
 @app.command(epilog="Example: testudo-simulate demo")
 def demo(out: OutOption = None, jobs: JobsOption = CORES, as_json: JsonOption = False) -> None:
-    """The main job in about a minute: digits in everybody's own hand, without privacy and at epsilon 8."""
+    """The main job in less than a minute: digits in everybody's own hand, without privacy and at epsilon 8."""
     run("demo", out=out, sweep=["epsilon=none,8"], jobs=jobs, as_json=as_json)
 
 
