@@ -368,8 +368,8 @@ class Participant:
         Whoever has run them calls :meth:`finish_training`, and then :meth:`train` answers with what came of it.
 
         Returns:
-            None where :meth:`train` would not train now: it would refuse, or has the update already. Nothing is charged
-            then.
+            None where :meth:`train` would not train now, since it would refuse or has the update already: nothing is
+            charged then. None also where these data cannot be used, which is charged, and refused by :meth:`train`.
 
         Raises:
             Exception: What :meth:`train` would refuse for, or raise; the next call to it does.
