@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,18 @@ def run(out: Path, backend: Backend, *more: str, comparisons: bool = False) -> R
 
 @pytest.mark.parametrize("backend", ["inline", "mask-free"])
 def test_run_and_its_account(tmp_path: Path, backend: Backend) -> None:
-    result = run(tmp_path, backend)
+    folder = tmp_path / "0"
+    result = run(folder, backend)
     account = result.privacy.client
     assert account is not None
     assert (account.sums, account.target_epsilon, account.accountant) == (2, 40.0, "rdp")
     assert 39 < account.epsilon <= 40
     assert result.secure.groups_opened == 4
     clips = [record.clip for record in result.rounds]
-    assert len(set(clips)) > 1
-    assert clips == [record.clip for record in RunStore(tmp_path).records()]
+    assert clips == [record.clip for record in RunStore(folder).records()]
+    # Six clients' noise keeps the clip at its bound for all four rounds once in ten or twenty runs.
+    again = (run(tmp_path / str(number), backend) for number in range(1, 6))
+    assert any(len({record.clip for record in one.rounds}) > 1 for one in chain([result], again))
 
 
 def test_comparison_by_fedavg_has_the_noise_too(tmp_path: Path) -> None:
