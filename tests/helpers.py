@@ -102,6 +102,18 @@ def without_noise(noise_multiplier: float, max_grad_norm: float, seeded: np.rand
     return Mechanism(noise_multiplier, max_grad_norm, torch.Generator(), seeded)
 
 
+class Chosen:
+    """A sampling generator that draws the rows it is told to: below any sample rate, or above."""
+
+    def __init__(self, *steps: list[int]) -> None:
+        self._steps = list(steps)
+
+    def random(self, count: int) -> np.ndarray:
+        numbers = np.ones(count)
+        numbers[self._steps.pop(0)] = 0.0
+        return numbers
+
+
 _LEDGERS: WeakKeyDictionary[ClientStore, Ledger] = WeakKeyDictionary()
 
 

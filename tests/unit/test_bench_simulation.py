@@ -307,3 +307,9 @@ def test_a_part_that_there_is_not_is_refused() -> None:
     done = CliRunner().invoke(cli.app, ["bench", "simulation", "--part", "rounds,speed"])
     assert isinstance(done.exception, UsageError)
     assert "'speed'" in str(done.exception)
+
+
+def test_options_of_this_benchmark_are_refused_by_others() -> None:
+    done = CliRunner().invoke(cli.app, ["bench", "ledger", "--clients", "500"])
+    assert isinstance(done.exception, UsageError)
+    assert "leave them out" in str(done.exception)

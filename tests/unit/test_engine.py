@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine_cases import CASES, Way, alone, case_examples, case_plan, difference, job_of, start_of
+from helpers import Chosen
 from testudo_client.inner_jobs import InnerJob
 from testudo_common.errors import ModelError
 from testudo_common.learning.inner_loop import InnerLoop
@@ -20,18 +21,6 @@ COUNTS = (5, 12, 1, 3)
 every_model = pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
 PLAIN, PRIVATE = Way(), Way(max_grad_norm=0.5)
 both_ways = pytest.mark.parametrize("way", [PLAIN, PRIVATE], ids=["plain", "private"])
-
-
-class Chosen:
-    """A sampling generator that draws the rows it is told to."""
-
-    def __init__(self, *steps: list[int]) -> None:
-        self._steps = list(steps)
-
-    def random(self, count: int) -> np.ndarray:
-        numbers = np.ones(count)
-        numbers[self._steps.pop(0)] = 0.0
-        return numbers
 
 
 @every_model

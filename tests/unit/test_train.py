@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import REGRESSION, make_examples, make_plan
+from helpers import REGRESSION, Chosen, make_examples, make_plan
 from testudo_client.train import Mechanism, noise_generator, run_private_inner_loop, sampling_generator
 from testudo_common.errors import DataError, PrivacyError
 from testudo_common.learning.inner_loop import InnerLoop
@@ -109,18 +109,6 @@ def plan_of(name: str) -> FederationPlan:
 def images(count: int = 8, seed: int = 0) -> Examples:
     inputs = np.random.default_rng(seed).normal(size=(count, 1, 4, 4)).astype(np.float32)
     return Examples(inputs, (np.arange(count) % 2).astype(np.int64))
-
-
-class Chosen:
-    """A sampling generator that draws the rows it is told to: below any sample rate, or above."""
-
-    def __init__(self, *steps: list[int]) -> None:
-        self._steps = list(steps)
-
-    def random(self, count: int) -> np.ndarray:
-        numbers = np.ones(count)
-        numbers[self._steps.pop(0)] = 0.0
-        return numbers
 
 
 def mechanism(noise_multiplier: float = 0.0, max_grad_norm: float = 1.0, sampling: Any = None) -> Mechanism:

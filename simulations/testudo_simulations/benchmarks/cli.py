@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from testudo_common.errors import UsageError
 from testudo_simulations.benchmarks import BENCHMARKS
 from testudo_simulations.benchmarks.simulation import DEFAULT_CLIENTS, PARTS, run_simulation_benchmark
 from testudo_simulations.options import JsonOption, listed
@@ -48,6 +49,12 @@ def _bench(
     if name == "simulation":
         run_simulation_benchmark(repeats, clients=clients, parts=listed(part), out=out, as_json=as_json)
         return
+    if part or out is not None or clients != DEFAULT_CLIENTS:
+        raise UsageError(
+            "--clients, --part and --out are of the benchmark simulation",
+            where=f"bench {name}",
+            remedy="leave them out, or name simulation",
+        )
     from testudo_simulations.benchmarks import run_benchmarks
 
     run_benchmarks(name, repeats=repeats, as_json=as_json)

@@ -75,14 +75,7 @@ class StackedModel:
         return inputs
 
     def descend(self, weights: Weights, inputs: torch.Tensor, targets: torch.Tensor, factors: torch.Tensor) -> None:
-        """Take from the weights the sum of the examples' gradients, each times its factor.
-
-        Args:
-            weights: Changed in place.
-            inputs: As :meth:`taken` gives them.
-            targets: ``[clients, batch]``.
-            factors: ``float[clients, batch]``.
-        """
+        """As of every batched model: no gradient is kept, but only what the weights become."""
         tapes, outputs = self._there(weights, inputs)
         slopes = self._slopes(outputs, targets).mul_(factors[:, :, None])
         for layer, tape in zip(reversed(self._layers), reversed(tapes), strict=True):
@@ -100,7 +93,7 @@ class StackedModel:
         factors: torch.Tensor,
         max_norms: torch.Tensor,
     ) -> None:
-        """As :meth:`descend`, each example's gradient made finite and clipped to ``max_norms``, ``[clients, 1]``."""
+        """As of every batched model."""
         traces = self._traces(weights, inputs, targets)
         squares = torch.zeros_like(factors)
         for trace in traces:
