@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,15 +19,15 @@ import numpy.typing as npt
 
 from testudo_client.evaluate import federated_sums
 from testudo_client.gate import REFUSED, SENTENCES, Gate, reason_of
-from testudo_client.inner_jobs import InnerJob
 from testudo_client.membership import Membership
-from testudo_client.meta_update import MechanismFactory, mean_update, meta_update, meta_update_jobs, os_mechanism
+from testudo_client.meta_update import MechanismFactory, os_mechanism
 from testudo_client.observer import observed
 from testudo_client.owner_log import sentence_of
 from testudo_client.secure_side import SecureSide
-from testudo_client.store import ClientMemory, ClientStore
+from testudo_client.store import ClientStore
+from testudo_client.trainings import Begun, Trainings
 from testudo_client.witness import Witness
-from testudo_common.errors import Breach, BudgetError, DataError, ProtocolError, UsageError
+from testudo_common.errors import Breach, BudgetError, ProtocolError, UsageError
 from testudo_common.learning.inner_loop import LocalCentre
 from testudo_common.learning.learner import Learner, initial_vector
 from testudo_common.learning.tasks import Examples, draw_episode
@@ -40,7 +40,7 @@ from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secagg.terms import Terms
 from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
 from testudo_common.signed_replies import ReplySigner
-from testudo_common.vectors import Vector, clip_to_norm, fault_of_vector, vector_digest
+from testudo_common.vectors import Vector, fault_of_vector, vector_digest
 from testudo_common.wire import (
     LogUpdate,
     Refusal,
@@ -65,21 +65,6 @@ def _is_unclipped(update: Vector, max_norm: float) -> bool:
 def _initial_digest(plan: FederationPlan) -> str:
     """Of the model that the plan begins with, hex."""
     return vector_digest(initial_vector(plan))
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A training that is charged, and whose inner loops somebody else runs.
-
-    Attributes:
-        request: What asked for it.
-        reservation: Its number in the ledger.
-        jobs: One a task.
-    """
-
-    request: TrainRequest
-    reservation: int
-    jobs: tuple[InnerJob, ...] = field(repr=False)
 
 
 class Participant:
@@ -131,8 +116,15 @@ class Participant:
         self._given_split_key = split_key
         self._witness = self._witness_of_the_log(witness)
         self._secure = self._secure_side(membership)
-        self._failed: tuple[int, int, str] | None = (
-            None  # round, attempt, model of a training begun that came to nothing
+        self._trainings = Trainings(
+            plan,
+            store,
+            gate,
+            self._learner,
+            mechanism,
+            draw_task=self._draw_task,
+            seeded=self._seeded,
+            is_used=self._is_used,
         )
         self.secure_cpu_seconds = 0.0
 
@@ -324,22 +316,10 @@ class Participant:
             BudgetError: A new one does not fit into an account.
             LedgerError: The ledger cannot be trusted.
         """
-        if (remembered := self._remembered(request)) is not None:
-            return remembered
-        if self._failed == (request.round, request.attempt, request.model_digest):
-            self._failed = None  # it was told of: asked again, it is trained and charged anew
-            return RefusalReason.DATA_UNUSABLE
-        return self._train_and_remember(request)
+        return self._trainings.update_for(request)
 
-    def _remembered(self, request: TrainRequest) -> Vector | None:
-        """The update for ``request`` that was trained already, and may still be put into a sum."""
-        memory = self._store.load(self.plan_digest)
-        if (memory.last_round, memory.last_model_digest) != (request.round, request.model_digest):
-            return None
-        assert memory.last_update is not None
-        if self._secure is not None and self._secure.has_used(memory.last_update):
-            return None
-        return memory.last_update
+    def _is_used(self, update: Vector) -> bool:
+        return self._secure is not None and self._secure.has_used(update)
 
     def _fault_of(self, request: TrainRequest) -> RefusalReason | None:
         if request.plan_digest != self.plan_digest:
@@ -351,16 +331,6 @@ class Participant:
         if len(request.model) != self._learner.size or vector_digest(request.model) != request.model_digest:
             return RefusalReason.OTHER_MODEL
         return None
-
-    def _train_and_remember(self, request: TrainRequest) -> Vector | RefusalReason:
-        self._learner.start_from(request.model)  # a model that cannot be used costs nothing
-        reservation = self._gate.charge_training(request.round, request.attempt)
-        seeded = self._seeded_for_training(request)
-        try:
-            update = meta_update(self._learner, self.plan, request.model, self._draw_task, self._mechanism, seeded)
-        except DataError:
-            return RefusalReason.DATA_UNUSABLE
-        return self._remember(request, reservation, update)
 
     def begin_training(self, request: TrainRequest) -> Begun | None:
         """Charge the training that :meth:`train` would do for ``request``, for somebody else to run its inner loops.
@@ -381,38 +351,11 @@ class Participant:
         self._gate.check()
         if self._secure is not None and self._secure.fault_of(request):
             return None
-        if self._remembered(request) is not None:
-            return None
-        reservation = self._gate.charge_training(request.round, request.attempt)
-        seeded = self._seeded_for_training(request)
-        try:
-            jobs = meta_update_jobs(self.plan, self._draw_task, self._mechanism, seeded)
-        except DataError:
-            self._failed = (request.round, request.attempt, request.model_digest)
-            return None
-        return Begun(request, reservation, jobs)
+        return self._trainings.begin(request)
 
     def finish_training(self, begun: Begun, trained: npt.NDArray[np.float32]) -> None:
         """Remember what the jobs of ``begun`` led to, ``float32[jobs, d]``, as :meth:`train` does with its own."""
-        request = begun.request
-        update = mean_update(request.model, trained)
-        if isinstance(self._remember(request, begun.reservation, update), RefusalReason):
-            self._failed = (request.round, request.attempt, request.model_digest)
-
-    def _seeded_for_training(self, request: TrainRequest) -> np.random.Generator:
-        # In a group, an update that left is never sent again; in clear, a round begun anew gives the same bytes.
-        again = [str(request.attempt)] if request.attempt and self.plan.secure else []
-        return self._seeded(request.round, *again)
-
-    def _remember(self, request: TrainRequest, reservation: int, update: Vector) -> Vector | RefusalReason:
-        if not np.isfinite(update).all():
-            # Charged all the same: the refusal tells that training diverged, and that was computed from the data.
-            return RefusalReason.DATA_UNUSABLE
-        update = clip_to_norm(update, self.plan.outer.max_update_norm)
-        # Remembered before it is sent: a retry sends the same bytes again.
-        self._store.save(self.plan_digest, ClientMemory(request.round, request.model_digest, update))
-        self._gate.kept(reservation, update)
-        return update
+        self._trainings.finish(begun, trained)
 
     @property
     def spent(self) -> Events:

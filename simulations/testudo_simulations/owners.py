@@ -18,8 +18,9 @@ import torch
 from flwr.app import Context, Message
 
 from testudo_client.meta_update import MechanismFactory, os_mechanism
-from testudo_client.participant import Begun, Participant
+from testudo_client.participant import Participant
 from testudo_client.train import Mechanism
+from testudo_client.trainings import Begun
 from testudo_common.errors import PrivacyError, UsageError, WireError
 from testudo_common.flower_records import TRAIN, carries_vector, from_records
 from testudo_common.learning.learner import Learner

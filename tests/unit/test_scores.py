@@ -59,7 +59,7 @@ class Quick(Participant):
         own = np.arange(2 * counts.size) % 7 + len(self.client_id)
         return own.astype(np.int64)
 
-    def _train_and_remember(self, request: TrainRequest) -> Any:
+    def _update_for(self, request: TrainRequest) -> Any:
         update = np.zeros(self._learner.size, dtype=np.float32)
         self._store.save(self.plan_digest, ClientMemory(request.round, request.model_digest, update))
         return update
