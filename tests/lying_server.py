@@ -321,16 +321,19 @@ def _held_in_memory(_folder: Path, *, durable: bool) -> Iterator[AuditLog]:
 
 def _watch(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Note what owners refuse, and when they train."""
-    refused, trained, answered = Gate.refused, Participant._train_and_remember, Participant.answer
+    refused, charged, answered = Gate.refused, Gate.charge_training, Participant.answer
+
+    def client_of(gate: Gate) -> str:
+        (client,) = (one.client_id for one in outcome.owners._participants.values() if one._gate is gate)
+        return client
 
     def note_refusal(gate: Gate, message: Any, reason: RefusalReason, sentence: str) -> None:
-        (client,) = (one.client_id for one in outcome.owners._participants.values() if one._gate is gate)
-        outcome.refusals.append(Refused(client, message.round, reason, sentence))
+        outcome.refusals.append(Refused(client_of(gate), message.round, reason, sentence))
         refused(gate, message, reason, sentence)
 
-    def note_training(participant: Participant, request: TrainRequest) -> Any:
-        outcome.trained.append((participant.client_id, request.round))
-        return trained(participant, request)
+    def note_training(gate: Gate, round_number: int, attempt: int) -> int:
+        outcome.trained.append((client_of(gate), round_number))
+        return charged(gate, round_number, attempt)
 
     def note_update(participant: Participant, message: Any) -> Any:
         answer = answered(participant, message)
@@ -340,4 +343,4 @@ def _watch(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Participant, "answer", note_update)
     monkeypatch.setattr(Gate, "refused", note_refusal)
-    monkeypatch.setattr(Participant, "_train_and_remember", note_training)
+    monkeypatch.setattr(Gate, "charge_training", note_training)

@@ -60,6 +60,7 @@ PRELOADED = (
     "testudo_server.deployment.superlink_process",
 )
 _TICK_SECONDS = 0.02
+_CONNECT_SECONDS = 10.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -210,6 +211,18 @@ def serve(address: str) -> NoReturn:
     sys.exit(0)
 
 
+def _connected(address: str) -> Connection:
+    """To a zygote whose socket is there: it is, for a moment, before anybody listens."""
+    ends = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            return Client(address)
+        except ConnectionRefusedError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(_TICK_SECONDS)
+
+
 class ForkedProcess(CommandProcess):
     """A command, forked by a zygote; see there for the arguments."""
 
@@ -218,7 +231,7 @@ class ForkedProcess(CommandProcess):
     ) -> None:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._zygote = Client(address)
+        self._zygote = _connected(address)
         self._zygote.send((list(words), str(log), dict(environment)))
         self._process = _Remote(self._zygote)  # type: ignore[assignment]
 
