@@ -79,7 +79,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt $(VENV)/.build
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.build
 	@echo "Setting up $(VENV) to run and to develop (a few minutes the first time) ..."
-	@$(INSTALL) -e '.[dev,ray]' || $(BLAME)
+	@$(INSTALL) -e '.[dev,ray,export,monitor]' || $(BLAME)
 	@$(INSTALL) --no-deps byzfl || $(BLAME)
 	@touch $(VENV)/.runtime $@
 

@@ -6,6 +6,7 @@ encoding in both.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def examples_of_rows(data: TableData, task_kind: str, table: Table) -> Examples:
         table: Rows; columns that ``data`` does not name are ignored.
 
     Returns:
-        ``float32[n, width]`` inputs, columns in the plan's order: ``(value - center) / scale`` for a number,
+        ``float32[n, width]`` inputs, columns in the plan's order: ``(value - center) / scale`` of a number,
         one 0/1 input a category, and after either one more for "was empty" where ``missing`` is allowed (the
         others are then 0). Targets ``int64[n]``, places in ``labels``; or ``float32[n]``, centred and scaled.
 
@@ -53,7 +54,8 @@ def examples_of_rows(data: TableData, task_kind: str, table: Table) -> Examples:
     targets: npt.NDArray[np.float32] | npt.NDArray[np.int64]
     if task_kind == "regression":
         center, scale = data.target_center or 0.0, data.target_scale or 1.0
-        targets = _inputs_of(Column(name=data.target, center=center, scale=scale), table, faults)[:, 0]
+        column = Column(name=data.target, transform=data.target_transform, center=center, scale=scale)
+        targets = _inputs_of(column, table, faults)[:, 0]
     else:
         targets = _class_numbers(data.target, labels, table, faults)
     refuse(sorted(faults, key=_line_of), table.source)
@@ -76,13 +78,22 @@ def _inputs_of(column: Column, table: Table, faults: list[CellFault]) -> npt.NDA
             else:
                 faults.append(CellFault(line, column.name, "not one of the plan's categories"))
         else:
-            value = parse_number(cell)
-            scaled = None if value is None else (value - column.center) / column.scale
-            if scaled is None or abs(scaled) > FLOAT32_MAX:
-                faults.append(CellFault(line, column.name, "not a finite number"))
+            scaled = number_as_input(column, parse_number(cell))
+            if isinstance(scaled, str):
+                faults.append(CellFault(line, column.name, scaled))
             else:
                 block[row, 0] = scaled
     return block
+
+
+def number_as_input(column: Column, value: float | None) -> float | str:
+    """A number as the model's input, or what is wrong with it, in words; None stands for what is no number."""
+    if value is not None and column.transform == "log":
+        if value <= 0:
+            return "not above zero"
+        value = math.log(value)
+    scaled = math.nan if value is None else (value - column.center) / column.scale
+    return scaled if abs(scaled) <= FLOAT32_MAX else "not a finite number"
 
 
 def _class_numbers(

@@ -317,3 +317,16 @@ class ProvisionError(TestudoError):
     def __init__(self, fault: ProvisionFault, problem: str, *, where: str = "", remedy: str = "") -> None:
         self.fault = fault
         super().__init__(problem, where=where, remedy=remedy)
+
+
+class ContractError(TestudoError):
+    """A request breaks the feature contract of the model it asks; carries every fault of the first row at fault.
+
+    Args:
+        faults: Each with the field's name as key, what is wrong with it, and what to send; no value is repeated.
+        row: Place of the row in the request, from 0.
+    """
+
+    def __init__(self, faults: Sequence[Fault], *, row: int) -> None:
+        self.faults, self.row = tuple(faults), row
+        super().__init__("; ".join(map(str, self.faults)), where=f"row {row}")

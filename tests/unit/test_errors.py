@@ -35,6 +35,7 @@ MADE: list[TestudoError] = [
     errors.ProvisionError(
         errors.ProvisionFault.USED, "it was used already", where="request.json", remedy="Invite again"
     ),
+    errors.ContractError(FAULTS, row=2),
     AuditError(AuditFault.ROUND, "it was closed before", index=7, where="shops.tlog", remedy="Ask why"),
 ]
 
@@ -49,7 +50,7 @@ def made(kind: type[TestudoError]) -> TestudoError:
 def test_tree_is_one() -> None:
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert named == set(every_kind())
-    assert len(named) == 22
+    assert len(named) == 23
 
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)

@@ -73,12 +73,15 @@ class ActivityData(Section):
 class Column(Section):
     """One input column of a table.
 
-    A number enters the model as ``(value - center) / scale``; a category as one input for each of
-    ``categories``. With ``missing`` an empty cell is allowed, and one more input says that it was empty.
+    A number enters the model as ``(value - center) / scale``, with ``transform = "log"`` as ``(log(value) - center) /
+    scale``; a category as one input for each of ``categories``. With ``missing`` an empty cell is allowed, and one more
+    input says that it was empty.
     """
 
     name: str = Field(min_length=1)
     kind: Literal["number", "category"] = "number"
+    unit: str = Field("", max_length=32, description="of a number, for people; it changes nothing")
+    transform: Literal["none", "log"] = Field("none", description="of a number; log: it must be above 0")
     center: float = 0.0
     scale: PositiveFloat = 1.0
     categories: tuple[str, ...] = ()
@@ -98,6 +101,10 @@ class TableData(Section):
     order: str | None = Field(None, description="column to sort a client's rows by, such as a date")
     columns: tuple[Column, ...] | None = Field(None, description="input columns; none: all other columns")
     labels: tuple[str, ...] | None = Field(None, description="classes of the target")
+    target_unit: str = Field("", max_length=32, description="regression: for people; it changes nothing")
+    target_transform: Literal["none", "log"] = Field(
+        "none", description="regression; log: the target must be above 0, and its logarithm is learnt"
+    )
     target_center: float | None = Field(None, description="regression: subtracted from the target")
     target_scale: PositiveFloat | None = Field(None, description="regression: the target is divided by it")
     unseen_share: Fraction = Field(0.3, description="share of clients kept for evaluation only")

@@ -35,7 +35,7 @@ def resolve_table(data: TableData, task_kind: str, training: Sequence[Table], ev
     if task_kind == "classification" and data.labels is None:
         changes["labels"] = labels_of([cell for rows in everyone for cell in rows.cells(data.target)], data.target)
     if task_kind == "regression" and (data.target_center is None or data.target_scale is None):
-        center, scale = _center_and_scale(_numbers(data.target, training))
+        center, scale = _center_and_scale(_transformed(_numbers(data.target, training), data.target_transform))
         changes["target_center"] = center if data.target_center is None else data.target_center
         changes["target_scale"] = (scale or 1.0) if data.target_scale is None else data.target_scale
     return TableData.model_validate({**data.model_dump(), **changes})
@@ -61,7 +61,7 @@ def scaled_columns(columns: Iterable[Column], training: Sequence[Table]) -> tupl
     scaled = []
     for column in columns:
         if column.kind == "number":
-            center, scale = _center_and_scale(_numbers(column.name, training))
+            center, scale = _center_and_scale(_transformed(_numbers(column.name, training), column.transform))
             scaled.append(column.model_copy(update={"center": center, "scale": scale or 1.0}))
         else:
             scaled.append(column)
@@ -123,6 +123,11 @@ def _sorted(values: set[str]) -> tuple[str, ...]:
 def _numbers(name: str, tables: Iterable[Table]) -> list[float]:
     parsed = (parse_number(cell) for rows in tables for cell in rows.cells(name))
     return [value for value in parsed if value is not None]
+
+
+def _transformed(values: Iterable[float], transform: str) -> list[float]:
+    """As the model sees them; what has no logarithm is left out here, and refused where it is encoded."""
+    return [math.log(value) for value in values if value > 0] if transform == "log" else list(values)
 
 
 def _center_and_scale(values: Sequence[float]) -> tuple[float, float]:

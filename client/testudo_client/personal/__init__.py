@@ -1,0 +1,1 @@
+"""An owner's own model: adapted from a published meta-model, kept in versions, asked with a contract."""
