@@ -203,7 +203,11 @@ def pins() -> dict[str, str]:
 REQUIREMENTS = [
     *PYPROJECT["build-system"]["requires"],
     *PYPROJECT["project"]["dependencies"],
-    *(text for extra in ("dev", "ray", "export", "monitor", "bench") for text in PYPROJECT["project"]["optional-dependencies"][extra]),
+    *(
+        text
+        for extra in ("dev", "ray", "export", "monitor", "bench")
+        for text in PYPROJECT["project"]["optional-dependencies"][extra]
+    ),
 ]
 
 

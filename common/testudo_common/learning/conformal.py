@@ -29,8 +29,8 @@ class Conformal:
         scale: What a score of an error is multiplied by, in the plan's scaled target; 1 for classes.
     """
 
-    scores: Numbers = field(repr=False)
-    weights: Numbers = field(repr=False)
+    scores: Numbers = field(repr=False, compare=False)
+    weights: Numbers = field(repr=False, compare=False)
     scale: float = 1.0
 
     @classmethod
