@@ -67,7 +67,7 @@ def measure_adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measureme
         newcomers = [one for seed in range(repeats) for one in _newcomers(name, path, seed)]
         for shots in SHOTS[name]:
             found += _of_size(name, newcomers, shots)
-        found += _promotions(name, newcomers, SHOTS[name][0], SHOTS[name][-1])
+        found += _promotions(name, newcomers, *SHOTS[name][-2:])
     return found
 
 
