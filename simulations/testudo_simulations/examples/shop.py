@@ -18,7 +18,7 @@ _COLUMNS = ("shop", "week", "price", "display", "sold")
 
 
 def tables(seed: int) -> dict[str, str]:
-    """File name -> CSV: ``shops.csv`` of all that train, one more's ``mine.csv``, and ``next.csv`` without its sales."""
+    """File name -> CSV: ``shops.csv`` of all that train; of one more ``mine.csv``, and ``next.csv`` without sales."""
     together = [row for shop in range(SHOPS) for row in _weeks(shop, WEEKS, seed)]
     mine = list(_weeks(SHOPS, OWN_WEEKS + COMING, seed))
     coming = [row[1:4] for row in mine[OWN_WEEKS:]]
