@@ -18,17 +18,18 @@ from typer.testing import CliRunner
 from own_models import NOON, clinic_table, make_version, store_with, write_csv
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
+from testudo_client.personal.adapt_command import row_digests
 from testudo_client.personal.versions import VersionStore
+from testudo_client.reference import keep_reference, read_reference
 from testudo_client.table import Table
 from testudo_client.watching.metrics import WatchMetrics, loopback
 from testudo_client.watching.policy import Due, Proposed, Steady, Step, Warned
 from testudo_client.watching.proposals import read_proposals
-from testudo_client.watching.reference import keep_reference, read_reference
 from testudo_client.watching.state import read_state
 from testudo_client.watching.text import as_dict, line_of
 from testudo_client.watching.watch import WatchRequest, answer_proposal, watch_once
 from testudo_common.errors import DataError, UsageError
-from watched_models import DRIFT, checked, serve, watched_home
+from watched_models import DRIFT, checked, encoded, serve, watched_home
 
 
 @pytest.fixture
@@ -189,19 +190,25 @@ def test_without_a_reference_or_a_model_it_says_what_to_do(tmp_path: Path) -> No
         run(tmp_path / "none")
 
 
-def test_answers_to_rows_it_was_trained_on_are_not_compared_with(tmp_path: Path) -> None:
+def test_rows_that_it_was_made_from_are_not_compared_with(tmp_path: Path) -> None:
+    """A model is surer of them: its answers to them would make all others look like drift."""
     home = tmp_path / "home"
-    store_with(home, make_version())
+    version = make_version()
+    made_from = row_digests(home, encoded(100, seed=1))
+    record = version.record.model_copy(update={"rows_digest": made_from})
+    store_with(home, replace(version, record=record))
     path = write_csv(tmp_path / "mine.csv", clinic_table(100, seed=1))
     assert run(home, "--reference", path)[0] == 0
-    assert read_reference(home, 1).outputs is None
+    kept = read_reference(home, 1)
+    assert (len(kept.inputs), len(kept.outputs)) == (100, 0)  # type: ignore[arg-type]
     serve(home, 60, seed=2)
     report = checked(home)
     assert {test.family for test in report.found.tests} == {"inputs"}  # type: ignore[union-attr]
     assert "Not tested: answers: there are none to rows that it was not trained on" in line_of(report)
-    assert run(home, "--reference", path, "--fresh")[0] == 0
-    kept = read_reference(home, 1)
-    assert (len(kept.outputs), len(kept.targets)) == (100, 100)  # type: ignore[arg-type]
+    code, text = run(home, "--data", path)
+    assert (code, "0 rows (100 more were adapted on" in text) == (0, True)
+    write_csv(path, clinic_table(130, seed=6))
+    assert "130 rows, of which 130 have an outcome and were not adapted on" in run(home, "--reference", path)[1]
 
 
 def test_losses_out_of_fold_stand_in_for_a_reference_without_outcomes(tmp_path: Path) -> None:
@@ -210,7 +217,7 @@ def test_losses_out_of_fold_stand_in_for_a_reference_without_outcomes(tmp_path: 
     losses = tuple(np.random.default_rng(0).exponential(0.1, 60).tolist())
     store_with(home, replace(version, record=version.record.model_copy(update={"losses": losses})))
     serve(home, 60, seed=2, wrong=True)
-    run(home, "--reference", write_csv(tmp_path / "mine.csv", clinic_table(100, seed=1)))
+    keep_reference(home, 1, encoded(100, seed=1).inputs)
     report = checked(home)
     assert report.found is not None
     assert [test.name for test in report.found.tests if test.family == "outcomes"] == ["loss"]
