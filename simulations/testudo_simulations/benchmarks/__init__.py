@@ -84,7 +84,16 @@ def _adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
     return measure_adaptation(repeats, data)
 
 
-ON_DATA: dict[str, Callable[[int, Mapping[str, Path]], list[Measurement]]] = {"adaptation": _adaptation}
+def _drift(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
+    from testudo_simulations.benchmarks.drift import measure_drift
+
+    return measure_drift(repeats, data)
+
+
+ON_DATA: dict[str, Callable[[int, Mapping[str, Path]], list[Measurement]]] = {
+    "adaptation": _adaptation,
+    "drift": _drift,
+}
 """Those that also measure on real data, where a file of some federation is given by its name."""
 
 
