@@ -1,6 +1,6 @@
 """One check: questions and answers since the last one, and outcomes, against a version's reference. Pure.
 
-At most one check in twenty (at the default level) flags anything while nothing drifts, whatever it tests.
+At the default level at most 4 checks of 100 flag anything while nothing drifts, whatever they test.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def _watch(
     level: Annotated[
         float | None,
         typer.Option(
-            help="How often a check may flag something while nothing drifts; 0.05 at first.", min=1e-6, max=0.49
+            help="How often a check may flag something while nothing drifts; 0.04 at first.", min=1e-6, max=0.49
         ),
     ] = None,
     least: Annotated[
@@ -100,6 +100,8 @@ def _watch(
     again = None if readapt is None or rows is None else command.adapting_again(folder, readapt, rows, client)
     request = WatchRequest(folder, data, client, settings, again)
     if data is not None or once:
+        if metrics is not None:
+            raise UsageError("--metrics needs somebody who goes on watching", remedy="leave --once and --data out")
         raise typer.Exit(command.check_once(request, typer.echo, as_json=as_json))
     command.keep_watching(request, typer.echo, every_seconds=every, metrics=metrics, as_json=as_json)
 

@@ -23,6 +23,7 @@ from testudo_client.watching.proposals import read_proposals
 from testudo_client.watching.sources import answers, rows_of_file
 from testudo_client.watching.text import EXIT_CODES, as_dict, line_of
 from testudo_client.watching.watch import Report, WatchRequest, answer_proposal, watch_once
+from testudo_common.console import working
 from testudo_common.errors import UsageError
 
 Say = Callable[[str], None]
@@ -39,7 +40,8 @@ def check_once(request: WatchRequest, say: Say, *, as_json: bool) -> int:
     Raises:
         TestudoError: As :func:`watch_once` does.
     """
-    report = watch_once(request, utc_now())
+    with working("checking"):
+        report = watch_once(request, utc_now())
     say(_said(report, as_json))
     return EXIT_CODES[report.step]
 

@@ -70,9 +70,9 @@ def _next(report: Report) -> str:
         case Step.NOTHING:
             return "Fine."
         case Step.WARN:
-            return (
-                f"Warned, {flags} in a row: look at what drifts, and tell outcomes, to know whether answers are worse."
-            )
+            known = report.found is not None and report.found.worse is False
+            so_far = "answers are not worse so far" if known else "tell outcomes, to know whether answers are worse"
+            return f"Warned, {flags} in a row: look at what drifts; {so_far}."
         case Step.READAPT:
             return "Answers are worse: adapt again with recent rows, by testudo-client adapt."
         case Step.PROPOSE:

@@ -3,7 +3,7 @@
 Of each population: references of 200 rows and batches of 50, 100 and 500 of one client each, checked as
 ``testudo-client watch`` checks them. The population stability index (PSI) is that of credit scoring: ten bins by the
 reference's deciles, and an alarm where any column or output exceeds 0.2 (Siddiqi 2006, "Credit Risk Scorecards"). Since
-its false alarms depend on the size of the batch, it is also given the threshold that makes them one in twenty here,
+its false alarms depend on the size of the batch, it is also given the threshold that makes them as many as ours may be,
 which its user could not know.
 """
 
