@@ -21,7 +21,7 @@ def test_the_index_as_worked_out_by_hand() -> None:
 
 def test_without_real_data_it_measures_the_made_up_population(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift, "SIZES", (50,))
-    monkeypatch.setattr(drift, "_REFERENCES", {"made up": 4})
+    monkeypatch.setattr(drift, "_REFERENCES", {"made up": 20})
     monkeypatch.setattr(drift, "_SEARCHES", {"made up": 1})
     found = drift.measure_drift(1, {})
     alarms, in_a_row, *searched = found
