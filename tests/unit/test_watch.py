@@ -290,7 +290,7 @@ def test_metrics_tell_of_the_last_check_and_of_no_column(home: Path) -> None:
     metrics.show(report)
     shown = generate_latest(metrics.registry).decode()
     assert 'testudo_watch_state{state="warned"} 1.0' in shown
-    assert 'testudo_watch_flagged_tests{family="inputs"} 1.0' in shown
+    assert 'testudo_watch_flagged_tests{family="inputs"} 2.0' in shown
     assert "testudo_watch_rows 60.0" in shown
     assert "age" not in shown
     assert as_dict(report)["exit_code"] == 10
