@@ -11,6 +11,8 @@ import typer
 import testudo_client.deployment.cli as deployment_cli
 import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
+import testudo_client.quality.cli as quality_cli
+import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
 
@@ -282,6 +284,8 @@ personal_cli.add_to(app)
 audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
+quality_cli.add_to(app)
+watching_cli.add_to(app)
 
 
 def main() -> None:
