@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 EVALUATION_FORMAT: Final = 1
 EVALUATION_FILE: Final = "evaluation.json"
 Arm = Literal["before", "adapted", "in_use"]
-"""``before``: the meta-model as it is; ``adapted``: from it, on the support set; ``in_use``: the owner's own version."""
+"""``before``: the meta-model as it is; ``adapted``: that, trained on the support set; ``in_use``: the own version."""
 
 
 class Found(BaseModel):
@@ -22,7 +22,7 @@ class Found(BaseModel):
 
 
 class Score(Found):
-    """A number, and where the true one is with 95 % confidence.
+    """A number, and where the true one is, with 95 % confidence.
 
     Attributes:
         value: None where it cannot be computed: too few rows, or training diverged.
