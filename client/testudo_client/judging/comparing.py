@@ -9,6 +9,7 @@ interval has to be above minus a margin that was fixed before.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -66,10 +67,18 @@ def verdict_of(gain: Score, margin: float) -> Literal["better", "not worse", "wo
     return "worse" if gain.high < 0 else "not shown"
 
 
-def change_of(shifted: Answered, plain: Answered) -> Score:
-    """Of accuracy, or of the mean absolute error: shifted minus plain, on the same rows."""
+def change_of(shifted: Sequence[Answered], plain: Answered) -> Score:
+    """Of accuracy, or of the mean absolute error: shifted minus plain; the mean over draws of a shift.
+
+    Args:
+        shifted: The rows of ``plain`` under each draw; or rows drawn from them, and then there is no interval.
+        plain: As they are.
+    """
     sign = 1.0 if plain.regression else -1.0
-    differences = sign * (shifted.losses - plain.losses)
+    losses = np.stack([one.losses for one in shifted])
+    if not all(np.array_equal(one.targets, plain.targets) for one in shifted):
+        return Score(value=sign * float(losses.mean() - plain.losses.mean()))
+    differences = sign * (losses.mean(axis=0) - plain.losses)
     clients, places = np.unique(plain.clients, return_inverse=True)
     if len(clients) > 1:
         differences = np.bincount(places, weights=differences) / np.bincount(places)

@@ -43,6 +43,15 @@ def scores_of(judged: Answered, rng: np.random.Generator) -> dict[str, Score]:
     return _of_clients(parts, np.asarray(by_client.todense()), rng)
 
 
+def point_metrics(judged: Answered) -> dict[str, float | None]:
+    """Metric -> its value alone, as in :func:`scores_of`; None where it is not finite."""
+    parts = Parts.of(judged)
+    together = parts.metrics(np.asarray(parts.rows.sum(axis=0)).reshape(1, -1))
+    _, own = client_metrics(judged)
+    values = {name: float((together if name in POOLED else own)[name].mean()) for name in own}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
 def client_metrics(judged: Answered) -> tuple[npt.NDArray[Any], dict[str, Numbers]]:
     """The clients that have rows, ascending, and metric -> ``float64[m]`` of each."""
     parts = Parts.of(judged)

@@ -1,0 +1,150 @@
+"""An evaluation as a terminal shows it: a headline sentence, then tables. Computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from testudo_client.judging.results import Comparison, Evaluation, Score, ScoreTable
+
+_NAMES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced", "precision": "precision", "recall": "recall", "f1": "F1",
+    "ece": "ECE", "brier": "Brier", "coverage": "coverage", "set_size": "set size", "rmse": "RMSE", "mae": "MAE",
+    "mse": "MSE", "interval_width": "interval width",
+}  # fmt: skip
+_SHOWN = {
+    "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece", "brier", "coverage", "set_size"),
+    "mae": ("rmse", "mae", "coverage", "interval_width"),
+}
+_VERDICTS = {
+    "better": "better than", "not worse": "not worse than", "worse": "worse than",
+    "not shown": "not shown to be as good as",
+}  # fmt: skip
+
+
+def print_evaluation(found: Evaluation, console: Console) -> None:
+    """The whole of it; every interval is of 95 %."""
+    console.print(escape(headline_sentence(found)))
+    console.print(_scores(found))
+    if found.slices:
+        console.print(_slices(found))
+    if found.shifts:
+        console.print(_shifts(found))
+    for one in found.comparisons:
+        console.print(escape(comparison_sentence(one)))
+    for warning in found.warnings:
+        console.print(f"[yellow]Note:[/yellow] {escape(warning)}")
+
+
+def headline_sentence(found: Evaluation) -> str:
+    """What came out, in one sentence."""
+    last = found.tables[-1]
+    metric, score = found.headline, last.metrics[found.headline]
+    unit = f" {found.unit}" if found.unit and metric in ("rmse", "mae") else ""
+    where = f"{last.rows} rows" if last.clients == 1 else f"{last.clients} clients with {last.rows} rows"
+    if last.arm == "in_use":
+        return f"Version {found.model.version} on {where}: {_NAMES[metric]} {shown(score)}{unit}."
+    start = found.tables[0].metrics[metric]
+    size = "all its examples" if last.shots is None else f"{last.shots} shots"
+    return (
+        f"Meta-model of round {found.model.round} on {where} it never saw: {_NAMES[metric]} {shown(score)}{unit} after "
+        f"adapting on {size}, {shown(start)}{unit} before."
+    )
+
+
+def comparison_sentence(one: Comparison) -> str:
+    """One comparison, with what the verdict rests on."""
+    shots = "all examples" if one.shots is None else f"{one.shots} shots"
+    return (
+        f"At {shots}: {_VERDICTS[one.verdict]} the model of round {one.before.round}; {_NAMES[one.metric]} "
+        f"{_number(one.value)} against {_number(one.value_before)}, gain {shown(one.gain, signed=True)}, "
+        f"margin {one.margin:.3g}, {one.rows} rows of {one.clients} client{'s' if one.clients != 1 else ''}."
+    )
+
+
+def shown(score: Score, *, signed: bool = False) -> str:
+    """A number with its interval."""
+    if score.low is None or score.high is None:
+        return _number(score.value, signed=signed)
+    ends = f"{_number(score.low, signed=signed)} to {_number(score.high, signed=signed)}"
+    return f"{_number(score.value, signed=signed)} ({ends})"
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:+.3f}" if signed else f"{value:.3f}"
+    return text if abs(value) < 1000 else f"{value:{'+' if signed else ''}.4g}"
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _scores(found: Evaluation) -> Table:
+    names = [name for name in _SHOWN[found.loss_metric] if any(name in one.metrics for one in found.tables)]
+    if found.headline not in names:
+        names.insert(0, found.headline)
+    several = any(one.percentiles for one in found.tables)
+    columns = ["", "shots", *(_NAMES[name] for name in names), *(("10/50/90 % of clients", "hurt") if several else ())]
+    rows = [
+        [
+            _arm(one),
+            _shots(one),
+            *(shown(one.metrics.get(name, Score(value=None))) for name in names),
+            *(_of_clients(one) if several else ()),
+        ]
+        for one in found.tables
+    ]
+    return _table("Scores, with 95 % intervals", columns, rows)
+
+
+def _shots(one: ScoreTable) -> str:
+    return "" if one.arm != "adapted" else "all" if one.shots is None else str(one.shots)
+
+
+def _arm(one: ScoreTable) -> str:
+    return {"before": "as published", "adapted": "adapted", "in_use": "in use"}[one.arm]
+
+
+def _of_clients(one: ScoreTable) -> list[str]:
+    spread = " / ".join(_number(value) for value in one.percentiles)
+    return [spread, "" if one.hurt is None else f"{100 * one.hurt:.0f} %"]
+
+
+def _slices(found: Evaluation) -> Table:
+    rows = [
+        [
+            one.column,
+            one.value,
+            str(one.rows),
+            shown(one.score),
+            _number(one.rest),
+            "" if one.p_value is None else f"{one.p_value:.2g}",
+            one.verdict,
+        ]
+        for one in found.slices
+    ]
+    columns = ["column", "part", "rows", _NAMES[found.loss_metric], "the rest", "p (Holm)", ""]
+    return _table("Slices", columns, rows)
+
+
+def _shifts(found: Evaluation) -> Table:
+    metric = found.loss_metric
+    rows = [
+        [one.shift, one.about, _number(one.metrics[metric].value), shown(one.change, signed=True)]
+        for one in found.shifts
+    ]
+    return _table("Under named shifts", ["shift", "", _NAMES[metric], "change"], rows)
+
+
+def as_json(found: Evaluation) -> dict[str, Any]:
+    """As ``evaluation.json`` has it."""
+    return found.model_dump(mode="json")
