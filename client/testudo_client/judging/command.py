@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from testudo_client.data import load_owner_table
 from testudo_client.judging.judge import Request, judge_own, judge_published
 from testudo_client.judging.results import EVALUATION_FILE, Evaluation
-from testudo_client.judging.terminal import as_json, print_evaluation
+from testudo_client.judging.terminal import print_evaluation
 from testudo_client.personal.versions import VersionStore
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private, write_atomically
@@ -63,17 +63,30 @@ def evaluate(asked: Asked) -> bool:
         seed=asked.seed,
     )
     found = _own(asked, request) if asked.meta_model is None else _published(asked, asked.meta_model, request)
-    if asked.out is not None:
-        write_evaluation(found, asked.out)
-    if asked.as_json:
-        print(json.dumps(as_json(found), indent=2))
+    return report(found, asked.out, gate=asked.gate, as_json=asked.as_json)
+
+
+def report(found: Evaluation, out: Path | None, *, gate: bool, as_json: bool) -> bool:
+    """Print what was found, and write it to a folder where one is named.
+
+    Returns:
+        Whether the gate, if there is one, lets the model through.
+
+    Raises:
+        UsageError: The folder cannot be written to.
+    """
+    if out is not None:
+        write_evaluation(found, out)
+    if as_json:
+        print(found.model_dump_json(indent=2))
     else:
         print_evaluation(found, Console())
-        if asked.out is not None:
-            print(f"As data: {asked.out / EVALUATION_FILE}. It tells of your rows: keep it to yourself.")
-    if asked.gate and not found.passed:
-        Console(stderr=True).print("The gate holds it back: it was not shown to be as good as the model before.")
-    return found.passed or not asked.gate
+        if out is not None:
+            whose = "the clients' rows" if found.kind == "simulation" else "your rows: keep it to yourself"
+            print(f"As data: {out / EVALUATION_FILE}. It tells of {whose}.")
+    if gate and not found.passed:
+        print("The gate holds it back: it was not shown to be as good as the model before.", file=sys.stderr)
+    return found.passed or not gate
 
 
 def write_evaluation(found: Evaluation, folder: Path) -> None:
@@ -108,7 +121,7 @@ def _check(asked: Asked) -> None:
     if (asked.meta_model is None) == (asked.own is None):
         raise UsageError(
             "name either a meta-model or --own, and not both",
-            remedy="testudo-client evaluate META_MODEL --data FILE, or testudo-client evaluate --own FOLDER --data FILE",
+            remedy="Write META_MODEL --data FILE, or --own FOLDER --data FILE",
         )
     if asked.data is None:
         raise UsageError("no rows to judge it on", remedy="Add --data FILE")

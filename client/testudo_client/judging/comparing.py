@@ -16,12 +16,11 @@ import numpy as np
 
 from testudo_client.judging.answered import Answered, Numbers
 from testudo_client.judging.results import Comparison, ModelName, Score
-from testudo_client.judging.scoring import CONFIDENCE, client_metrics
+from testudo_client.judging.scoring import CONFIDENCE, HIGHER, client_metrics
 
 MARGIN = 0.02
 """Share by which a model may be worse and still pass: of all rows for shares of right answers, of the error before."""
 MIN_ROWS, MIN_CLIENTS = 30, 8
-_HIGHER = ("accuracy", "balanced_accuracy")
 
 
 def compare(
@@ -40,7 +39,7 @@ def compare(
     clients = len(np.unique(judged.clients))
     metric = headline if clients > 1 else "mae" if judged.regression else "accuracy"
     value, value_before, gain = _of_clients(judged, other, metric) if clients > 1 else _of_rows(judged, other)
-    allowed = margin if metric in _HIGHER else margin * value_before
+    allowed = margin if metric in HIGHER else margin * value_before
     enough = clients >= MIN_CLIENTS if clients > 1 else len(judged) >= MIN_ROWS
     return Comparison(
         before=before,
@@ -98,7 +97,7 @@ def mean_score(values: Numbers) -> Score:
 
 def _of_clients(judged: Answered, other: Answered, metric: str) -> tuple[float, float, Score]:
     now, earlier = client_metrics(judged)[1][metric], client_metrics(other)[1][metric]
-    sign = 1.0 if metric in _HIGHER else -1.0
+    sign = 1.0 if metric in HIGHER else -1.0
     return float(now.mean()), float(earlier.mean()), mean_score(sign * (now - earlier))
 
 

@@ -7,7 +7,6 @@ Keeps no version and decides nothing about promotion: that is ``testudo-client a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ def adapted(published: PublishedModel, support: Examples, shots: int | None) -> 
 
     Args:
         published: Where it starts.
-        support: Scaled and encoded as the plan says; none: the meta-model as it is.
+        support: Not centred.
         shots: Whose prior counts; None: of all that a client has.
 
     Raises:
@@ -85,15 +84,12 @@ def adapted(published: PublishedModel, support: Examples, shots: int | None) -> 
     return OwnModel(plan, read_parameters(learner.model.parameters()), centre, temperature, conformal)
 
 
-def unadapted(published: PublishedModel, like: Examples) -> OwnModel:
-    """The meta-model as it is, before anybody says how sure it may be.
-
-    Args:
-        published: Whole.
-        like: Examples of the right shape; they are not used.
-    """
-    own = adapted(published, like.take(slice(0, 0)), None)
-    return replace(own, temperature=1.0, conformal=Conformal.of(np.empty(0)))
+def unadapted(published: PublishedModel, support: Examples) -> OwnModel:
+    """The meta-model as it is, around the means of ``support`` where the plan centres; as sure as it is by itself."""
+    plan, learner = published.plan, Learner(published.plan)
+    learner.start_from(published.model)
+    centre = LocalCentre.of(support, plan.task.local_centring)
+    return OwnModel(plan, read_parameters(learner.model.parameters()), centre, 1.0, Conformal.of(np.empty(0)))
 
 
 def sureness(priors: Sequence[CalibrationPrior], shots: int | None) -> tuple[float, Conformal]:

@@ -15,9 +15,9 @@ from testudo_client.data import examples_of_rows, table_data_of
 from testudo_client.judging.answered import Answered
 from testudo_client.judging.comparing import MARGIN, compare
 from testudo_client.judging.few_shot import adapted, answered, query_rows, support_rows, unadapted, usable_shots
-from testudo_client.judging.results import Arm, Comparison, Evaluation, ModelName, ScoreTable, ShiftScore
-from testudo_client.judging.robustness import shift_scores
-from testudo_client.judging.scoring import scores_of
+from testudo_client.judging.results import Comparison, Evaluation, ModelName, ScoreTable, ShiftScore
+from testudo_client.judging.robustness import Change, shift_scores
+from testudo_client.judging.scoring import score_table
 from testudo_client.judging.slicing import slices_of
 from testudo_client.personal.own_model import LEVEL, OwnModel
 from testudo_client.personal.versions import Version
@@ -86,22 +86,23 @@ def judge_published(
     rows = query_rows(examples, sizes[-1])
     queries = examples.take(rows)
     earlier = None if before is None else _Earlier(before, plan, table, rows)
-    steps = len(sizes) + 2
-    progress("the meta-model as it is", 0, steps)
-    start = answered(unadapted(published, queries), queries, level=request.level)
-    tables, comparisons, own, judged = [score_table(start, "before", 0, request.seed)], [], None, start
-    for place, size in enumerate(sizes, start=1):
-        progress(f"adapted on {size}", place, steps)
-        own = adapted(published, examples.take(support_rows(examples, size)), size)
+    tables: list[ScoreTable] = []
+    comparisons: list[Comparison] = []
+    for place, size in enumerate(sizes):
+        progress(f"adapting on {size}", place, len(sizes) + 1)
+        support = examples.take(support_rows(examples, size))
+        if not tables or plan.task.local_centring != "none":
+            start = answered(unadapted(published, support), queries, level=request.level)
+            shots = 0 if plan.task.local_centring == "none" else size
+            tables.append(score_table(start, "before", shots, seed=request.seed))
+        own = adapted(published, support, size)
         judged = answered(own, queries, level=request.level)
-        tables.append(score_table(judged, "adapted", size, request.seed))
+        tables.append(score_table(judged, "adapted", size, seed=request.seed))
         if earlier is not None:
             comparisons.append(earlier.beside(judged, size, request))
-    assert own is not None  # there is a size
-    progress("slices and shifts", steps - 1, steps)
+    progress("slices and shifts", len(sizes), len(sizes) + 1)
     name = ModelName(digest=published.digest, round=published.round)
     found = _evaluation("meta_model", name, own, judged, table.take(rows.tolist()), queries, request)
-    progress("done", steps, steps)
     return found.model_copy(update={"tables": tuple(tables), "comparisons": tuple(comparisons)})
 
 
@@ -127,16 +128,10 @@ def judge_own(version: Version, table: Table, request: Request, *, known_rows: i
     known = f"{known_rows} of {len(queries)} rows are among those that this version was made from, which it knows"
     return found.model_copy(
         update={
-            "tables": (score_table(judged, "in_use", None, request.seed),),
+            "tables": (score_table(judged, "in_use", None, seed=request.seed),),
             "warnings": ((known,) if known_rows else ()) + found.warnings,
         }
     )
-
-
-def score_table(judged: Answered, arm: Arm, shots: int | None, seed: int) -> ScoreTable:
-    """Of one client's rows."""
-    metrics = scores_of(judged, np.random.default_rng(seed))
-    return ScoreTable(arm=arm, shots=shots, rows=len(judged), clients=1, metrics=metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,18 +204,20 @@ def _evaluation(
         tables=(),
         slices=slices_of(judged, columns, np.random.default_rng(request.seed)),
         shifts=_shifts(own, queries, request) if request.shifts else (),
-        warnings=tuple(_warnings(plan, queries)),
+        warnings=tuple(_warnings(kind, plan, queries)),
     )
 
 
 def _shifts(own: OwnModel, queries: Examples, request: Request) -> tuple[ShiftScore, ...]:
-    def ask(change: Callable[[Examples], Examples]) -> Answered:
-        return answered(own, change(queries), level=request.level)
+    def ask(changes: Sequence[Change]) -> list[Answered]:
+        return [answered(own, change(queries), level=request.level) for change in changes]
 
     return shift_scores(ask, input_columns(own.plan), request.seed)
 
 
-def _warnings(plan: FederationPlan, queries: Examples) -> Iterator[str]:
+def _warnings(kind: str, plan: FederationPlan, queries: Examples) -> Iterator[str]:
+    if kind == "meta_model":
+        yield "if these rows took part in training the meta-model, these scores are too good"
     if len(queries) < FEW_ROWS:
         yield f"only {len(queries)} rows were scored: look at the intervals, not at the numbers"
     if plan.task.kind != "regression":

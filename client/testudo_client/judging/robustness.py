@@ -5,7 +5,7 @@ Only what is asked is shifted: the model was made before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,24 +18,26 @@ from testudo_common.learning.shifts import SHIFTS, Shift
 from testudo_common.learning.tasks import Examples
 
 DRAWS = 5  # of the column, rows and noise that a shift touches; what is stated is their mean
-Asked = Callable[[Callable[[Examples], Examples]], Answered]
-"""Answers to all rows after a change; called with the identity for rows as they are."""
+Change = Callable[[Examples], Examples]
+Ask = Callable[[Sequence[Change]], Sequence[Answered]]
+"""Answers to all rows after each change."""
 
 
-def shift_scores(ask: Asked, columns: Sequence[InputColumn], seed: int) -> tuple[ShiftScore, ...]:
+def shift_scores(ask: Ask, columns: Sequence[InputColumn], seed: int) -> tuple[ShiftScore, ...]:
     """One a named shift that the columns allow.
 
     Args:
-        ask: Answers to the rows, changed.
+        ask: Answers to the rows, changed; called once, so that a model is adapted once.
         columns: That may be touched; the same ones are drawn for every client.
         seed: Of what is drawn.
     """
-    plain = ask(_unchanged)
-    return tuple(_score(shift, ask, columns, seed, plain) for shift in SHIFTS.values() if shift.fits(columns))
+    shifts = [shift for shift in SHIFTS.values() if shift.fits(columns)]
+    changes = [_change(shift, columns, seed, draw) for shift in shifts for draw in range(DRAWS)]
+    plain, *drawn = ask([unchanged, *changes])
+    return tuple(_score(shift, drawn[DRAWS * n : DRAWS * (n + 1)], plain) for n, shift in enumerate(shifts))
 
 
-def _score(shift: Shift, ask: Asked, columns: Sequence[InputColumn], seed: int, plain: Answered) -> ShiftScore:
-    drawn = [ask(change) for change in _changes(shift, columns, seed)]
+def _score(shift: Shift, drawn: Sequence[Answered], plain: Answered) -> ShiftScore:
     metrics = [point_metrics(one) for one in drawn]
     return ShiftScore(
         shift=shift.name,
@@ -45,13 +47,11 @@ def _score(shift: Shift, ask: Asked, columns: Sequence[InputColumn], seed: int, 
     )
 
 
-def _changes(shift: Shift, columns: Sequence[InputColumn], seed: int) -> Iterator[Callable[[Examples], Examples]]:
-    for draw in range(DRAWS):
+def _change(shift: Shift, columns: Sequence[InputColumn], seed: int, draw: int) -> Change:
+    def change(examples: Examples) -> Examples:
+        return shift(examples, columns, np.random.default_rng([seed, draw]))
 
-        def change(examples: Examples, draw: int = draw) -> Examples:
-            return shift(examples, columns, np.random.default_rng([seed, draw]))
-
-        yield change
+    return change
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -59,5 +59,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def _unchanged(examples: Examples) -> Examples:
+def unchanged(examples: Examples) -> Examples:
+    """No shift."""
     return examples

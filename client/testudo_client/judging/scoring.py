@@ -14,13 +14,15 @@ import numpy.typing as npt
 from scipy import sparse
 
 from testudo_client.judging.answered import Answered, Numbers, Parts
-from testudo_client.judging.results import Score
+from testudo_client.judging.results import Arm, Score, ScoreTable
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _MAX_DRAWS = 8_000_000  # row numbers held at once
 POOLED = ("ece", "coverage")
 """Over all rows together, also of several clients: of a client's few rows each bin would hold one or none."""
+HIGHER = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
+"""Metrics that are better when they are higher; of the others, all but coverage are better when they are lower."""
 _PROPORTIONS = ("accuracy", "coverage")
 
 
@@ -41,6 +43,45 @@ def scores_of(judged: Answered, rng: np.random.Generator) -> dict[str, Score]:
         return _of_rows(parts, rng)
     by_client = _membership(places, len(clients)) @ parts.rows
     return _of_clients(parts, np.asarray(by_client.todense()), rng)
+
+
+def score_table(
+    judged: Answered,
+    arm: Arm,
+    shots: int | None,
+    *,
+    seed: int,
+    headline: str = "",
+    start: Answered | None = None,
+    diverged: int = 0,
+) -> ScoreTable:
+    """A row of the evaluation.
+
+    Args:
+        judged: Of one client or several.
+        arm: What answered.
+        shots: Support size.
+        seed: Of the bootstrap.
+        headline: For several clients: the metric whose spread over them is told.
+        start: The same rows before adaptation, of the same clients, to tell whom that hurt; none: not told.
+        diverged: Clients that are not among the rows, since their training diverged.
+    """
+    clients = len(np.unique(judged.clients))
+    own = client_metrics(judged)[1].get(headline) if clients > 1 else None
+    hurt = None
+    if own is not None and start is not None:
+        first = client_metrics(start)[1][headline]
+        hurt = float((np.sum(own < first if headline in HIGHER else own > first) + diverged) / (clients + diverged))
+    return ScoreTable(
+        arm=arm,
+        shots=shots,
+        rows=len(judged),
+        clients=clients,
+        metrics=scores_of(judged, np.random.default_rng(seed)),
+        percentiles=() if own is None else tuple(np.percentile(own, [10, 50, 90]).tolist()),
+        hurt=hurt,
+        diverged=diverged,
+    )
 
 
 def point_metrics(judged: Answered) -> dict[str, float | None]:

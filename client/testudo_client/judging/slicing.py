@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from testudo_client.judging.answered import Answered, Numbers, Places
 from testudo_client.judging.results import Score, Slice
-from testudo_client.judging.scoring import scores_of
+from testudo_client.judging.scoring import point_metrics, scores_of
 from testudo_client.table import is_absent, parse_number
 from testudo_common.errors import DataError
 
@@ -104,22 +104,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _slice(
     judged: Answered, column: str, value: str, rows: Places, p_value: float | None, rng: np.random.Generator
 ) -> Slice:
-    part = judged.take(rows)
+    part, others = judged.take(rows), np.delete(np.arange(len(judged)), rows)
     metric = "mae" if judged.regression else "accuracy"
-    outside = np.delete(judged.losses, rows)
     verdict: Literal["worse", "not worse", "too few"] = "too few"
     if p_value is not None:
         verdict = "worse" if p_value < ALPHA else "not worse"
-    mean = float(part.losses.mean())
-    plain = Score(value=mean if judged.regression else 1 - mean)
-    rest = None if not len(outside) else float(outside.mean()) if judged.regression else 1 - float(outside.mean())
     return Slice(
         column=column,
         value=value,
         rows=len(rows),
         clients=len(np.unique(part.clients)),
-        score=plain if p_value is None else scores_of(part, rng)[metric],
-        rest=rest,
+        score=Score(value=point_metrics(part)[metric]) if p_value is None else scores_of(part, rng)[metric],
+        rest=point_metrics(judged.take(others))[metric] if len(others) else None,
         p_value=p_value,
         verdict=verdict,
     )

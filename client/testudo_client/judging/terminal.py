@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from testudo_client.judging.comparing import MIN_CLIENTS, MIN_ROWS
 from testudo_client.judging.results import Comparison, Evaluation, Score, ScoreTable
 
 _NAMES = {
@@ -28,16 +28,16 @@ _VERDICTS = {
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
     """The whole of it; every interval is of 95 %."""
-    console.print(escape(headline_sentence(found)))
+    console.print(escape(headline_sentence(found)), soft_wrap=True)
     console.print(_scores(found))
     if found.slices:
         console.print(_slices(found))
     if found.shifts:
         console.print(_shifts(found))
     for one in found.comparisons:
-        console.print(escape(comparison_sentence(one)))
+        console.print(escape(comparison_sentence(one)), soft_wrap=True)
     for warning in found.warnings:
-        console.print(f"[yellow]Note:[/yellow] {escape(warning)}")
+        console.print(f"[yellow]Note:[/yellow] {escape(warning)}", soft_wrap=True)
 
 
 def headline_sentence(found: Evaluation) -> str:
@@ -48,22 +48,27 @@ def headline_sentence(found: Evaluation) -> str:
     where = f"{last.rows} rows" if last.clients == 1 else f"{last.clients} clients with {last.rows} rows"
     if last.arm == "in_use":
         return f"Version {found.model.version} on {where}: {_NAMES[metric]} {shown(score)}{unit}."
-    start = found.tables[0].metrics[metric]
-    size = "all its examples" if last.shots is None else f"{last.shots} shots"
+    start = [one for one in found.tables if one.arm == "before"][-1].metrics[metric]
     return (
-        f"Meta-model of round {found.model.round} on {where} it never saw: {_NAMES[metric]} {shown(score)}{unit} after "
-        f"adapting on {size}, {shown(start)}{unit} before."
+        f"Meta-model of round {found.model.round} on {where}: {_NAMES[metric]} {shown(score)}{unit} after adapting on "
+        f"{_size(last.shots)} that are not among them, {shown(start)}{unit} before."
     )
 
 
 def comparison_sentence(one: Comparison) -> str:
     """One comparison, with what the verdict rests on."""
-    shots = "all examples" if one.shots is None else f"{one.shots} shots"
+    fewest = MIN_CLIENTS if one.clients > 1 else MIN_ROWS
+    counted = one.clients if one.clients > 1 else one.rows
+    few = f", and {fewest} are the least" if counted < fewest else ""
     return (
-        f"At {shots}: {_VERDICTS[one.verdict]} the model of round {one.before.round}; {_NAMES[one.metric]} "
+        f"Adapted on {_size(one.shots)}: {_VERDICTS[one.verdict]} the model of round {one.before.round}; {_NAMES[one.metric]} "
         f"{_number(one.value)} against {_number(one.value_before)}, gain {shown(one.gain, signed=True)}, "
-        f"margin {one.margin:.3g}, {one.rows} rows of {one.clients} client{'s' if one.clients != 1 else ''}."
+        f"margin {one.margin:.3g}, {one.rows} rows of {one.clients} client{'s' if one.clients != 1 else ''}{few}."
     )
+
+
+def _size(shots: int | None) -> str:
+    return "all its support examples" if shots is None else f"{shots} shot{'s' if shots != 1 else ''}"
 
 
 def shown(score: Score, *, signed: bool = False) -> str:
@@ -77,8 +82,7 @@ def shown(score: Score, *, signed: bool = False) -> str:
 def _number(value: float | None, *, signed: bool = False) -> str:
     if value is None:
         return "-"
-    text = f"{value:+.3f}" if signed else f"{value:.3f}"
-    return text if abs(value) < 1000 else f"{value:{'+' if signed else ''}.4g}"
+    return f"{value:{'+' if signed else ''}{'.3f' if abs(value) < 10 else '.4g'}}"
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -107,7 +111,7 @@ def _scores(found: Evaluation) -> Table:
 
 
 def _shots(one: ScoreTable) -> str:
-    return "" if one.arm != "adapted" else "all" if one.shots is None else str(one.shots)
+    return "" if one.arm == "in_use" else "all" if one.shots is None else str(one.shots)
 
 
 def _arm(one: ScoreTable) -> str:
@@ -143,8 +147,3 @@ def _shifts(found: Evaluation) -> Table:
         for one in found.shifts
     ]
     return _table("Under named shifts", ["shift", "", _NAMES[metric], "change"], rows)
-
-
-def as_json(found: Evaluation) -> dict[str, Any]:
-    """As ``evaluation.json`` has it."""
-    return found.model_dump(mode="json")
