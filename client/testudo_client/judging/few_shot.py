@@ -1,43 +1,47 @@
-"""Few-shot adaptation of a published meta-model, as it is judged: which rows it adapts on, and which it is scored on.
+"""Which rows of an owner a published meta-model is adapted on, which it is scored on, and what it then answers.
 
-Keeps no version and decides nothing about promotion: that is ``testudo-client adapt``. Source: Nichol, Achiam, Schulman
-2018 (Reptile, section 6: few-shot evaluation).
+Adapts and calibrates as ``testudo-client adapt`` does; keeps no version, and decides nothing about promotion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from testudo_client.judging.answered import Answered, Places
+from testudo_client.personal.few_shot import FewShot, first_shots, out_of_fold
 from testudo_client.personal.own_model import LEVEL, Answerer, OwnModel, in_target_unit
 from testudo_common.errors import DataError
-from testudo_common.learning.calibration import CalibrationPrior
+from testudo_common.learning.calibration import (
+    CalibrationPrior,
+    conformal_of_classes,
+    conformal_of_errors,
+    nearest_prior,
+    temperature_of,
+    true_probability,
+)
 from testudo_common.learning.conformal import Conformal
-from testudo_common.learning.inner_loop import InnerLoop, LocalCentre, run_inner_loop
-from testudo_common.learning.learner import Learner, read_parameters
+from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
 from testudo_common.publication import PublishedModel
 
 MIN_QUERIES = 10
-_PRIOR_WEIGHT = 1000.0  # of a histogram: what it says counts as so many scores
 
 
-def support_rows(examples: Examples, shots: int) -> Places:
-    """Rows to adapt on: the first ``shots`` of each class, or of all for regression; ascending."""
-    if examples.targets.dtype == np.float32:
-        return np.arange(min(shots, len(examples)))
-    rows = [np.flatnonzero(examples.targets == label)[:shots] for label in np.unique(examples.targets)]
-    return np.sort(np.concatenate([*rows, np.empty(0, dtype=np.intp)]))
+def support_rows(examples: Examples, shots: int, plan: FederationPlan) -> Places:
+    """Rows to adapt on, ascending: those of :func:`testudo_client.personal.few_shot.first_shots`."""
+    numbered = Examples(np.arange(len(examples), dtype=np.float32)[:, None], examples.targets)
+    return first_shots(numbered, shots, plan)[0].inputs[:, 0].astype(np.intp)
 
 
-def query_rows(examples: Examples, shots: int) -> Places:
-    """Rows to score on: those that the largest support set leaves; ascending."""
-    return np.delete(np.arange(len(examples)), support_rows(examples, shots))
+def query_rows(examples: Examples, shots: int, plan: FederationPlan) -> Places:
+    """Rows to score on, ascending: those that the support set leaves."""
+    return np.delete(np.arange(len(examples)), support_rows(examples, shots, plan))
 
 
 def usable_shots(plan: FederationPlan, examples: Examples, asked: Sequence[int] | None) -> tuple[int, ...]:
@@ -52,59 +56,65 @@ def usable_shots(plan: FederationPlan, examples: Examples, asked: Sequence[int] 
         DataError: A size that was asked for, or every one, leaves too few.
     """
     sizes = sorted({size for size in (asked or plan.evaluation.shots) if size > 0})
-    fitting = tuple(size for size in sizes if len(query_rows(examples, size)) >= MIN_QUERIES)
+    fitting = tuple(size for size in sizes if len(query_rows(examples, size, plan)) >= MIN_QUERIES)
     if (asked and len(fitting) < len(sizes)) or not fitting:
         too_many = next((size for size in sizes if size not in fitting), 1)
         raise DataError(
-            f"{len(examples)} rows: {too_many} to adapt on (of each class, for classes) leave fewer than {MIN_QUERIES} "
-            "to score on",
+            f"of {len(examples)} rows, {too_many} to adapt on (of each class, where there are classes) leave fewer "
+            f"than {MIN_QUERIES} to score on",
             remedy="Ask for fewer --shots, or bring more rows",
         )
     return fitting
 
 
-def adapted(published: PublishedModel, support: Examples, shots: int | None) -> OwnModel:
-    """The meta-model, trained on ``support`` with the plan's evaluation steps, as sure as the federation's prior says.
+def adapted(published: PublishedModel, support: Examples, shots: int) -> OwnModel:
+    """The meta-model after the plan's evaluation steps on ``support``, as sure as prior and out-of-fold scores allow.
 
     Args:
         published: Where it starts.
-        support: Not centred.
-        shots: Whose prior counts; None: of all that a client has.
+        support: Not centred; one example or more.
+        shots: A class, or in all for regression: whose prior counts.
 
     Raises:
         ModelError: The meta-model does not fit its plan.
     """
-    plan, learner = published.plan, Learner(published.plan)
-    learner.start_from(published.model)
-    centre = LocalCentre.of(support, plan.task.local_centring)
-    rate = plan.evaluation.learning_rate or plan.inner.learning_rate
-    loop = InnerLoop(plan.evaluation.steps, rate)
-    run_inner_loop(learner, centre.subtract(support), loop, np.random.default_rng(plan.seed))  # whole batches
-    temperature, conformal = sureness(published.priors, shots)
-    return OwnModel(plan, read_parameters(learner.model.parameters()), centre, temperature, conformal)
+    plan = published.plan
+    few, learner = FewShot.of(plan), Learner(plan)
+    own = few.adapted(learner, published.model, support).own
+    raw = out_of_fold(learner, published.model, support, few) if len(support) > 1 else None
+    temperature, conformal = sureness(plan, published.priors, shots, raw, support)
+    return replace(own, temperature=temperature, conformal=conformal)
 
 
 def unadapted(published: PublishedModel, support: Examples) -> OwnModel:
     """The meta-model as it is, around the means of ``support`` where the plan centres; as sure as it is by itself."""
-    plan, learner = published.plan, Learner(published.plan)
-    learner.start_from(published.model)
-    centre = LocalCentre.of(support, plan.task.local_centring)
-    return OwnModel(plan, read_parameters(learner.model.parameters()), centre, 1.0, Conformal.of(np.empty(0)))
+    return FewShot.of(published.plan, steps=0).adapted(Learner(published.plan), published.model, support).own
 
 
-def sureness(priors: Sequence[CalibrationPrior], shots: int | None) -> tuple[float, Conformal]:
-    """Temperature and scores from the prior of this support size, or of the nearest; 1 and none without priors."""
-    known = [prior for prior in priors if (prior.shots is None) == (shots is None)] or list(priors)
-    if not known:
-        return 1.0, Conformal.of(np.empty(0))
-    nearest = min(known, key=lambda prior: abs((prior.shots or 0) - (shots or 0)))
-    shares = np.array(nearest.scores, dtype=np.float64)
-    if not shares.sum() > 0:
-        return float(np.exp(nearest.log_temperature)), Conformal.of(np.empty(0))
-    upper = nearest.limit * np.arange(1, len(shares) + 1) / len(shares)  # a bin's scores count as its upper end
-    kept = shares > 0
-    conformal = Conformal.of(upper[kept], _PRIOR_WEIGHT * shares[kept] / shares.sum())
-    return float(np.exp(nearest.log_temperature)), conformal
+def sureness(
+    plan: FederationPlan,
+    priors: Sequence[CalibrationPrior],
+    shots: float,
+    raw: npt.NDArray[np.float32] | None,
+    support: Examples,
+) -> tuple[float, Conformal]:
+    """Temperature, and scores for sets or intervals.
+
+    Args:
+        plan: Of the model.
+        priors: What the federation found out; may be none.
+        shots: Whose prior counts.
+        raw: Out-of-fold answers to the support set: logits, or predictions in the scaled target; None: there are none.
+        support: What they answer.
+    """
+    prior = nearest_prior(tuple(priors), shots)
+    if plan.task.kind == "regression":
+        errors = np.empty(0) if raw is None else np.abs(raw.astype(np.float64) - support.targets)
+        return 1.0, conformal_of_errors(errors, prior)
+    targets = support.targets.astype(np.int64)
+    temperature = temperature_of(raw, targets, prior)
+    scores = np.empty(0) if raw is None else 1.0 - true_probability(raw, targets, temperature)
+    return temperature, conformal_of_classes(scores, prior)
 
 
 def answered(own: OwnModel, queries: Examples, client: int = 0, level: float = LEVEL) -> Answered:

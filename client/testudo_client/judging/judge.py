@@ -6,7 +6,7 @@ Every support size is scored on the same rows: those that the largest one leaves
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -83,21 +83,22 @@ def judge_published(
     plan = published.plan
     examples = examples_of_rows(table_data_of(plan), plan.task.kind, table)
     sizes = usable_shots(plan, examples, request.shots)
-    rows = query_rows(examples, sizes[-1])
+    rows = query_rows(examples, sizes[-1], plan)
     queries = examples.take(rows)
     earlier = None if before is None else _Earlier(before, plan, table, rows)
     tables: list[ScoreTable] = []
     comparisons: list[Comparison] = []
     for place, size in enumerate(sizes):
         progress(f"adapting on {size}", place, len(sizes) + 1)
-        support = examples.take(support_rows(examples, size))
+        support = examples.take(support_rows(examples, size, plan))
         if not tables or plan.task.local_centring != "none":
             start = answered(unadapted(published, support), queries, level=request.level)
             shots = 0 if plan.task.local_centring == "none" else size
             tables.append(score_table(start, "before", shots, seed=request.seed))
         own = adapted(published, support, size)
         judged = answered(own, queries, level=request.level)
-        tables.append(score_table(judged, "adapted", size, seed=request.seed))
+        raw = answered(replace(own, temperature=1.0), queries) if not judged.regression else None
+        tables.append(score_table(judged, "adapted", size, seed=request.seed, raw=raw))
         if earlier is not None:
             comparisons.append(earlier.beside(judged, size, request))
     progress("slices and shifts", len(sizes), len(sizes) + 1)
@@ -148,7 +149,7 @@ class _Earlier:
         old = self.published.plan
         refuse_other_task(self.plan, old)
         examples = examples_of_rows(table_data_of(old), old.task.kind, self.table)
-        own = adapted(self.published, examples.take(support_rows(examples, size)), size)
+        own = adapted(self.published, examples.take(support_rows(examples, size, old)), size)
         theirs = answered(own, examples.take(self.rows), level=request.level)
         name = ModelName(digest=self.published.digest, round=self.published.round)
         return compare(judged, theirs, name, shots=size, headline=headline_of(self.plan), margin=request.margin)

@@ -54,6 +54,7 @@ def score_table(
     headline: str = "",
     start: Answered | None = None,
     diverged: int = 0,
+    raw: Answered | None = None,
 ) -> ScoreTable:
     """A row of the evaluation.
 
@@ -65,6 +66,7 @@ def score_table(
         headline: For several clients: the metric whose spread over them is told.
         start: The same rows before adaptation, of the same clients, to tell whom that hurt; none: not told.
         diverged: Clients that are not among the rows, since their training diverged.
+        raw: The same before calibration, for ``ece_raw``; none: not told.
     """
     clients = len(np.unique(judged.clients))
     own = client_metrics(judged)[1].get(headline) if clients > 1 else None
@@ -72,12 +74,15 @@ def score_table(
     if own is not None and start is not None:
         first = client_metrics(start)[1][headline]
         hurt = float((np.sum(own < first if headline in HIGHER else own > first) + diverged) / (clients + diverged))
+    metrics = scores_of(judged, np.random.default_rng(seed))
+    if raw is not None:
+        metrics["ece_raw"] = scores_of(raw, np.random.default_rng(seed))["ece"]
     return ScoreTable(
         arm=arm,
         shots=shots,
         rows=len(judged),
         clients=clients,
-        metrics=scores_of(judged, np.random.default_rng(seed)),
+        metrics=metrics,
         percentiles=() if own is None else tuple(np.percentile(own, [10, 50, 90]).tolist()),
         hurt=hurt,
         diverged=diverged,

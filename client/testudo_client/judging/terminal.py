@@ -13,11 +13,11 @@ from testudo_client.judging.results import Comparison, Evaluation, Score, ScoreT
 
 _NAMES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced", "precision": "precision", "recall": "recall", "f1": "F1",
-    "ece": "ECE", "brier": "Brier", "coverage": "coverage", "set_size": "set size", "rmse": "RMSE", "mae": "MAE",
-    "mse": "MSE", "interval_width": "interval width",
+    "ece": "ECE", "ece_raw": "ECE raw", "brier": "Brier", "coverage": "coverage", "set_size": "set size",
+    "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "interval_width": "interval width",
 }  # fmt: skip
 _SHOWN = {
-    "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece", "brier", "coverage", "set_size"),
+    "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece", "ece_raw", "coverage", "set_size"),
     "mae": ("rmse", "mae", "coverage", "interval_width"),
 }
 _VERDICTS = {
@@ -61,8 +61,9 @@ def comparison_sentence(one: Comparison) -> str:
     counted = one.clients if one.clients > 1 else one.rows
     few = f", and {fewest} are the least" if counted < fewest else ""
     return (
-        f"Adapted on {_size(one.shots)}: {_VERDICTS[one.verdict]} the model of round {one.before.round}; {_NAMES[one.metric]} "
-        f"{_number(one.value)} against {_number(one.value_before)}, gain {shown(one.gain, signed=True)}, "
+        f"Adapted on {_size(one.shots)}: {_VERDICTS[one.verdict]} the model of round {one.before.round}; "
+        f"{_NAMES[one.metric]} {_number(one.value)} against {_number(one.value_before)}, "
+        f"gain {shown(one.gain, signed=True)}, "
         f"margin {one.margin:.3g}, {one.rows} rows of {one.clients} client{'s' if one.clients != 1 else ''}{few}."
     )
 

@@ -61,12 +61,12 @@ def judge_federation(
     for done, (size, clients) in enumerate(sizes.items()):
         progress("all examples" if size is None else f"{size} shots", done, len(sizes) + 1)
         asked = AskedClients(adapter, clients, size, request.level)
-        (start,), (outcome,) = asked.ask(published, 0), asked.ask(published, plan.evaluation.steps)
+        start, (outcome,) = asked.as_published(published), asked.adapted(published)
         if len(outcome.answered) == 0:
             raise ModelError("training diverged at every client", remedy="Lower the plan's learning rate")
         tables += _tables(plan, size, start, outcome, request, first=not tables)
         if before is not None:
-            (theirs,) = asked.ask(before, plan.evaluation.steps)
+            (theirs,) = asked.adapted(before)
             comparisons.append(_beside(outcome, theirs, before, size, request, headline_of(plan).metric))
     progress("slices and shifts", len(sizes), len(sizes) + 1)
     kept = np.flatnonzero(~np.isin(start.answered.clients, outcome.diverged)).tolist()
@@ -120,6 +120,7 @@ def _tables(
         seed=seed,
         start=start.without(outcome.diverged),
         diverged=len(outcome.diverged),
+        raw=None if outcome.raw.regression else outcome.raw,
     )
     return [*found, adapted]
 
@@ -139,7 +140,7 @@ def _beside(
 
 def _shifts(asked: AskedClients, published: PublishedModel, request: Request) -> tuple[ShiftScore, ...]:
     def ask(changes: Sequence[Change]) -> list[Answered]:
-        outcomes = asked.ask(published, published.plan.evaluation.steps, changes)
+        outcomes = asked.adapted(published, changes)
         lost = sorted({client for outcome in outcomes for client in outcome.diverged})
         return [outcome.without(lost) for outcome in outcomes]
 
