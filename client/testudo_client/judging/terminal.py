@@ -69,7 +69,7 @@ def comparison_sentence(one: Comparison) -> str:
 
 
 def _size(shots: int | None) -> str:
-    return "all its support examples" if shots is None else f"{shots} shot{'s' if shots != 1 else ''}"
+    return "all its examples" if shots is None else f"{shots} shot{'s' if shots != 1 else ''}"
 
 
 def shown(score: Score, *, signed: bool = False) -> str:
@@ -94,34 +94,25 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _scores(found: Evaluation) -> Table:
-    names = [name for name in _SHOWN[found.loss_metric] if any(name in one.metrics for one in found.tables)]
+    """A column each way to answer and support size; of the model as published, only around the last support set."""
+    start = [one for one in found.tables if one.arm == "before"][-1:]
+    columns = [*start, *(one for one in found.tables if one.arm != "before")]
+    names = [name for name in _SHOWN[found.loss_metric] if any(name in one.metrics for one in columns)]
     if found.headline not in names:
         names.insert(0, found.headline)
-    several = any(one.percentiles for one in found.tables)
-    columns = ["", "shots", *(_NAMES[name] for name in names), *(("10/50/90 % of clients", "hurt") if several else ())]
-    rows = [
-        [
-            _arm(one),
-            _shots(one),
-            *(shown(one.metrics.get(name, Score(value=None))) for name in names),
-            *(_of_clients(one) if several else ()),
-        ]
-        for one in found.tables
-    ]
-    return _table("Scores, with 95 % intervals", columns, rows)
+    rows = [[_NAMES[name], *(_stacked(one.metrics.get(name)) for one in columns)] for name in names]
+    if any(one.percentiles for one in columns):
+        rows.append(["10/50/90 %\nof clients", *("\n".join(map(_number, one.percentiles)) for one in columns)])
+        rows.append(["hurt", *("" if one.hurt is None else f"{100 * one.hurt:.0f} %" for one in columns)])
+    return _table("Scores, with 95 % intervals", ["", *map(_arm, columns)], rows)
 
 
-def _shots(one: ScoreTable) -> str:
-    return "" if one.arm == "in_use" else "all" if one.shots is None else str(one.shots)
+def _stacked(score: Score | None) -> str:
+    return "-" if score is None else shown(score).replace(" (", "\n(")
 
 
 def _arm(one: ScoreTable) -> str:
-    return {"before": "as published", "adapted": "adapted", "in_use": "in use"}[one.arm]
-
-
-def _of_clients(one: ScoreTable) -> list[str]:
-    spread = " / ".join(_number(value) for value in one.percentiles)
-    return [spread, "" if one.hurt is None else f"{100 * one.hurt:.0f} %"]
+    return {"before": "as published", "adapted": f"adapted on\n{_size(one.shots)}", "in_use": "in use"}[one.arm]
 
 
 def _slices(found: Evaluation) -> Table:
