@@ -127,7 +127,14 @@ def _stated(data: TableData, task_kind: str) -> tuple[tuple[Column, ...], tuple[
 
 
 def load_owner_examples(plan: FederationPlan, path: Path, client: str | None = None) -> Examples:
-    """One data owner's examples, sorted by ``data.order`` if the plan has it.
+    """The rows of :func:`load_owner_table` as examples, in that order. Raises as it does."""
+    table = load_owner_table(plan, path, client)
+    assert isinstance(plan.data, TableData)  # it was read
+    return examples_of_rows(plan.data, plan.task.kind, table)
+
+
+def load_owner_table(plan: FederationPlan, path: Path, client: str | None = None) -> Table:
+    """One data owner's rows, sorted by ``data.order`` if the plan has it.
 
     Args:
         plan: With ``data.federation = "csv"``, complete.
@@ -138,39 +145,11 @@ def load_owner_examples(plan: FederationPlan, path: Path, client: str | None = N
         PlanError: The plan is for other data, or not complete, or its model does not fit its columns.
         DataError: The file cannot be used, holds several clients and none was named, or too few rows.
     """
-    data = table_data_of(plan)
-    table = load_owner_table(plan, path, client)
-    if len(table) < data.min_rows:
-        raise DataError(
-            f"{len(table)} rows, and the plan asks for {data.min_rows} (data.min_rows)",
-            where=str(path),
-            remedy="Bring more rows, or stay out of this federation",
-        )
-    return examples_of_rows(data, plan.task.kind, table)
-
-
-def load_owner_table(plan: FederationPlan, path: Path, client: str | None = None) -> Table:
-    """One data owner's rows, as :func:`load_owner_examples` reads them, however few.
-
-    Raises:
-        PlanError: The plan is for other data, or its model does not fit its columns.
-        DataError: The file cannot be used, or holds several clients and none was named.
-    """
-    data = table_data_of(plan)
-    table = _rows_of(read_table(path), data.client, client)
-    return order_rows(table, data.order) if data.order else table
-
-
-def table_data_of(plan: FederationPlan) -> TableData:
-    """The plan's table.
-
-    Raises:
-        PlanError: The plan is for other data, or its model does not fit its columns.
-    """
     if not isinstance(plan.data, TableData):
         problem = f"{plan.data.federation!r} has no table of a data owner"
         raise PlanError([Fault("data.federation", problem, 'Write "csv"')], source=plan.name)
-    made = dict(zip(("inputs", "outputs"), model_shape(plan.data, plan.task.kind), strict=True))
+    data = plan.data
+    made = dict(zip(("inputs", "outputs"), model_shape(data, plan.task.kind), strict=True))
     faults = [
         Fault(f"model.{key}", f"{stated} is stated, but the data has {value}", "Correct it, or take it out")
         for key, value in made.items()
@@ -178,7 +157,14 @@ def table_data_of(plan: FederationPlan) -> TableData:
     ]
     if faults:
         raise PlanError(faults, source=plan.name)
-    return plan.data
+    table = _rows_of(read_table(path), data.client, client)
+    if len(table) < data.min_rows:
+        raise DataError(
+            f"{len(table)} rows, and the plan asks for {data.min_rows} (data.min_rows)",
+            where=str(path),
+            remedy="Bring more rows, or stay out of this federation",
+        )
+    return order_rows(table, data.order) if data.order else table
 
 
 def _rows_of(table: Table, column: str, client: str | None) -> Table:
@@ -198,6 +184,11 @@ def _rows_of(table: Table, column: str, client: str | None) -> Table:
 
 
 __all__ = [
-    "Table", "examples_of_rows", "load_owner_examples", "load_owner_table", "model_shape", "order_rows", "read_table",
-    "table_data_of",
-]  # fmt: skip
+    "Table",
+    "examples_of_rows",
+    "load_owner_examples",
+    "load_owner_table",
+    "model_shape",
+    "order_rows",
+    "read_table",
+]

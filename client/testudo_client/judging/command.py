@@ -10,10 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from testudo_client.data import load_owner_table
+from testudo_client.data import examples_of_rows, load_owner_table
+from testudo_client.judging.few_shot import table_data_of
 from testudo_client.judging.judge import Request, judge_own, judge_published
 from testudo_client.judging.results import EVALUATION_FILE, Evaluation
 from testudo_client.judging.terminal import print_evaluation
+from testudo_client.personal.adapt_command import row_digests
 from testudo_client.personal.versions import VersionStore
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private, write_atomically
@@ -153,4 +155,8 @@ def _published(asked: Asked, path: Path, request: Request) -> Evaluation:
 def _own(asked: Asked, request: Request) -> Evaluation:
     assert asked.own is not None and asked.data is not None
     version = VersionStore(asked.own).current()
-    return judge_own(version, load_owner_table(version.own.plan, asked.data, asked.client), request)
+    table = load_owner_table(version.own.plan, asked.data, asked.client)
+    examples = examples_of_rows(table_data_of(version.own.plan), version.own.plan.task.kind, table)
+    made_from = set(version.record.rows_digest)
+    known = sum(one in made_from for one in row_digests(asked.own, examples)) if made_from else 0
+    return judge_own(version, table, request, known_rows=known)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from testudo_client.judging.answered import Answered, Places
 from testudo_client.personal.few_shot import FewShot, first_shots, out_of_fold
 from testudo_client.personal.own_model import LEVEL, Answerer, OwnModel, in_target_unit
-from testudo_common.errors import DataError
+from testudo_common.errors import DataError, Fault, PlanError
 from testudo_common.learning.calibration import (
     CalibrationPrior,
     conformal_of_classes,
@@ -28,6 +28,7 @@ from testudo_common.learning.conformal import Conformal
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
+from testudo_common.plan.sections import TableData
 from testudo_common.publication import PublishedModel
 
 MIN_QUERIES = 10
@@ -111,9 +112,10 @@ def sureness(
     if plan.task.kind == "regression":
         errors = np.empty(0) if raw is None else np.abs(raw.astype(np.float64) - support.targets)
         return 1.0, conformal_of_errors(errors, prior)
-    targets = support.targets.astype(np.int64)
-    temperature = temperature_of(raw, targets, prior)
-    scores = np.empty(0) if raw is None else 1.0 - true_probability(raw, targets, temperature)
+    logits = np.empty((0, plan.model.outputs or 0), dtype=np.float32) if raw is None else raw
+    targets = support.targets[: len(logits)].astype(np.int64)
+    temperature = temperature_of(logits, targets, prior)
+    scores = 1.0 - true_probability(logits, targets, temperature)
     return temperature, conformal_of_classes(scores, prior)
 
 
@@ -136,3 +138,15 @@ def true_targets(plan: FederationPlan, queries: Examples) -> npt.NDArray[Any]:
     if plan.task.kind == "regression":
         return in_target_unit(plan, queries.targets.astype(np.float64))
     return queries.targets.astype(np.int64)
+
+
+def table_data_of(plan: FederationPlan) -> TableData:
+    """The plan's table.
+
+    Raises:
+        PlanError: It has none.
+    """
+    if isinstance(plan.data, TableData):
+        return plan.data
+    problem = f"{plan.data.federation!r} has no table of a data owner"
+    raise PlanError([Fault("data.federation", problem, 'Write "csv"')], source=plan.name)

@@ -11,10 +11,18 @@ from typing import Literal
 
 import numpy as np
 
-from testudo_client.data import examples_of_rows, table_data_of
+from testudo_client.data import examples_of_rows
 from testudo_client.judging.answered import Answered
 from testudo_client.judging.comparing import MARGIN, compare
-from testudo_client.judging.few_shot import adapted, answered, query_rows, support_rows, unadapted, usable_shots
+from testudo_client.judging.few_shot import (
+    adapted,
+    answered,
+    query_rows,
+    support_rows,
+    table_data_of,
+    unadapted,
+    usable_shots,
+)
 from testudo_client.judging.results import Comparison, Evaluation, ModelName, ScoreTable, ShiftScore
 from testudo_client.judging.robustness import Change, shift_scores
 from testudo_client.judging.scoring import score_table
