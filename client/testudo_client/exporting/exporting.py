@@ -168,7 +168,8 @@ def _make_student(asked: Export, answerer: Answerer, rng: np.random.Generator) -
     found = []
     for one in _make(asked, "student", module, judge, student=True):
         fault = fault_of_answers(one.found, judge.itself(), asked.margin) if one.ask is not None else ""
-        found.append(_Made(one.found.model_copy(update={"kept": False, "reason": fault})) if fault else one)
+        refused = one.found.model_copy(update={"kept": not fault, "reason": fault or one.found.reason})
+        found.append(_Made(refused, one.ask))
     return found
 
 
