@@ -209,6 +209,7 @@ def _numbers(field: ContractField, values: list[Value]) -> npt.NDArray[np.float6
         good &= numbers > 0
         # numpy's own logarithm may round another way
         numbers = np.array([math.log(number) for number in numbers.tolist()]) if good.all() else numbers
-    scaled = (numbers - column.center) / column.scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (numbers - column.center) / column.scale
     good &= np.abs(scaled) <= FLOAT32_MAX  # neither is NaN
     return scaled if good.all() else None
