@@ -35,6 +35,9 @@ def serve(
     meta_model: Annotated[
         Path | None, typer.Option("--meta-model", help="The meta-model to adapt when asked.", show_default=False)
     ] = None,
+    stays_here: Annotated[
+        bool, typer.Option("--stays-here", help="When asked to adapt under a private plan: without privacy.")
+    ] = False,
     tls_cert: Annotated[
         Path | None, typer.Option("--tls-cert", help="A certificate of your own, PEM.", show_default=False)
     ] = None,
@@ -62,8 +65,8 @@ def serve(
     )  # fmt: skip
     logging.getLogger("testudo.serve").setLevel(logging.INFO)
     request = ServeRequest(
-        folder, http, grpc, level, not no_record, data, meta_model, tls_cert, tls_key, no_tls, plain_outside,
-        share_unprotected, as_json,
+        folder, http, grpc, level, not no_record, data, meta_model, stays_here, tls_cert, tls_key, no_tls,
+        plain_outside, share_unprotected, as_json,
     )  # fmt: skip
     run_server(request, _say)
     # All is answered and written. Taking torch apart takes seconds, and a service manager waits for ten.

@@ -14,7 +14,7 @@ class Counts:
 
     Attributes:
         requests: By face, method and outcome (``answered``, or the reason of a refusal).
-        seconds: From the last byte of a request to its answer, by face; of answered predictions.
+        seconds: From a request that was read to its answer, by face; of answered predictions.
         batch_rows: Rows that the model answered at once.
         rows: Answered rows.
         waiting: Rows not answered yet.
@@ -31,7 +31,7 @@ class Counts:
             f"{name}_requests", "Requests, by what came of them.", ["face", "method", "outcome"], registry=registry
         )
         self.seconds = Histogram(
-            f"{name}_predict_seconds", "From a whole request to its answer.", ["face"], buckets=_SECONDS,
+            f"{name}_predict_seconds", "From a request that was read to its answer.", ["face"], buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
         self.batch_rows = Histogram(

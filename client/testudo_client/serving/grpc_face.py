@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -65,8 +66,9 @@ class OwnModel(serve_pb2_grpc.OwnModelServicer):
         waiting: asyncio.Queue[asyncio.Task[serve_pb2.StreamAnswer] | None] = asyncio.Queue(STREAM_WINDOW)
 
         async def read() -> None:
-            async for request in requests:
-                await waiting.put(asyncio.create_task(self._stream_answer(request)))
+            with suppress(Exception):  # whoever asked is gone: what was read is answered to nobody
+                async for request in requests:
+                    await waiting.put(asyncio.create_task(self._stream_answer(request)))
             await waiting.put(None)
 
         reading = asyncio.create_task(read())

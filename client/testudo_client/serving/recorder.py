@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +53,7 @@ class Recorder:
         self._waiting: list[Answered] = []
         self._rows = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._writing: Future[None] | None = None
 
     def add(self, answered: Answered) -> None:
         """Keep it, soon."""
@@ -62,7 +63,7 @@ class Recorder:
         self._waiting.append(answered)
         self._rows += len(answered.keys)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._begin_in_turn)
 
     async def tell(self, outcomes: Mapping[str, float]) -> list[str]:
         """Take outcomes, of answers that were given just now too.
@@ -82,13 +83,21 @@ class Recorder:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._observations.close)
         self._thread.shutdown()
 
+    def _begin_in_turn(self) -> None:
+        """Write, unless the disk is still busy with what came before: then more comes together, up to a bound."""
+        self._timer = None
+        if self._writing is None or self._writing.done():
+            self._begin()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._begin_in_turn)
+
     def _begin(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._waiting:
             waiting, self._waiting, self._rows = self._waiting, [], 0
-            self._thread.submit(self._write, waiting)
+            self._writing = self._thread.submit(self._write, waiting)
 
     def _write(self, waiting: list[Answered]) -> None:
         for version in dict.fromkeys(one.version for one in waiting):

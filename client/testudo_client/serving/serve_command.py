@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from testudo_client.data import load_owner_examples
 from testudo_client.home import STATE_FOLDER
 from testudo_client.observations import Observations
+from testudo_client.personal.adapt_command import AdaptRequest, adapt
 from testudo_client.personal.versions import VersionRecord, VersionStore
 from testudo_client.serving.access import TOKEN_FILE, Address, check_exposure, check_plain, token_in
 from testudo_client.serving.certificate import TlsPair, own_certificate
@@ -23,10 +25,11 @@ from testudo_client.serving.server import Listening, serve
 from testudo_client.serving.service import Adapted
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private
+from testudo_common.publication import read_published
 
 SERVE_FOLDER = "serve"
-Adapter = Callable[[Path, Path, Path], Adapted]
-"""Of the owner's folder, a table and a published meta-model: adapts anew and lets the gate decide."""
+Adapter = Callable[[AdaptRequest], Adapted]
+"""Adapts anew, and lets the gate decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class ServeRequest:
         record: Whether answers are kept for watching.
         data: Table to adapt to when asked; with ``meta_model``.
         meta_model: Published meta-model to adapt.
+        stays_here: Adapt without privacy, under a private plan too.
         tls_certificate: The owner's own, PEM; with ``tls_key``.
         tls_key: Of it.
         no_tls: Whether to answer in clear.
@@ -56,6 +60,7 @@ class ServeRequest:
     record: bool = True
     data: Path | None = None
     meta_model: Path | None = None
+    stays_here: bool = False
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     no_tls: bool = False
@@ -64,13 +69,19 @@ class ServeRequest:
     as_json: bool = False
 
 
-def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapter | None = None) -> None:
+def adapt_now(request: AdaptRequest) -> Adapted:
+    """As ``testudo-client adapt`` does."""
+    record = adapt(request, datetime.now(UTC)).record
+    return Adapted(record.promoted, record.id, record.reason)
+
+
+def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapter = adapt_now) -> None:
     """Answer until SIGINT or SIGTERM.
 
     Args:
         request: What was asked for.
         say: Prints a line.
-        adapter: Adapts when a caller asks for it; None: nobody can.
+        adapter: Adapts when a caller asks for it.
 
     Raises:
         UsageError: The request contradicts itself, or no version can be answered at its addresses.
@@ -87,7 +98,7 @@ def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapt
     source = Source(VersionStore(request.folder), request.level, check)
     mark = source.mark()
     own = source.load()
-    adapt = _adapt(request, adapter)
+    adaptation = _adaptation(request, adapter)
     place = request.folder / STATE_FOLDER / SERVE_FOLDER
     make_private(place)
     tls = _tls(request, place, list(addresses.values()))
@@ -100,7 +111,7 @@ def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapt
         counts = Counts()
         observations = Observations(request.folder / STATE_FOLDER) if request.record else None
         recorder = Recorder(observations, counts.unrecorded.inc) if observations is not None else None
-        await serve(Core(own, counts, recorder), source, mark, listening, adapt=adapt, ready=ready)
+        await serve(Core(own, counts, recorder), source, mark, listening, adapt=adaptation, ready=ready)
 
     logging.getLogger("testudo.serve").info("version %d is in use", own.version.record.id)
     asyncio.run(run())
@@ -131,22 +142,26 @@ def _tls(request: ServeRequest, place: Path, addresses: list[Address]) -> TlsPai
     return pair
 
 
-def _adapt(request: ServeRequest, adapter: Adapter | None) -> Callable[[], Adapted] | None:
+def _adaptation(request: ServeRequest, adapter: Adapter) -> Callable[[], Adapted] | None:
     data, meta_model = request.data, request.meta_model
     if data is None and meta_model is None:
         return None
     if data is None or meta_model is None:
         raise UsageError("to adapt takes a table and a meta-model", remedy="give both --data and --meta-model")
-    for path in (data, meta_model):
-        if not path.is_file():
-            raise UsageError("there is no such file", where=str(path), remedy="check the path")
-    if adapter is None:
-        raise UsageError("this installation cannot adapt while it serves", remedy="leave out --data and --meta-model")
+    asked = AdaptRequest(meta_model, request.folder, data, stays_here=request.stays_here)
+    plan = read_published(meta_model).plan
+    if plan.private and not request.stays_here:
+        raise UsageError(
+            "each adaptation that a caller asks for would be charged to your ledger",
+            where=str(meta_model),
+            remedy="add --stays-here to adapt without privacy, or adapt by hand: testudo-client adapt",
+        )
+    load_owner_examples(plan, data)  # what is wrong with the table is said now
 
-    def adapt() -> Adapted:
-        return adapter(request.folder, data, meta_model)
+    def adapt_again() -> Adapted:
+        return adapter(asked)
 
-    return adapt
+    return adapt_again
 
 
 def _told(
