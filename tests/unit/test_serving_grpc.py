@@ -127,6 +127,9 @@ def test_a_broken_contract_names_the_field() -> None:
         twice.rows[0].key = twice.rows[1].key = "same"
         code, _ = await refused(stub.Predict(twice, metadata=SHOWN))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
+        many = {f"{'n' * 500}{number}": 1.0 for number in range(200)}
+        code, refusal = await refused(stub.Predict(message_of([many]), metadata=SHOWN))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT and "faults more" in refusal.problem, "it fits into metadata"
         code, _ = await refused(stub.Predict(message_of([{}] * 4097), metadata=SHOWN))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 

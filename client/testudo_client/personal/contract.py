@@ -25,6 +25,7 @@ from testudo_common.plan.sections import Column, TableData
 Value = float | int | str | None
 FEW = 8  # rows that are read faster cell by cell
 SHOWN = 64  # characters of an unknown field's name
+LISTED = 10  # categories that are named in a remedy
 
 
 class ContractField(BaseModel):
@@ -139,6 +140,12 @@ def _shown(name: str) -> str:
     return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
+def one_of(words: Sequence[str]) -> str:
+    """``One of 'a', 'b'``, short enough for an answer."""
+    shown = ", ".join(map(repr, words[:LISTED]))
+    return f"One of {shown}" if len(words) <= LISTED else f"One of {shown}, and {len(words) - LISTED} more"
+
+
 def _read(field: ContractField, value: Value) -> tuple[int, float] | Fault:
     """Which of the field's inputs a value sets, and to what, the others being 0; or what is wrong with it."""
     column = field.column
@@ -149,7 +156,7 @@ def _read(field: ContractField, value: Value) -> tuple[int, float] | Fault:
         return _read_number(field, value)
     if value in column.categories:
         return column.categories.index(str(value)), 1.0
-    return Fault(column.name, "not one of its categories", f"One of {', '.join(map(repr, column.categories))}")
+    return Fault(column.name, "not one of its categories", one_of(column.categories))
 
 
 def _read_number(field: ContractField, value: Value) -> tuple[int, float] | Fault:

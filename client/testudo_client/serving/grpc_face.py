@@ -26,6 +26,7 @@ from testudo_client.serving.service import Service
 FACE = "grpc"
 SERVICE = serve_pb2.DESCRIPTOR.services_by_name["OwnModel"].full_name
 REFUSAL_KEY = "testudo-refusal-bin"
+_FAULTS_IN_WORDS = 3
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 CODES = {
     Reason.CONTRACT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -125,7 +126,7 @@ class OwnModel(serve_pb2_grpc.OwnModelServicer):
 
 
 async def _abort(context: Context, refusal: RefusalError) -> NoReturn:
-    details = "; ".join([str(refusal), *map(str, refusal.faults)])
+    details = "; ".join([str(refusal), *map(str, refusal.faults[:_FAULTS_IN_WORDS])])  # metadata has 8 KiB
     metadata = ((REFUSAL_KEY, refusal_message(refusal).SerializeToString()),)
     await context.abort(CODES[refusal.reason], details, metadata)
     raise AssertionError("abort raises")  # for whoever reads; it does

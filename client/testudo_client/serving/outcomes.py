@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from testudo_client.data import number_as_input
-from testudo_client.personal.contract import Value
+from testudo_client.personal.contract import Value, one_of
 from testudo_client.personal.own_model import OwnModel
 from testudo_client.serving.refusals import Reason, RefusalError
 from testudo_common.errors import Fault
@@ -30,7 +30,7 @@ def _target_of(own: OwnModel, value: Value) -> float:
     assert isinstance(data, TableData)  # a contract has columns
     if not own.regression:
         if value not in own.labels:
-            raise _refused(data.target, "not one of its classes", f"One of {', '.join(map(repr, own.labels))}")
+            raise _refused(data.target, "not one of its classes", one_of(own.labels))
         return float(own.labels.index(str(value)))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refused(data.target, "not a number", "Send a number, without quotes")

@@ -105,6 +105,7 @@ def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapt
     listening = Listening(addresses.get("http"), addresses.get("grpc"), tls, token_in(place), place)
 
     def ready(found: dict[str, str | None]) -> None:
+        logging.getLogger("testudo.serve").info("version %d is in use", own.version.record.id)
         say(_told(request, found, own.version.record, tls, place))
 
     async def run() -> None:
@@ -113,7 +114,6 @@ def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapt
         recorder = Recorder(observations, counts.unrecorded.inc) if observations is not None else None
         await serve(Core(own, counts, recorder), source, mark, listening, adapt=adaptation, ready=ready)
 
-    logging.getLogger("testudo.serve").info("version %d is in use", own.version.record.id)
     asyncio.run(run())
 
 

@@ -132,7 +132,7 @@ def _listen(rpc: object, listening: Listening) -> str | None:
             pair = (listening.tls.key.read_bytes(), listening.tls.certificate.read_bytes())
             port = server.add_secure_port(str(address), grpc.ssl_server_credentials([pair]))
     except RuntimeError as error:
-        raise _cannot_listen(address, "gRPC does not say why") from error
+        raise _cannot_listen(address, "the address is taken, or not this machine's") from error
     return str(Address(address.host, port))
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from testudo_client.personal.contract import ContractField, FeatureContract, Val
 from testudo_client.personal.own_model import OwnModel
 from testudo_client.personal.personalizer import Personalizer
 from testudo_client.personal.versions import Version, VersionRecord, VersionStore
+from testudo_client.serving.core import Core, Question
+from testudo_client.serving.counts import Counts
 from testudo_client.serving.proto import serve_pb2, serve_pb2_grpc
 from testudo_common.errors import UsageError
 from testudo_common.learning.conformal import Conformal
@@ -50,6 +53,12 @@ class _Server:
     grpc: str
     certificate: Path
     token: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, as Linux counts them."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_serving(repeats: int) -> list[Measurement]:
@@ -61,9 +70,10 @@ def measure_serving(repeats: int) -> list[Measurement]:
         dict(zip(_names(), map(float, one), strict=True)) for one in rng.normal(size=(_BATCH_ROWS, FIELDS))
     ]
     direct = _direct(version, rows, repeats)
+    together = asyncio.run(_together(version, rows, repeats))
     with tempfile.TemporaryDirectory(prefix="testudo-bench-") as folder, _server(Path(folder), version) as server:
         found = asyncio.run(_asked(server, rows, repeats))
-    return [one for case, seconds, per in found for one in _compared(case, seconds, per, direct)]
+    return [one for case, times, per in [together, *found] for one in _compared(case, times, per, direct)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +86,45 @@ class _Direct:
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """Of one case: seconds of all, and of each request."""
+    """Of one case.
 
+    Attributes:
+        requests: How many.
+        wall: Seconds of all together.
+        each: Seconds of each request; empty where a client did not wait for each.
+        cpu: Seconds of the server's CPU of all together; None: not known.
+    """
+
+    requests: int
     wall: float
-    each: Sequence[float]
+    each: Sequence[float] = ()
+    cpu: float | None = None
 
 
 def _compared(case: str, times: _Times, rows: int, direct: _Direct) -> Iterator[Measurement]:
-    rate = len(times.each) * rows / times.wall
-    p99 = statistics.quantiles(times.each, n=100)[98] if len(times.each) >= 100 else max(times.each)
+    rate = times.requests * rows / times.wall
     name, bare = "Personalizer.predict, the same rows", "the bare module, the same rows"
     yield Measurement(case, "rows_per_second", "1/s", rate, rows / direct.personalizer[rows], name)
     yield Measurement(case, "rows_per_second", "1/s", rate, rows / direct.module[rows], bare)
-    yield Measurement(case, "p99_seconds", "s", p99, direct.personalizer[rows], f"{name} (median)")
+    if times.cpu is not None:
+        cpu = times.cpu / times.requests
+        yield Measurement(case, "server_cpu_seconds_a_request", "s", cpu, direct.personalizer[rows], f"{name} (wall)")
+    if times.each:
+        p99 = float(np.quantile(times.each, 0.99))
+        yield Measurement(case, "p99_seconds", "s", p99, direct.personalizer[rows], f"{name} (median)")
+
+
+async def _together(version: Version, rows: Sequence[Row], repeats: int) -> tuple[str, _Times, int]:
+    """What answering together is worth: many single questions at a time to the core, without a face before it."""
+    core = Core(Personalizer(version), Counts())
+
+    async def ask() -> None:
+        await core.ask(Question(rows[:1]))
+
+    await _load([ask] * _CONCURRENT, _CONCURRENT)
+    times = await _load([ask] * _CONCURRENT, _SINGLES * 2 * repeats)
+    core.close()
+    return f"core, {_CONCURRENT} at a time", times, 1
 
 
 def _direct(version: Version, rows: Sequence[Row], repeats: int) -> _Direct:
@@ -127,9 +163,13 @@ async def _asked(server: _Server, rows: Sequence[Row], repeats: int) -> list[tup
                 (f"batches of {len(rows)}", [batch[0]], _BATCHES, len(rows)),
             ):
                 await _load(asks, len(asks) * 5)
-                found.append((f"{face}, {case}", await _load(asks, total * repeats), count))
+                before = server.cpu()
+                times = await _load(asks, total * repeats)
+                found.append((f"{face}, {case}", replace(times, cpu=server.cpu() - before), count))
         for case, some, total in (("one row", rows[:1], _SINGLES * 2), (f"{len(rows)} rows", rows, _BATCHES)):
-            found.append((f"gRPC stream, {case} a message", await rpc.stream(some, total * repeats), len(some)))
+            before = server.cpu()
+            times = await rpc.stream(some, total * repeats)
+            found.append((f"gRPC stream, {case} a message", replace(times, cpu=server.cpu() - before), len(some)))
     return found
 
 
@@ -145,7 +185,7 @@ async def _load(asks: Sequence[Ask], total: int) -> _Times:
 
     began = time.perf_counter()
     await asyncio.gather(*map(one_after_another, asks))
-    return _Times(time.perf_counter() - began, each)
+    return _Times(len(each), time.perf_counter() - began, each)
 
 
 class _Http:
@@ -213,20 +253,16 @@ class _Grpc:
         return [ask] * _CONCURRENT
 
     async def stream(self, rows: Sequence[Row], total: int) -> _Times:
-        """One stream of ``total`` messages; seconds of each from when it was sent."""
+        """One stream of ``total`` messages, sent as fast as they are taken."""
         request = _message(rows)
-        sent: list[float] = []
-        each: list[float] = []
 
-        async def messages() -> object:
+        async def messages() -> AsyncIterator[serve_pb2.PredictRequest]:
             for _ in range(total):
-                sent.append(time.perf_counter())
                 yield request
 
         began = time.perf_counter()
-        async for _ in self._stub.PredictStream(messages(), metadata=self._metadata):
-            each.append(time.perf_counter() - sent[len(each)])
-        return _Times(time.perf_counter() - began, each)
+        answers = [one async for one in self._stub.PredictStream(messages(), metadata=self._metadata)]
+        return _Times(len(answers), time.perf_counter() - began)
 
 
 def _message(rows: Sequence[Row]) -> serve_pb2.PredictRequest:
@@ -292,7 +328,7 @@ def _server(folder: Path, version: Version) -> Iterator[_Server]:
         told = json.loads(line)
         host, _, port = told["http"].removeprefix("https://").rpartition(":")
         token = Path(told["token_file"]).read_text(encoding="ascii")
-        yield _Server((host, int(port)), told["grpc"], Path(told["certificate"]), token)
+        yield _Server((host, int(port)), told["grpc"], Path(told["certificate"]), token, process.pid)
     finally:
         process.terminate()
         try:
