@@ -16,6 +16,12 @@ MAX_WAITING_ROWS: Final = 8192
 """Not answered yet: more are turned away."""
 MAX_REQUESTS: Final = 1024
 """Connections to HTTP, and calls of gRPC, at a time."""
+MAX_HEAD_BYTES: Final = 1 << 16
+"""Of a request's line and headers, and of what comes with them at once."""
+HEAD_SECONDS: Final = 10.0
+"""In which they have to be there."""
+IDLE_SECONDS: Final = 60
+"""After which a connection that asks nothing more is closed."""
 BODY_SECONDS: Final = 10.0
 """In which a request's body has to be there."""
 GRACE_SECONDS: Final = 10.0

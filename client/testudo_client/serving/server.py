@@ -22,14 +22,14 @@ from testudo_client.serving.certificate import TlsPair
 from testudo_client.serving.core import Core
 from testudo_client.serving.exchange import Source, follow
 from testudo_client.serving.grpc_face import grpc_server
+from testudo_client.serving.http_connection import HttpConnection
 from testudo_client.serving.http_face import http_app
-from testudo_client.serving.limits import GRACE_SECONDS, MAX_REQUESTS
+from testudo_client.serving.limits import GRACE_SECONDS, IDLE_SECONDS, MAX_REQUESTS
 from testudo_client.serving.service import Adapted, Service
 from testudo_common.errors import UsageError
 from testudo_common.files import write_atomically
 
 ADDRESSES_FILE = "addresses.json"
-_MAX_HEADER_BYTES = 1 << 14
 _log = logging.getLogger("testudo.serve")
 
 
@@ -151,9 +151,9 @@ def _url(listening: Listening, bound: socket.socket | None) -> str | None:
 def _http(app: ASGIApp, tls: TlsPair | None) -> _Http:
     return _Http(
         uvicorn.Config(
-            app, loop="none", http="h11", ws="none", lifespan="off", interface="asgi3", log_config=None,
+            app, loop="none", http=HttpConnection, ws="none", lifespan="off", interface="asgi3", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, limit_concurrency=MAX_REQUESTS,
-            timeout_graceful_shutdown=int(GRACE_SECONDS), h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=int(GRACE_SECONDS),
             ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
         )
     )  # fmt: skip
