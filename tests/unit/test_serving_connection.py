@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from testudo_client.serving import http_connection
 from testudo_client.serving.http_connection import HttpConnection
-from testudo_client.serving.limits import MAX_BYTES
 
 Work = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
@@ -68,7 +67,7 @@ def test_a_head_without_end_is_cut_off(begun: bytes) -> None:
         for _ in range(100):
             writer.write(b"x" * 100_000)
             await writer.drain()
-        return await rest(reader)
+        return b"all was taken"
 
     assert asked(work) == b"cut off"
 
@@ -78,10 +77,10 @@ def test_trailers_without_end_are_cut_off() -> None:
     async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
         await reader.readuntil(b"\r\n\r\n")  # refused long ago
-        for number in range(2 * MAX_BYTES // 50_000 + 100):
+        for number in range(1000):
             writer.write(b"x%d: " % number + b"x" * 50_000 + b"\r\n")
             await writer.drain()
-        return await rest(reader)
+        return b"all was taken"
 
     assert asked(work) == b"cut off"
 
