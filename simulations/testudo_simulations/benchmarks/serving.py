@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import ssl
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from testudo_common.learning.learner import read_parameters
 from testudo_common.learning.models import build_model
 from testudo_common.plan.load import parse_plan
 from testudo_common.plan.sections import TableData
-from testudo_simulations.benchmarks.measure import Measurement
+from testudo_simulations.benchmarks.measure import Measurement, Seconds, median_seconds
 
 FIELDS, CLASSES, HIDDEN = 20, 6, 64
 _SINGLES, _BATCHES, _BATCH_ROWS, _CONCURRENT = 1000, 40, 256, 32
@@ -80,8 +79,8 @@ def measure_serving(repeats: int) -> list[Measurement]:
 class _Direct:
     """Median seconds of one call, by rows in it: with contract and answer in words, and of the bare module."""
 
-    personalizer: dict[int, float]
-    module: dict[int, float]
+    personalizer: dict[int, Seconds]
+    module: dict[int, Seconds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +90,25 @@ class _Times:
     Attributes:
         requests: How many.
         wall: Seconds of all together.
+        cpu: Seconds of CPU, of the server where there is one, of all together.
         each: Seconds of each request; empty where a client did not wait for each.
-        cpu: Seconds of the server's CPU of all together; None: not known.
     """
 
     requests: int
     wall: float
+    cpu: float
     each: Sequence[float] = ()
-    cpu: float | None = None
 
 
 def _compared(case: str, times: _Times, rows: int, direct: _Direct) -> Iterator[Measurement]:
-    rate = times.requests * rows / times.wall
+    rate, whole = times.requests * rows / times.wall, direct.personalizer[rows]
     name, bare = "Personalizer.predict, the same rows", "the bare module, the same rows"
-    yield Measurement(case, "rows_per_second", "1/s", rate, rows / direct.personalizer[rows], name)
-    yield Measurement(case, "rows_per_second", "1/s", rate, rows / direct.module[rows], bare)
-    if times.cpu is not None:
-        cpu = times.cpu / times.requests
-        yield Measurement(case, "server_cpu_seconds_a_request", "s", cpu, direct.personalizer[rows], f"{name} (wall)")
+    yield Measurement(case, "rows_per_second", "1/s", rate, rows / whole.wall, name)
+    yield Measurement(case, "rows_per_second", "1/s", rate, rows / direct.module[rows].wall, bare)
+    yield Measurement(case, "cpu_seconds_a_request", "s", times.cpu / times.requests, whole.cpu, name)
     if times.each:
         p99 = float(np.quantile(times.each, 0.99))
-        yield Measurement(case, "p99_seconds", "s", p99, direct.personalizer[rows], f"{name} (median)")
+        yield Measurement(case, "p99_seconds", "s", p99, whole.wall, f"{name} (median)")
 
 
 async def _together(version: Version, rows: Sequence[Row], repeats: int) -> tuple[str, _Times, int]:
@@ -130,7 +127,7 @@ async def _together(version: Version, rows: Sequence[Row], repeats: int) -> tupl
 def _direct(version: Version, rows: Sequence[Row], repeats: int) -> _Direct:
     own = Personalizer(version)
     inputs = version.contract.encode(rows)
-    found: dict[str, dict[int, float]] = {"personalizer": {}, "module": {}}
+    found: dict[str, dict[int, Seconds]] = {"personalizer": {}, "module": {}}
     for count in (1, len(rows)):
         some, tensor = rows[:count], torch.from_numpy(inputs[:count])
 
@@ -142,14 +139,8 @@ def _direct(version: Version, rows: Sequence[Row], repeats: int) -> _Direct:
             own.predict(some)
 
         for name, work in (("personalizer", whole), ("module", bare)):
-            found[name][count] = statistics.median(_seconds(work) for _ in range(200 * repeats))
+            found[name][count] = median_seconds(work, 200 * repeats)
     return _Direct(found["personalizer"], found["module"])
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 async def _asked(server: _Server, rows: Sequence[Row], repeats: int) -> list[tuple[str, _Times, int]]:
@@ -183,9 +174,9 @@ async def _load(asks: Sequence[Ask], total: int) -> _Times:
             await ask()
             each.append(time.perf_counter() - began)
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*map(one_after_another, asks))
-    return _Times(len(each), time.perf_counter() - began, each)
+    return _Times(len(each), time.perf_counter() - began, time.process_time() - cpu, each)
 
 
 class _Http:
@@ -260,9 +251,9 @@ class _Grpc:
             for _ in range(total):
                 yield request
 
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         answers = [one async for one in self._stub.PredictStream(messages(), metadata=self._metadata)]
-        return _Times(len(answers), time.perf_counter() - began)
+        return _Times(len(answers), time.perf_counter() - began, time.process_time() - cpu)
 
 
 def _message(rows: Sequence[Row]) -> serve_pb2.PredictRequest:
