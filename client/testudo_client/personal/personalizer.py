@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,15 @@ class Prediction:
     low: float | None
     high: float | None
     sure: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What a caller is told: ``label``, ``probabilities`` and ``possible`` of a class, or ``value``, ``low`` and
+        ``high`` of a number; and ``sure``.
+        """
+        if self.label is None:
+            return {"value": self.value, "low": self.low, "high": self.high, "sure": self.sure}
+        shares, possible = dict(self.probabilities), list(self.possible)
+        return {"label": self.label, "probabilities": shares, "possible": possible, "sure": self.sure}
 
 
 class Personalizer:

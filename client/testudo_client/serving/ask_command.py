@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from testudo_client.personal.contract import FeatureContract, Value
 from testudo_client.personal.personalizer import Personalizer, Prediction
 from testudo_client.personal.versions import VersionStore
 from testudo_client.table import CellFault, Table, parse_number, read_table, refuse
-from testudo_common.errors import Fault, UsageError
+from testudo_common.errors import ContractError, Fault, UsageError
 from testudo_common.files import write_atomically
 from testudo_common.plan.sections import Column
 
@@ -81,7 +79,11 @@ def ask(request: AskRequest) -> Asked:
         raise UsageError(
             f"the file has a column {taken[0]!r} already", where=str(request.data), remedy="rename it, or use --json"
         )
-    predictions = list(_answered(own, rows))
+    try:
+        predictions = list(_answered(own, rows))
+    except ContractError:
+        refuse(_faults_of(version.contract, table, rows), table.source)
+        raise
     text = _json(own, table, predictions) if request.as_json else _csv(table, added, predictions)
     if request.to is not None:
         _write(request.to, text)
@@ -90,21 +92,21 @@ def ask(request: AskRequest) -> Asked:
 
 
 def rows_of(contract: FeatureContract, table: Table) -> list[dict[str, Value]]:
-    """Rows of text as the contract reads them.
+    """Rows of text as a contract takes them; text in a column of numbers stays text, and an empty cell is no value.
 
     Raises:
-        DataError: A column is missing, or cells break the contract.
+        DataError: A column is missing.
     """
     columns = [field.column for field in contract.fields]
     table.require(column.name for column in columns)
-    cells = [table.cells(column.name) for column in columns]
-    rows, faults = [], []
-    for line, *found in zip(table.lines, *cells, strict=True):
-        row = {column.name: _value_of(column, cell) for column, cell in zip(columns, found, strict=True)}
-        rows.append(row)
-        faults += [CellFault(line, fault.key, _in_words(fault)) for fault in contract.faults_of(row)]
-    refuse(faults, table.source)
-    return rows
+    values = [[_value_of(column, cell) for cell in table.cells(column.name)] for column in columns]
+    names = [column.name for column in columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _faults_of(contract: FeatureContract, table: Table, rows: Sequence[dict[str, Value]]) -> list[CellFault]:
+    each = zip(table.lines, rows, strict=True)
+    return [CellFault(line, fault.key, _in_words(fault)) for line, row in each for fault in contract.faults_of(row)]
 
 
 def _in_words(fault: Fault) -> str:
@@ -129,7 +131,8 @@ def _answered(own: Personalizer, rows: Sequence[dict[str, Value]]) -> Iterator[P
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("answering", total=len(rows))
         for start in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows[start : start + _CHUNK_ROWS]
@@ -160,18 +163,8 @@ def _csv(table: Table, added: Sequence[str], predictions: Sequence[Prediction]) 
 
 
 def _json(own: Personalizer, table: Table, predictions: Sequence[Prediction]) -> str:
-    answers = [_as_json(*one) for one in zip(table.lines, predictions, strict=True)]
+    answers = [{"line": line, **one.as_json()} for line, one in zip(table.lines, predictions, strict=True)]
     return json.dumps({"version": own.version.record.id, "level": own.level, "answers": answers}, indent=2) + "\n"
-
-
-def _as_json(line: int, one: Prediction) -> dict[str, Any]:
-    if one.label is None:
-        assert one.value is not None and math.isfinite(one.value)  # Personalizer sees to it
-        return {"line": line, "value": one.value, "low": one.low, "high": one.high, "sure": one.sure}
-    return {
-        "line": line, "label": one.label, "probabilities": dict(one.probabilities), "possible": list(one.possible),
-        "sure": one.sure,
-    }  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

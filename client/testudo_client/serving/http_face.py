@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from testudo_client.personal.personalizer import Prediction
 from testudo_client.serving.access import Token
 from testudo_client.serving.cards import contract_schema, model_card
 from testudo_client.serving.core import Reply
@@ -150,21 +149,11 @@ async def _body(request: Request, *, typed: bool = True) -> bytes:
 
 
 def as_json(reply: Reply) -> dict[str, Any]:
-    """Answers as HTTP gives them: ``label``, ``probabilities`` and ``possible`` of a class, or ``value``, ``low`` and
-    ``high`` of a number; ``sure``; and a ``key`` to tell the outcome by, where there is one.
-    """
+    """Answers as HTTP gives them, with the ``key`` to tell an outcome by, where there is one."""
     keys = reply.keys or [""] * len(reply.predictions)
-    answers = [_answer(*one) for one in zip(keys, reply.predictions, strict=True)]
+    each = zip(keys, reply.predictions, strict=True)
+    answers = [{"key": key, **one.as_json()} if key else one.as_json() for key, one in each]
     return {"version": reply.version, "level": reply.level, "answers": answers}
-
-
-def _answer(key: str, one: Prediction) -> dict[str, Any]:
-    found: dict[str, Any] = {"key": key} if key else {}
-    if one.label is None:
-        return found | {"value": one.value, "low": one.low, "high": one.high, "sure": one.sure}
-    return found | {
-        "label": one.label, "probabilities": dict(one.probabilities), "possible": list(one.possible), "sure": one.sure
-    }  # fmt: skip
 
 
 def refusal_as_json(refusal: RefusalError) -> dict[str, Any]:
