@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from own_models import CLINIC, SHOP, clinic_table, make_version, shop_table, store_with, write_csv
+from testudo_client import cli
 from testudo_client.personal.personalizer import Personalizer
 from testudo_client.serving.ask_command import AskRequest, ask
 from testudo_client.table import Table
@@ -95,3 +97,16 @@ def test_answers_overwrite_nothing_unless_it_is_said(tmp_path: Path) -> None:
     assert to.read_text().startswith("shop,week,price,display,sold,predicted,low,high,sure\n")
     with pytest.raises(UsageError, match="has a column 'predicted' already"):
         ask(AskRequest(tmp_path, to))
+
+
+def test_the_command_says_how_many_are_sure_and_where_the_answers_are(tmp_path: Path) -> None:
+    request = request_of(tmp_path, CLINIC, clinic_table(6))
+    words = ["ask", str(tmp_path), "--data", str(request.data), "--to", str(tmp_path / "answers.csv")]
+    said = CliRunner().invoke(cli.app, words)
+    assert said.exit_code == 0 and said.stdout.startswith("6 rows answered by version 1: "), said.output
+    told = CliRunner().invoke(cli.app, [*words, "--force", "--json"])
+    assert json.loads(told.stdout)["rows"] == 6
+    printed = CliRunner().invoke(cli.app, words[:4])
+    assert len(printed.stdout.splitlines()) == 7
+    refused = CliRunner().invoke(cli.app, [*words[:4], "--level", "1"])
+    assert isinstance(refused.exception, UsageError)

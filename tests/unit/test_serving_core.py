@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from own_models import CLINIC_ROWS, SHOP, SHOP_ROWS, make_version
+from own_models import CLINIC_ROWS, NOON, SHOP, SHOP_ROWS, make_version, store_with
 from testudo_client.observations import Observations
 from testudo_client.personal.personalizer import Personalizer
+from testudo_client.personal.versions import VersionRecord
+from testudo_client.serving import exchange
 from testudo_client.serving.core import Core, Question, Reply
 from testudo_client.serving.counts import Counts
 from testudo_client.serving.limits import MAX_BATCH_ROWS, MAX_ROWS
 from testudo_client.serving.recorder import Recorder
 from testudo_client.serving.refusals import Reason, RefusalError
-from testudo_common.errors import ModelError
+from testudo_common.errors import ModelError, UsageError
 
 
 def counted(counts: Counts, name: str) -> float:
@@ -207,3 +209,40 @@ def test_what_cannot_be_kept_is_counted_and_answered_all_the_same(tmp_path: Path
         assert counted(counts, "testudo_serve_unrecorded_rows_total") == 2
 
     asyncio.run(work())
+
+
+def test_versions_are_followed_and_one_that_cannot_be_used_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "EVERY_SECONDS", 0.001)
+    store = store_with(tmp_path, make_version(1), make_version(2), make_version(3), make_version(4))
+    (tmp_path / "models/2/model.safetensors").write_bytes(b"no model")
+
+    def check(record: VersionRecord) -> None:
+        if record.id == 3:
+            raise UsageError("not here")
+
+    async def work() -> list[int]:
+        source = exchange.Source(store, 0.9, check)
+        mark = source.mark()
+        core = Core(source.load(), Counts())
+        following = asyncio.create_task(exchange.follow(core, source, mark))
+        seen = []
+        for number, outcome in ((2, "refused"), (3, "refused"), (1, "exchanged"), (4, "exchanged")):
+            before = swaps(core.counts, outcome)
+            with store.changing():
+                store.use(number, "promoted", NOON)
+            while swaps(core.counts, outcome) == before:
+                await asyncio.sleep(0.001)
+            seen.append(core.own.version.record.id)
+        following.cancel()
+        core.close()
+        return seen
+
+    assert asyncio.run(work()) == [4, 4, 1, 4]
+
+
+def swaps(counts: Counts, outcome: str) -> str:
+    """The line of the metrics."""
+    lines = counts.exposed().decode().splitlines()
+    return "".join(line for line in lines if line.startswith(f'testudo_serve_swaps_total{{outcome="{outcome}"}}'))
