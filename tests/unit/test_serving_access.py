@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from own_models import NOON, make_version, store_with
+from own_models import NOON, SHOP, make_version, plan_of, shop_table, store_with, write_csv
 from testudo_client.personal.versions import VersionRecord
 from testudo_client.serving.access import Address, check_exposure, check_plain, token_in
 from testudo_client.serving.certificate import own_certificate
@@ -18,6 +18,7 @@ from testudo_client.serving.counts import Counts
 from testudo_client.serving.exchange import Source
 from testudo_client.serving.serve_command import ServeRequest, run_server
 from testudo_common.errors import KeyFileError, UsageError
+from testudo_common.publication import PublishedModel, write_published
 
 
 def record(*, stays: bool) -> VersionRecord:
@@ -78,6 +79,26 @@ def test_what_contradicts_itself_or_goes_too_far_does_not_start(
     store_with(tmp_path, make_version())
     request = replace(ServeRequest(tmp_path, "127.0.0.1:0", "127.0.0.1:0"), **change)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=message):
+        run_server(request, print)
+
+
+def test_callers_from_outside_make_no_unprotected_version(tmp_path: Path) -> None:
+    store_with(tmp_path, replace(make_version(), record=record(stays=False)))
+    request = ServeRequest(tmp_path, "0.0.0.0:0", "none", data=Path("own.csv"), meta_model=Path("meta"))
+    with pytest.raises(UsageError, match="is not protected"):
+        run_server(request, print)
+
+
+def test_a_caller_never_spends_the_owners_epsilon(tmp_path: Path) -> None:
+    store_with(tmp_path, make_version(tables=SHOP))
+    settings = ("privacy.unit=example", "privacy.epsilon=4", "privacy.delta=1e-4", "task.local_centring=none")
+    plan, meta = plan_of(SHOP, *settings), tmp_path / "meta"
+    assert plan.private
+    write_published(meta, PublishedModel(plan, 4, make_version(tables=SHOP).own.parameters))
+    request = ServeRequest(
+        tmp_path, "127.0.0.1:0", "none", data=write_csv(tmp_path / "own.csv", shop_table()), meta_model=meta
+    )
+    with pytest.raises(UsageError, match="would be charged to your ledger"):
         run_server(request, print)
 
 

@@ -98,7 +98,7 @@ def run_server(request: ServeRequest, say: Callable[[str], None], adapter: Adapt
     source = Source(VersionStore(request.folder), request.level, check)
     mark = source.mark()
     own = source.load()
-    adaptation = _adaptation(request, adapter)
+    adaptation = _adaptation(request, adapter, exposed=exposed)
     place = request.folder / STATE_FOLDER / SERVE_FOLDER
     make_private(place)
     tls = _tls(request, place, list(addresses.values()))
@@ -142,12 +142,17 @@ def _tls(request: ServeRequest, place: Path, addresses: list[Address]) -> TlsPai
     return pair
 
 
-def _adaptation(request: ServeRequest, adapter: Adapter) -> Callable[[], Adapted] | None:
+def _adaptation(request: ServeRequest, adapter: Adapter, *, exposed: bool) -> Callable[[], Adapted] | None:
     data, meta_model = request.data, request.meta_model
     if data is None and meta_model is None:
         return None
     if data is None or meta_model is None:
         raise UsageError("to adapt takes a table and a meta-model", remedy="give both --data and --meta-model")
+    if exposed and not request.share_unprotected:
+        raise UsageError(
+            "what is adapted when a caller asks for it is not protected, and could not be answered to other machines",
+            remedy="leave out --data and --meta-model, or accept that with --share-unprotected",
+        )
     asked = AdaptRequest(meta_model, request.folder, data, stays_here=request.stays_here)
     plan = read_published(meta_model).plan
     if plan.private and not request.stays_here:
