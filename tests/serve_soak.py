@@ -44,6 +44,8 @@ class Seen:
         refused: How many, by status.
         again: How often something was asked again.
         wrong: What must not be; empty.
+        done: How many came to an end.
+        events: How many of ``EVENTS`` have had their effect.
     """
 
     answers: dict[int, tuple[int, list[dict[str, Any]]]] = field(default_factory=dict)
@@ -51,16 +53,23 @@ class Seen:
     again: int = 0
     wrong: list[str] = field(default_factory=list)
     done: int = 0
+    events: int = 0
+
+
+# At which share of the requests what is done, and what the server then says: a version that is damaged, a good one, a
+# kill, and the way back.
+EVENTS = (
+    (0.2, DAMAGED, "this version is damaged"), (0.35, 2, "version 2 is in use, after 1"), (0.5, None, ""),
+    (0.8, 1, "version 1 is in use, after 2"),
+)  # fmt: skip
 
 
 async def soak(server: ServeProcess, store: VersionStore, asked: list[Case], workers: int = 32) -> Seen:
     """Ask all of it; versions are exchanged and the server is killed on the way."""
     seen, waiting = Seen(), iter(asked)
-    # A version that is damaged, a good one, a kill, and the way back: at which share of the requests.
-    events = iter([(0.2, DAMAGED), (0.35, 2), (0.5, None), (0.8, 1)])
 
     async def disturb() -> None:
-        for share, version in events:
+        for share, version, said in EVENTS:
             while seen.done < share * len(asked):
                 await asyncio.sleep(0.01)
             if version is None:
@@ -69,10 +78,13 @@ async def soak(server: ServeProcess, store: VersionStore, asked: list[Case], wor
             else:
                 with store.changing():
                     store.use(version, "promoted", NOON)
+            while said not in server.log():
+                await asyncio.sleep(0.01)
+            seen.events += 1
 
     disturbing = asyncio.create_task(disturb())
     lines = [HttpLine(server) for _ in range(workers)], [GrpcLine(server) for _ in range(4)]
-    await asyncio.gather(*(_work(lines[0][n], lines[1][n % 4], waiting, seen) for n in range(workers)))
+    await asyncio.gather(*(_work(lines[0][n], lines[1][n % 4], waiting, len(asked), seen) for n in range(workers)))
     await disturbing
     for line in lines[0]:
         line.close()
@@ -81,8 +93,11 @@ async def soak(server: ServeProcess, store: VersionStore, asked: list[Case], wor
     return seen
 
 
-async def _work(http: HttpLine, rpc: GrpcLine, waiting: Iterator[Case], seen: Seen) -> None:
+async def _work(http: HttpLine, rpc: GrpcLine, waiting: Iterator[Case], count: int, seen: Seen) -> None:
     for case in waiting:
+        # One event has had its effect before the next one's turn, however quick the requests are.
+        while seen.events < sum(share * count <= case.number for share, _, _ in EVENTS) - 1:
+            await asyncio.sleep(0.01)
         while True:
             try:
                 await (_by_http(http, case, seen) if case.body is not None else _by_grpc(rpc, case, seen))
