@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from testudo_common.errors import ContractError, Fault, TestudoError
+from testudo_common.errors import ContractError, Fault
 
 FAULTS_SHOWN = 20
 
@@ -22,8 +22,8 @@ class Reason(StrEnum):
     FAILED = "failed"
 
 
-class RefusalError(TestudoError):
-    """A request that is not answered.
+class RefusalError(Exception):
+    """A request that is not answered: told to whoever asked, and the end of no command.
 
     Args:
         reason: Why.
@@ -36,8 +36,12 @@ class RefusalError(TestudoError):
     def __init__(
         self, reason: Reason, problem: str, *, remedy: str = "", faults: Sequence[Fault] = (), row: int | None = None
     ) -> None:
-        self.reason, self.faults, self.row = reason, tuple(faults)[:FAULTS_SHOWN], row
-        super().__init__(problem, remedy=remedy)
+        self.reason, self.problem, self.remedy, self.row = reason, problem, remedy, row
+        self.faults = tuple(faults)[:FAULTS_SHOWN]
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.remedy}" if self.remedy else self.problem
 
 
 def refusal_of(error: ContractError) -> RefusalError:
