@@ -14,6 +14,7 @@ import testudo_client.judging.cli as judging_cli
 import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
+import testudo_client.serving.cli as serving_cli
 import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
@@ -290,6 +291,7 @@ quality_cli.add_to(app)
 watching_cli.add_to(app)
 judging_cli.add_to(app)
 exporting_cli.add_to(app)
+serving_cli.add_to(app)
 
 
 def main() -> None:
