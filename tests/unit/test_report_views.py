@@ -21,10 +21,10 @@ from report_factory import (
     words,
 )
 
+from testudo_common.markup import printable
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.html import to_html, write_html
 from testudo_simulations.report.summaries import summarise
-from testudo_simulations.report.wording import printable
 from testudo_simulations.results import (
     Report,
 )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from testudo_common.audit.checkpoints import colluders_found
 from testudo_common.markup import Markup, block, table, tag
+from testudo_common.reporting import shown
+from testudo_common.reporting.page import details, section
 from testudo_simulations.report import wording
-from testudo_simulations.report.sections import details, section
 from testudo_simulations.report.summaries import SettingSummary
 from testudo_simulations.results import AuditSummary
 
@@ -70,7 +71,7 @@ def _facts(audit: AuditSummary) -> dict[str, str]:
 
 
 def _epsilon(value: float | None) -> str:
-    return wording.MISSING if value is None else wording.epsilon(value)
+    return shown.MISSING if value is None else shown.epsilon(value)
 
 
 def _receipts(place: str, audit: AuditSummary) -> Markup:

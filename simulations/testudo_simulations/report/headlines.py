@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from testudo_common.markup import printable
+from testudo_common.reporting.shown import DIVERGED, is_percent, metric_name, number
 from testudo_simulations.report.comparisons import (
     Comparison,
     Verdict,
@@ -18,14 +19,7 @@ from testudo_simulations.report.comparisons import (
     compare,
 )
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary
-from testudo_simulations.report.wording import (
-    DIVERGED,
-    gain,
-    is_percent,
-    metric_name,
-    number,
-    place,
-)
+from testudo_simulations.report.wording import gain, place
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from testudo_common.markup import printable
+from testudo_common.reporting import shown
 from testudo_simulations.report import wording
 from testudo_simulations.report.comparisons import best
 from testudo_simulations.report.headlines import headline
@@ -132,7 +133,7 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
     private = setting.privacy.unit != "none"
     if private:
         table.add_column("adapted")
-    table.add_column(screen.text(wording.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12)
+    table.add_column(screen.text(shown.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12)
     for column in ("p10", "p50", "p90", "hurt"):
         table.add_column(column, justify="right", no_wrap=True, min_width=6)
     arms = setting.at(shots)
@@ -142,8 +143,8 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
             arm.label,
             *([wording.adaptation(arm)] if private else []),
             wording.with_spread(setting.metric, arm.score),
-            *(wording.number(setting.metric, value) for value in arm.percentiles),
-            wording.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
+            *(shown.number(setting.metric, value) for value in arm.percentiles),
+            shown.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
         ]
         table.add_row(*(screen.text(cell, "bold" if arm is winner else "") for cell in cells))
     return table
@@ -152,7 +153,7 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
 def _shots_table(setting: SettingSummary, screen: Screen) -> Table:
     """Arms by support size; the spread is left out where the columns would not fit."""
     sizes = setting.shot_sizes
-    name = wording.metric_title(setting.metric)
+    name = shown.metric_title(setting.metric)
     table = _table(screen.text(f"By number of support examples: {name}", "bold"), screen.shape)
     for shots in sizes:
         table.add_column(wording.support(shots), justify="right", no_wrap=True)
@@ -176,7 +177,7 @@ def _table(title: Text, shape: box.Box) -> Table:
 
 def _cell(setting: SettingSummary, arm: ArmSummary | None, *, wide: bool) -> str:
     if arm is None:
-        return wording.MISSING
+        return shown.MISSING
     if wide:
         return wording.with_spread(setting.metric, arm.score).replace(" ± ", "±")
-    return wording.number(setting.metric, arm.score.mean)
+    return shown.number(setting.metric, arm.score.mean)
