@@ -20,9 +20,10 @@ def page(title: str, *body: str) -> str:
     return f"<!DOCTYPE html>\n{tag('html', tag('head', head), tag('body', *body), lang='en')}\n"
 
 
-def section(title: str, *content: str) -> Markup:
-    """One section with its title."""
-    return tag("section", tag("h2", title), *content)
+def section(title: str, *content: str, anchor: str = "") -> Markup:
+    """One section with its title; ``anchor`` is the id that links on the page lead to."""
+    named = {"id": anchor} if anchor else {}
+    return tag("section", tag("h2", title), *content, **named)
 
 
 def details(title: str, *content: str) -> Markup:

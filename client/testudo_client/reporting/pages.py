@@ -1,0 +1,52 @@
+"""An owner's report as one offline HTML page: no script, nothing loaded. Measures nothing."""
+
+from __future__ import annotations
+
+from testudo_client.reporting import figures, sections
+from testudo_client.reporting.values import OwnerReport
+from testudo_common.markup import join, tag
+from testudo_common.reporting.cards import as_markup
+from testudo_common.reporting.page import page, section
+from testudo_common.reporting.rmf import rmf_section
+from testudo_common.reporting.roles import roles_section
+
+
+def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
+    """The page.
+
+    Args:
+        report: Of one owner.
+        glance_only: Only what a small business reads.
+    """
+    title = f"Report of {report.owner}"
+    header = tag("header", tag("h1", title), tag("p", f"Made {report.created} by Testudo {report.software}"))
+    stays = "It is made from your own folder and stays with you. This page loads and runs nothing."
+    footer = tag("footer", tag("p", f"The same, for programs: report.json beside it. {stays}"))
+    if glance_only:
+        return page(title, header, tag("main", sections.glance(report)), footer)
+    main = tag(
+        "main",
+        sections.glance(report),
+        sections.model(report, figures.reliability(report.model)),
+        sections.versions(report),
+        sections.evaluation(report, figures.slices(report.evaluation)),
+        sections.left(report),
+        sections.ledger(report),
+        sections.refused(report),
+        sections.audit(report),
+        sections.cost(report),
+        _cards(report),
+        rmf_section(report.rmf),
+        roles_section(report.roles),
+        sections.problems(report),
+    )
+    return page(title, header, main, footer)
+
+
+def _cards(report: OwnerReport) -> str:
+    made = []
+    if report.card is not None:
+        made.append(section(report.card.title, as_markup(report.card), anchor="model-card"))
+    if report.data_card is not None:
+        made.append(section(report.data_card.title, as_markup(report.data_card), anchor="data-card"))
+    return join(*made)

@@ -1,0 +1,289 @@
+"""The sections of an owner's page, from values to Markup: what a business reads first, then everything else."""
+
+from __future__ import annotations
+
+from testudo_client.reporting.card import ARMS, CONTENDERS, metric_said, metrics_line, scores_line
+from testudo_client.reporting.model_values import OwnModel, Sureness
+from testudo_client.reporting.values import OwnerReport, PlanLeft
+from testudo_common.markup import Markup, join, table, tag
+from testudo_common.privacy.statement import PrivacyStatement
+from testudo_common.reporting import shown
+from testudo_common.reporting.drawing import Drawing
+from testudo_common.reporting.page import details, figure, section, unbroken
+from testudo_common.reporting.statement import statement_block
+
+NONE_IN_USE = "No model of your own is in use."
+SHORT = 12
+
+
+def glance(report: OwnerReport) -> Markup:
+    """What comes first."""
+    told = report.glance
+    tiles = [tag("div", tag("dt", one.name), tag("dd", unbroken(one.shown)), class_="tile") for one in told.numbers]
+    parts = [tag("p", unbroken(told.headline), class_="headline"), tag("dl", *tiles, class_="tiles")]
+    if told.sure is not None:
+        parts.append(sureness(told.sure, report.model))
+    parts += [tag("h3", "What left this computer"), tag("p", unbroken(told.left))]
+    if told.advice:
+        parts += [tag("h3", "What to do"), tag("ul", *(tag("li", line) for line in told.advice))]
+    return section("In short", *parts, anchor="glance")
+
+
+def sureness(sure: Sureness, model: OwnModel | None) -> Markup:
+    """How sure it was, in words and as a bar whose parts are named beside it, not by colour alone."""
+    regression = model is not None and model.task == "regression"
+    level = f"{100 * sure.level:.0f} %"
+    meaning = {
+        "sure": (sure.sure, f"one answer is left at {level}"),
+        "likely": (sure.likely, f"with an interval at {level}" if regression
+                   else "several are possible, one has more than half of the probability"),
+        "not sure": (sure.not_sure, "too little is known for an interval" if regression
+                     else "several are possible: a person should decide"),
+    }  # fmt: skip
+    bar = [
+        tag("span", class_=f"part {name.replace(' ', '-')}", style=f"width:{100 * share:.1f}%")
+        for name, (share, _) in meaning.items()
+        if share > 0
+    ]
+    keys = [
+        tag("li", tag("span", class_=f"key {name.replace(' ', '-')}", aria_hidden="true"),
+            tag("b", unbroken(f"{name}: {100 * share:.0f} %")), f" {said}")
+        for name, (share, said) in meaning.items()
+    ]  # fmt: skip
+    heading = tag("h3", f"How sure it was, over {sure.answers:,} answers")
+    return join(heading, tag("div", *bar, class_="bar", aria_hidden="true"), tag("ul", *keys, class_="keys"))
+
+
+def model(report: OwnerReport, reliability: Drawing | None) -> Markup:
+    """The model in use: what it answers, from what, and what turned out."""
+    found = report.model
+    if found is None:
+        return section("Your model", tag("p", NONE_IN_USE), anchor="model")
+    half = "too few rows for an interval" if found.half_width is None else "with intervals"
+    facts = [
+        ["Version", str(found.version)],
+        ["Of the plan", found.plan],
+        ["Answers", f"{found.target}{f', in {found.unit}' if found.unit else ''}"],
+        ["From", ", ".join(found.columns)],
+        ["Sets and intervals", f"at {100 * found.level:g} %, from {found.scores} rows it was not trained on"],
+    ]
+    if found.task == "regression":
+        facts.append(["Numbers", half])
+    else:
+        warmer = "as stated" if found.temperature == 1 else "less sure" if found.temperature > 1 else "more sure"
+        facts.append(["Temperature", f"{found.temperature:.3g}: its probabilities are made {warmer}"])
+    parts = [table(["", "Says"], facts, caption="The model in use", numbers=range(0))]
+    if found.outcomes is None:
+        parts.append(tag("p", "Too few outcomes were told to say how often it is right in use."))
+    else:
+        parts += _outcomes(found)
+    return section("Your model", *parts, figure(reliability), anchor="model")
+
+
+def _outcomes(found: OwnModel) -> list[Markup]:
+    outcomes = found.outcomes
+    assert outcomes is not None
+    rows = [
+        [shown.metric_name(name), metric_said(name, value).removeprefix(f"{shown.metric_name(name)} ")]
+        for name, value in outcomes.metrics.items()
+        if name != "coverage"
+    ]
+    covered = f"{100 * outcomes.metrics['coverage']:.1f} % (nominal {100 * found.level:g} %)"
+    rows.append(["truth was not excluded", covered])
+    if outcomes.raw_ece is not None:
+        rows.append(["ECE before calibration", shown.number("ece", outcomes.raw_ece)])
+    caption = f"What turned out, of {outcomes.answers:,} answers whose outcome you told"
+    return [table(["", "Value"], rows, caption=caption)]
+
+
+def versions(report: OwnerReport) -> Markup:
+    """All versions, why each was promoted or not, and what was compared."""
+    if not report.versions:
+        return section("Versions", tag("p", "There are none yet."), anchor="versions")
+    rows = [
+        [
+            tag("strong", f"{one.id} (in use)") if one.in_use else str(one.id),
+            one.created[:16].replace("T", " "),
+            "promoted" if one.promoted else "not promoted",
+            one.reason,
+            str(one.rows),
+            f"epsilon {shown.epsilon(one.epsilon)}" if one.private else "none: it stays with you",
+        ]
+        for one in report.versions
+    ]
+    head = ["Version", "Made", "", "Why", "Rows", "Privacy of those rows"]
+    parts = [table(head, rows, caption="Versions of your own model, the newest first", numbers=range(4, 5))]
+    for one in report.versions:
+        if one.contenders:
+            compared = [
+                [CONTENDERS.get(way.name, way.name), metrics_line(way.metrics), f"{way.loss:.4g}", str(way.rows)]
+                for way in one.contenders
+            ]
+            title = f"What was compared for version {one.id}, on rows that none of them was trained on"
+            made = table(["", "Scores", "Loss", "Rows"], compared, caption=title, numbers=range(2, 4))
+            parts.append(made if one.in_use else details(f"Version {one.id}: what was compared", made))
+    if report.changes:
+        put = [[change.time[:16].replace("T", " "), str(change.version), change.action] for change in report.changes]
+        made = table(["When", "Version", ""], put, caption="What was put in use when", numbers=range(1, 2))
+        parts.append(details("History", made))
+    return section("Versions", *parts, anchor="versions")
+
+
+def evaluation(report: OwnerReport, slices: Drawing | None) -> Markup:
+    """What the harness found."""
+    found = report.evaluation
+    if found is None:
+        said = "No evaluation was made. testudo-client evaluate makes one, on rows that the model has not seen."
+        return section("Evaluation", tag("p", said), anchor="evaluation")
+    version = "" if found.model.version is None else f", own version {found.model.version}"
+    parts = [tag("p", f"{found.plan}, after round {found.model.round}{version}, on {found.source}; {found.created}.")]
+    if report.evaluation_of_other:
+        parts.append(tag("p", "It is of another model than the one in use, so that nothing else here rests on it.",
+                         class_="warning"))  # fmt: skip
+    parts += [tag("p", warning, class_="warning") for warning in found.warnings]
+    tables = [
+        [ARMS[one.arm], shown.MISSING if one.shots is None else str(one.shots), str(one.rows), scores_line(one.metrics)]
+        for one in found.tables
+    ]
+    caption = "Scores, with 95 % intervals"
+    parts.append(table(["", "Examples", "Rows", "Scores"], tables, caption=caption, numbers=range(1, 3)))
+    if slices is not None:
+        parts.append(figure(slices))
+    if found.slices:
+        rows = [
+            [f"{one.column}: {one.value}", str(one.rows), scores_line({found.loss_metric: one.score}),
+             shown.MISSING if one.rest is None else shown.number(found.loss_metric, one.rest), one.verdict]
+            for one in found.slices
+        ]  # fmt: skip
+        head = ["Slice", "Rows", "Score", "All others", ""]
+        made = table(head, rows, caption="By parts of the rows", numbers=range(1, 2))
+        parts.append(details("Slices in numbers", made) if slices is not None else made)
+    if found.shifts:
+        rows = [
+            [one.shift, one.about, scores_line({found.loss_metric: one.change}).replace(shown.metric_name(
+                found.loss_metric), "change")]
+            for one in found.shifts
+        ]  # fmt: skip
+        parts.append(table(["Shift", "What it does", "Change"], rows, caption="Under named shifts", numbers=range(0)))
+    if found.comparisons:
+        rows = [
+            [shown.MISSING if one.shots is None else str(one.shots), shown.metric_name(one.metric),
+             scores_line({one.metric: one.gain}), str(one.rows), one.verdict]
+            for one in found.comparisons
+        ]  # fmt: skip
+        head = ["Examples", "Metric", "Gain", "Rows", "Verdict"]
+        parts.append(table(head, rows, caption="Against the model before", numbers=range(3, 4)))
+    return section("Evaluation", *parts, anchor="evaluation")
+
+
+def left(report: OwnerReport) -> Markup:
+    """What left this computer, a plan at a time."""
+    parts: list[Markup] = [tag("p", unbroken(report.glance.left))]
+    if report.left:
+        rows = [
+            [one.plan, str(one.rounds), str(one.attempts), str(one.scored), _bytes(one.bytes_up),
+             _bytes(one.bytes_down), one.seen or "not known", f"{one.first[:10]} to {one.last[:10]}"]
+            for one in report.left
+        ]  # fmt: skip
+        head = ["Plan", "Rounds", "Trainings", "With scores", "Sent", "Received", "The server saw", "When"]
+        caption = "Counted in your ledger; bytes are payload, and the most that these rounds can have taken"
+        parts.append(table(head, rows, caption=caption, numbers=range(1, 6)))
+        parts += [_kinds(one) for one in report.left if one.kinds]
+    return section("What left this computer", *parts, anchor="left")
+
+
+def _kinds(one: PlanLeft) -> Markup:
+    rows = [[kind.name, kind.holds, shown.size(kind.bytes)] for kind in one.kinds]
+    made = table(["Message", "Holds", "Bytes"], rows, caption=f"Sent in a round of {one.plan}", numbers=range(2, 3))
+    return details(f"What is sent in a round of {one.plan}", made)
+
+
+def _bytes(count: int | None) -> str:
+    return "not known" if count is None else shown.size(count)
+
+
+def ledger(report: OwnerReport) -> Markup:
+    """What was spent of what is allowed, and the statements."""
+    found = report.spent
+    if found is None:
+        return section("Privacy spent", tag("p", "There is no ledger: nothing was charged here."), anchor="ledger")
+    rows = [
+        [one.name, f"one {one.unit}", shown.epsilon(one.spent), shown.MISSING if one.allowed is None
+         else f"{one.allowed:g}", shown.delta(one.delta), one.accountant.upper()]
+        for one in (*found.ceilings, *found.plans)
+    ]  # fmt: skip
+    said = (
+        "Epsilon says how much what left can tell of one example, or of all of you: smaller is stricter, and what is "
+        "spent stays spent. The ceilings are your policy's."
+    )
+    head = ["Account", "Protects", "Epsilon spent", "Allowed", "Delta", "Accountant"]
+    parts = [tag("p", said)]
+    if rows:
+        parts.append(table(head, rows, caption=f"{found.entries} entries in the ledger", numbers=range(2, 5)))
+    else:
+        parts.append(tag("p", f"{found.entries} entries in the ledger, and nothing spent."))
+    blocks = [
+        statement_block(f"Privacy statement: {one['plan_name']}", PrivacyStatement.of_json(one))
+        for one in found.statements
+    ]
+    parts += [tag("p", line) for line in found.together]
+    if blocks:
+        parts.append(tag("div", *blocks, id="statements"))
+    parts.append(tag("p", "Hash of the last entry: ", tag("code", found.head), class_="note"))
+    return section("Privacy spent", *parts, anchor="ledger")
+
+
+def refused(report: OwnerReport) -> Markup:
+    """What was refused, by reason."""
+    if not report.refused:
+        return section("What was refused", tag("p", "Nothing, as far as your own log goes back."), anchor="refused")
+    rows = [[one.reason.replace("_", " "), str(one.times), one.last[:16].replace("T", " "), one.sentence]
+            for one in report.refused]  # fmt: skip
+    made = table(["Reason", "Times", "Last", "The last time"], rows, caption="From your own log", numbers=range(1, 2))
+    return section("What was refused", made, anchor="refused")
+
+
+def audit(report: OwnerReport) -> Markup:
+    """What the server said it did, and whether that holds."""
+    if not report.logs:
+        said = "There is no mirror of an audit log: nobody can check here what the server did."
+        return section("Audit log and receipts", tag("p", said), anchor="audit")
+    rows = [
+        [one.plan or one.origin, str(one.entries), str(one.rounds), str(one.receipts),
+         "holds" if one.holds else tag("strong", "DOES NOT HOLD", class_="bad")]
+        for one in report.logs
+    ]  # fmt: skip
+    said = (
+        "Your mirror of each log was verified while this page was made, without the server: by its own rules, against "
+        "what you signed, and with your receipts. It proves what the server said and that it kept to it."
+    )
+    head = ["Log of", "Entries", "Rounds", "Your receipts", "Verified"]
+    parts = [tag("p", said), table(head, rows, caption="Audit logs", numbers=range(1, 4))]
+    for one in report.logs:
+        checks = [[outcome, name, detail] for outcome, name, detail in one.checks]
+        made = table(["Outcome", "Check", "Detail"], checks, caption=f"Root {one.root}", numbers=range(0))
+        parts.append(details(f"Checks: {one.plan or one.origin}", made))
+    return section("Audit log and receipts", *parts, anchor="audit")
+
+
+def cost(report: OwnerReport) -> Markup:
+    """What it took here."""
+    one = report.costs
+    rows = [
+        ["Trainings for the federation", str(one.trainings)],
+        ["Sent, at the most", _bytes(one.bytes_up)],
+        ["Received, at the most", _bytes(one.bytes_down)],
+        ["Disk, your folder", shown.size(one.disk_bytes)],
+    ]
+    note = tag("p", "Payload bytes. Computing time and energy are not measured here.", class_="note")
+    return section("Cost", table(["", "Took"], rows, caption="What it took on this computer"), note, anchor="cost")
+
+
+def problems(report: OwnerReport) -> Markup:
+    """What could not be read; nothing where all could."""
+    if not report.problems:
+        return Markup("")
+    rows = [[one.part, one.sentence] for one in report.problems]
+    said = tag("p", "Nothing on this page rests on these parts.")
+    made = table(["Part", "Why"], rows, caption="What could not be read", numbers=range(0))
+    return section("What could not be read", said, made, anchor="problems")
