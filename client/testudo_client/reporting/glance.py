@@ -53,11 +53,11 @@ def _headline(model: OwnModel | None, version: VersionLine | None) -> str:
     metrics, rows, where = measured
     if "accuracy" in metrics:
         right = f"{_of_hundred(metrics['accuracy'])} of 100 answers are right"
-        return f"Your model answers {model.target}: {right}, on {rows} {where}{_beside(version, 'accuracy')}."
+        return f"Your model answers {model.target}: {right}, on {rows} {where}{_beside(model, version, 'accuracy')}."
     if "mae" in metrics or "rmse" in metrics:
         name = "mae" if "mae" in metrics else "rmse"
         off = f"is off by {shown.number(name, metrics[name])}{_unit(model)} on average"
-        return f"Your model of {model.target} {off}, on {rows} {where}{_beside(version, name)}."
+        return f"Your model of {model.target} {off}, on {rows} {where}{_beside(model, version, name)}."
     return f"Your model answers {model.target}: {', '.join(metric_said(*one) for one in metrics.items())}."
 
 
@@ -81,12 +81,15 @@ def _measured(model: OwnModel, version: VersionLine) -> tuple[dict[str, float], 
     return None
 
 
-def _beside(version: VersionLine, metric: str) -> str:
-    """The honest bar: what the most frequent answer, or the mean, would have got."""
-    bar = next((one for one in version.contenders if one.name == "majority" and metric in one.metrics), None)
-    if bar is None:
+def _beside(model: OwnModel, version: VersionLine, metric: str) -> str:
+    """The honest bar, on the same rows: what the most frequent answer, or the mean, would have got."""
+    value = None
+    if model.outcomes is not None:
+        value = model.outcomes.bar if metric in {"accuracy", "mae"} else None
+    else:
+        value = next((one.metrics.get(metric) for one in version.contenders if one.name == "majority"), None)
+    if value is None:
         return ""
-    value = bar.metrics[metric]
     if metric == "accuracy":
         return f"; always giving the most frequent answer gets {_of_hundred(value)}"
     return f"; always giving the mean is off by {shown.number(metric, value)}"
@@ -166,5 +169,5 @@ def _unit(model: OwnModel) -> str:
 
 
 def _figure(value: float) -> str:
-    """About three digits, with thousands apart."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """Without decimals where it is large, with thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -93,12 +93,14 @@ class Outcomes(Told):
     Attributes:
         answers: With a known outcome.
         metrics: ``accuracy``, ``ece``, ``brier``; or ``rmse``, ``mae``, in ``unit``; and ``coverage``.
+        bar: What always giving the most frequent of these outcomes, or their mean, would have got: accuracy, or MAE.
         raw_ece: ECE without the temperature; None for regression.
         bins: For classes.
     """
 
     answers: int
     metrics: dict[str, float]
+    bar: float
     raw_ece: float | None
     bins: tuple[Bin, ...]
 

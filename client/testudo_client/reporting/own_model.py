@@ -139,7 +139,11 @@ def _outcomes(version: Version, answers: Classes | Intervals, targets: npt.NDArr
         metrics = RegressionSums.of(answers.values[known], truth).metrics()
         within = (answers.low[known] <= truth) & (truth <= answers.high[known])
         return Outcomes(
-            answers=int(known.sum()), metrics={**metrics, "coverage": float(within.mean())}, raw_ece=None, bins=()
+            answers=int(known.sum()),
+            metrics={**metrics, "coverage": float(within.mean())},
+            bar=float(np.abs(truth - truth.mean()).mean()),
+            raw_ece=None,
+            bins=(),
         )
     classes = targets[known].astype(np.int64)
     probabilities = answers.probabilities[known]
@@ -150,6 +154,7 @@ def _outcomes(version: Version, answers: Classes | Intervals, targets: npt.NDArr
     return Outcomes(
         answers=int(known.sum()),
         metrics={**sums.metrics(), "coverage": float(within.mean())},
+        bar=float(sums.confusion.sum(axis=1).max() / sums.examples),
         raw_ece=ClassificationSums.of(untempered, classes).metrics()["ece"],
         bins=_bins(sums),
     )

@@ -33,8 +33,8 @@ def sureness(sure: Sureness, model: OwnModel | None) -> Markup:
     """How sure it was, in words and as a bar whose parts are named beside it, not by colour alone."""
     regression = model is not None and model.task == "regression"
     level = f"{100 * sure.level:.0f} %"
-    meaning = {
-        "sure": (sure.sure, f"one answer is left at {level}"),
+    meaning = {} if regression else {"sure": (sure.sure, f"one answer is left at {level}")}
+    meaning |= {
         "likely": (sure.likely, f"with an interval at {level}" if regression
                    else "several are possible, one has more than half of the probability"),
         "not sure": (sure.not_sure, "too little is known for an interval" if regression

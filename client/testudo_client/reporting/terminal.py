@@ -49,7 +49,8 @@ def _glance(report: OwnerReport) -> Iterator[tuple[str, str]]:
     told = report.glance
     if told.sure is not None:
         shares = (("sure", told.sure.sure), ("likely", told.sure.likely), ("not sure", told.sure.not_sure))
-        said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+        known = shares[1:] if report.model is not None and report.model.task == "regression" else shares
+        said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in known)
         yield "How sure", f"{said}, of {told.sure.answers:,} answers at {100 * told.sure.level:.0f} %"
     yield "What left", told.left
     for place, line in enumerate(told.advice):
