@@ -10,6 +10,7 @@ import typer
 
 import testudo_client.deployment.cli as deployment_cli
 import testudo_client.provisioning.cli as provisioning_cli
+import testudo_client.quality.cli as quality_cli
 import testudo_client.reporting.cli as reporting_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
@@ -281,6 +282,7 @@ def statement(
 audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
+quality_cli.add_to(app)
 reporting_cli.add_to(app)
 
 
