@@ -11,8 +11,16 @@ from own_models import CLINIC, NOON, SHOP, make_version, store_with
 from policies import make_home, private_plan
 from testudo_client.approve_command import approve_plan
 from testudo_client.home import OwnerHome
-from testudo_client.judging.results import EVALUATION_FILE, Comparison, Evaluation, ModelName, Score, ScoreTable
-from testudo_client.judging.results import ShiftScore, Slice
+from testudo_client.judging.results import (
+    EVALUATION_FILE,
+    Comparison,
+    Evaluation,
+    ModelName,
+    Score,
+    ScoreTable,
+    ShiftScore,
+    Slice,
+)
 from testudo_client.ledger import Occasion, Purpose
 from testudo_client.observations import Observations
 from testudo_client.personal.versions import Contender, Version
@@ -75,7 +83,8 @@ def evaluation_of(version: Version, **changes: Any) -> Evaluation:
     score = Score(value=0.8, low=0.7, high=0.9)
     plan = version.own.plan
     slices = [
-        Slice(column="ward", value="east", rows=30, clients=1, score=score, rest=0.78, p_value=0.6, verdict="not worse"),
+        Slice(column="ward", value="east", rows=30, clients=1, score=score, rest=0.78, p_value=0.6,
+              verdict="not worse"),
         Slice(column="ward", value="west", rows=20, clients=1, score=Score(value=0.5, low=0.3, high=0.7), rest=0.85,
               p_value=0.01, verdict="worse"),
     ]  # fmt: skip
@@ -101,7 +110,9 @@ def whole_clinic(folder: Path) -> OwnerHome:
     plan = private_plan()
     approve_plan(plan, home)
     charge(home, plan, rounds=3)
-    home.log.write("refused", plan=plan.digest, round_number=2, attempt=0, reason="not_approved", sentence="not approved")
+    home.log.write(
+        "refused", plan=plan.digest, round_number=2, attempt=0, reason="not_approved", sentence="not approved"
+    )
     versions = clinic_versions()
     store_with(folder, *versions)
     observe(folder, versions[-1], 400, told=300)

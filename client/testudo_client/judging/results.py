@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 EVALUATION_FORMAT: Final = 1
 EVALUATION_FILE: Final = "evaluation.json"
 Arm = Literal["before", "adapted", "in_use"]
-"""``before``: the meta-model as it is; ``adapted``: from it, on the support set; ``in_use``: the owner's own version."""
+"""``before``: the meta-model as it is; ``adapted``: that, trained on the support set; ``in_use``: the own version."""
 
 
 class Found(BaseModel):
@@ -22,7 +22,7 @@ class Found(BaseModel):
 
 
 class Score(Found):
-    """A number, and where the true one is with 95 % confidence.
+    """A number, and where the true one is, with 95 % confidence.
 
     Attributes:
         value: None where it cannot be computed: too few rows, or training diverged.
@@ -55,6 +55,7 @@ class ScoreTable(Found):
     Attributes:
         arm: Which way.
         shots: Support examples a class, or rows for regression; None: all that a client has, or of a version in use.
+            Of ``before``: 0, or the support set whose means it is around, where the plan centres.
         rows: It was scored on.
         clients: Whose they are; scores are means over clients where there are several, ``ece`` and ``coverage`` over
             all rows together.
@@ -166,7 +167,7 @@ class Evaluation(Found):
         loss_metric: What slices and shifts are judged by: ``accuracy`` or ``mae``.
         unit: Of numbers predicted and their errors; empty for classes, or where none is stated.
         level: Nominal coverage of sets and intervals.
-        tables: A row each way to answer and support size; ``before`` first.
+        tables: A row each way to answer and support size, rising; the arm judged is last.
         slices: Of the arm judged: adapted on the largest support set, or the version in use.
         shifts: Of the same.
         comparisons: One a support size; empty where no other model was named.

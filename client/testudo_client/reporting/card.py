@@ -41,7 +41,7 @@ def facts_of_version(model: OwnModel, version: VersionLine) -> Facts:
         else "adapted without differential privacy: its parameters and answers give away rows it was made from"
     )
     details: list[Fact] = [
-        ("Model", f"own version {version.id} of {model.plan}, made {version.created}, {version.kind}"),
+        ("Model", f"own version {version.id} of {model.plan}, made {shown.moment(version.created)}, {version.kind}"),
         ("Made from", f"the meta-model after round {version.meta_round}, digest {version.meta_model}"),
         ("Feature contract", f"digest {model.columns_digest}"),
     ]
@@ -72,7 +72,7 @@ def facts_of_evaluation(evaluation: Evaluation) -> Facts:
     names = f": {'; '.join(f'{one.column} {one.value}' for one in unlike)}" if unlike else ""
     return {
         Part.FACTORS: [("Evaluated by", slices + names)] if evaluation.slices else [],
-        Part.EVALUATION: [("Source", f"{evaluation.source}, evaluated {evaluation.created}")],
+        Part.EVALUATION: [("Source", f"{evaluation.source}, evaluated {shown.moment(evaluation.created)}")],
         Part.ANALYSES: [
             (f"{ARMS[one.arm]}{_shots(one)}, {one.rows} rows", scores_line(one.metrics)) for one in evaluation.tables
         ],

@@ -112,6 +112,8 @@ def of_models(
     says = f"ranges and categories of {len(model.columns)} columns; other rows are refused"
     yield Evidence(kind=Kind.CONTRACT, says=says, file=name, digest=digest_of(home.folder / name), anchor="model")
     yield Evidence(kind=Kind.MODEL_CARD, says=f"of version {model.version}", anchor="model-card")
+    says = "what it answers and for whom, as the plan states it"
+    yield Evidence(kind=Kind.INTENDED_USE, says=says, anchor="model-card")
     if model.outcomes is not None:
         covered, count = model.outcomes.metrics["coverage"], model.outcomes.answers
         said = f"{100 * covered:.0f} % at {100 * model.level:g} % nominal, on {count} outcomes"

@@ -16,12 +16,15 @@ from testudo_client.judging.results import EVALUATION_FILE, Evaluation
 from testudo_client.ledger import Entry
 from testudo_client.personal.versions import MODELS, Version, VersionStore
 from testudo_client.policy.sections import OwnerPolicy
+from testudo_client.quality.card import DataCard, read_data_card
+from testudo_client.quality.profile import read_profile
 from testudo_client.reporting import accounts, evidence
 from testudo_client.reporting.card import own_card
+from testudo_client.reporting.data import data_card, data_told, of_data
 from testudo_client.reporting.glance import glance_of
 from testudo_client.reporting.model_values import Change, OwnModel, VersionLine
 from testudo_client.reporting.own_model import changes_in, model_in_use, versions_in
-from testudo_client.reporting.values import Costs, LogTold, OwnerReport, PlanLeft, Problem, Refusal, Spent
+from testudo_client.reporting.values import Costs, DataTold, LogTold, OwnerReport, PlanLeft, Problem, Refusal, Spent
 from testudo_common.errors import PlanError, TestudoError, UsageError
 from testudo_common.plan.load import load_plan
 from testudo_common.reporting.rmf import Evidence, rmf_lines
@@ -50,6 +53,8 @@ class _Folder:
     left: tuple[PlanLeft, ...] = ()
     refused: tuple[Refusal, ...] = ()
     logs: tuple[LogTold, ...] = ()
+    data: DataTold | None = None
+    data_card: DataCard | None = None
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -86,6 +91,12 @@ def gather(
             found.evaluation = read_evaluation(place)
     on_step("own model")
     _read_models(found)
+    on_step("data")
+    with found.part("data card"):
+        found.data_card = read_data_card(folder)
+    with found.part("profile of the data"):
+        profile = read_profile(home.state)
+        found.data = None if profile is None else data_told(profile)
     on_step("policy and ledger")
     _read_accounts(found)
     on_step("audit logs")
@@ -190,7 +201,8 @@ def _report(found: _Folder, now: datetime, software: str, evaluation: Path) -> O
         costs=costs,
         roles=_roles(found),
         card=card,
-        data_card=None,
+        data=found.data,
+        data_card=None if found.data_card is None else data_card(found.data_card),
         rmf=rmf_lines(_evidence(found, costs, evaluation, other=other)),
         problems=tuple(found.problems),
     )
@@ -214,6 +226,7 @@ def _evidence(found: _Folder, costs: Costs, evaluation: Path, *, other: bool) ->
     yield from evidence.of_federation(home, found.left, _robust(home))
     yield from evidence.of_logs(found.logs, found.refused, home.folder / LOG_FILE)
     yield from evidence.of_models(home, found.versions, found.changes, found.model)
+    yield from of_data(home.folder, home.state, found.data_card, found.data)
     if found.evaluation is not None and not other:
         yield from evidence.of_evaluation(found.evaluation, evaluation)
     yield from evidence.of_costs(costs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from testudo_client.reporting import figures, sections
+from testudo_client.reporting import account_sections, figures, sections
 from testudo_client.reporting.values import OwnerReport
 from testudo_common.markup import join, tag
 from testudo_common.reporting.cards import as_markup
 from testudo_common.reporting.page import page, section
 from testudo_common.reporting.rmf import rmf_section
 from testudo_common.reporting.roles import roles_section
+from testudo_common.reporting.shown import moment
 
 
 def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
@@ -19,7 +20,7 @@ def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
         glance_only: Only what a small business reads.
     """
     title = f"Report of {report.owner}"
-    header = tag("header", tag("h1", title), tag("p", f"Made {report.created} by Testudo {report.software}"))
+    header = tag("header", tag("h1", title), tag("p", f"Made {moment(report.created)} by Testudo {report.software}"))
     stays = "It is made from your own folder and stays with you. This page loads and runs nothing."
     footer = tag("footer", tag("p", f"The same, for programs: report.json beside it. {stays}"))
     if glance_only:
@@ -30,15 +31,16 @@ def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
         sections.model(report, figures.reliability(report.model)),
         sections.versions(report),
         sections.evaluation(report, figures.slices(report.evaluation)),
-        sections.left(report),
-        sections.ledger(report),
-        sections.refused(report),
-        sections.audit(report),
-        sections.cost(report),
+        account_sections.data(report),
+        account_sections.left(report),
+        account_sections.ledger(report),
+        account_sections.refused(report),
+        account_sections.audit(report),
+        account_sections.cost(report),
         _cards(report),
         rmf_section(report.rmf),
         roles_section(report.roles),
-        sections.problems(report),
+        account_sections.problems(report),
     )
     return page(title, header, main, footer)
 

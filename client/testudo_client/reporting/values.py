@@ -168,6 +168,42 @@ class LogTold(Told):
     file: str
 
 
+class ColumnTold(Told):
+    """One column of the owner's table, counted.
+
+    Attributes:
+        name: Of the column.
+        role: ``input`` or ``answer``.
+        kind: ``number`` or ``category``.
+        unit: As the plan has it.
+        usable: Cells with a usable value.
+        missing: Cells without any.
+        unusable: Cells with something else.
+    """
+
+    name: str
+    role: str
+    kind: str
+    unit: str
+    usable: int
+    missing: int
+    unusable: int
+
+
+class DataTold(Told):
+    """The owner's table, as testudo-client inspect counted it.
+
+    Attributes:
+        rows: Of this owner.
+        plan_digest: Of the plan it was read by, hex.
+        columns: Inputs in their order, and what is predicted.
+    """
+
+    rows: int
+    plan_digest: str
+    columns: tuple[ColumnTold, ...]
+
+
 class Costs(Told):
     """What it took here.
 
@@ -211,7 +247,8 @@ class OwnerReport(Told):
         costs: What it took.
         roles: Role -> what is known of it here.
         card: Of the model in use; None: none is.
-        data_card: What the owner wrote of its data; None: nothing.
+        data: The owner's table, counted; None where it was not inspected.
+        data_card: What the owner wrote of its data; None where there is no card.
         rmf: Evidence, line by line.
         problems: What could not be read.
     """
@@ -233,6 +270,7 @@ class OwnerReport(Told):
     costs: Costs
     roles: dict[str, str]
     card: Card | None
+    data: DataTold | None
     data_card: Card | None
     rmf: tuple[RmfLine, ...]
     problems: tuple[Problem, ...]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from testudo_common.markup import Markup, join, tag, text
 from testudo_common.reporting.drawing import Drawing
 from testudo_common.reporting.style import CSS
+
+_BEFORE_A_NUMBER = re.compile(r" (?=[\d.]+$)")
 
 
 def page(title: str, *body: str) -> str:
@@ -39,5 +43,5 @@ def figure(drawing: Drawing | None) -> Markup:
 
 
 def unbroken(sentence: str) -> Markup:
-    """Escaped, and no line ends between a number and its percent sign."""
-    return Markup(text(sentence).replace(" %", "&nbsp;%"))
+    """Escaped, and no line ends between a number and its percent sign, or before a number at the end."""
+    return Markup(_BEFORE_A_NUMBER.sub("&nbsp;", text(sentence).replace(" %", "&nbsp;%")))

@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from testudo_common.markup import Markup, join, table, tag
-from testudo_common.reporting.page import section
+from testudo_common.reporting.page import section, unbroken
 
 EMPTY = "No evidence here."
 EXPLAINED = (
@@ -52,10 +52,12 @@ class Kind(StrEnum):
     SHIFTS = "shifts"
     RELEASE_GATE = "comparison with the model before"
     WATCH = "watch"
-    DATA_CARD = "data card"
+    DATA_ORIGIN = "where data comes from"
+    DATA_GROUNDS = "grounds for using data"
     PROFILE = "data profile"
     COST = "cost"
     MODEL_CARD = "model card"
+    INTENDED_USE = "intended use"
 
 
 class Evidence(BaseModel):
@@ -109,13 +111,13 @@ SUBCATEGORIES: Final = (
     Subcategory("GOVERN 1.7", "Systems can be phased out safely.", (Kind.WITHDRAWAL,)),
     Subcategory("GOVERN 2.1", "Roles and responsibilities are documented and clear.", (Kind.ROLES,)),
     Subcategory("GOVERN 6.1", "Risks from third parties are covered by policies.", (Kind.POLICY, Kind.ROSTER)),
-    Subcategory("MAP 1.1", "Purpose, setting and expectations are understood and written down.", (Kind.DATA_CARD,)),
+    Subcategory("MAP 1.1", "Purpose, setting and expectations are understood and written down.", (Kind.INTENDED_USE,)),
     Subcategory("MAP 1.5", "How much risk is tolerated is determined.", (Kind.CEILINGS,)),
     Subcategory("MAP 2.1", "The task and the methods for it are defined.", (Kind.PLAN,)),
     Subcategory("MAP 2.2", "What the system cannot know is documented.", (Kind.CONTRACT, Kind.COVERAGE)),
-    Subcategory("MAP 2.3", "How data was collected and chosen, and whether it fits.", (Kind.DATA_CARD, Kind.PROFILE)),
+    Subcategory("MAP 2.3", "How data was collected and chosen, and whether it fits.", (Kind.DATA_ORIGIN, Kind.PROFILE)),
     Subcategory("MAP 3.5", "People oversee it, by a defined process.", (Kind.APPROVAL,)),
-    Subcategory("MAP 4.1", "Legal risks of data and components are mapped.", (Kind.DATA_CARD,)),
+    Subcategory("MAP 4.1", "Legal risks of data and components are mapped.", (Kind.DATA_GROUNDS,)),
     Subcategory("MEASURE 2.1", "Test sets, metrics and tools are documented.", (Kind.EVALUATION,)),
     Subcategory("MEASURE 2.3", "Performance is measured in conditions like in use.", (Kind.EVALUATION, Kind.GATE)),
     Subcategory("MEASURE 2.4", "The system is monitored while in use.", (Kind.WATCH,)),
@@ -158,7 +160,7 @@ def rmf_lines(evidence: Iterable[Evidence]) -> tuple[RmfLine, ...]:
 
 def rmf_section(lines: Iterable[RmfLine]) -> Markup:
     """The table on a page."""
-    rows = [[line.id, line.says, _evidence(line)] for line in lines]
+    rows = [[unbroken(line.id), line.says, _evidence(line)] for line in lines]
     head = ["Line", "Asks for", "Evidence"]
     made = table(head, rows, caption="NIST AI RMF 1.0: evidence, line by line", numbers=range(0))
     return section("NIST AI Risk Management Framework", tag("p", EXPLAINED), made, anchor="rmf")

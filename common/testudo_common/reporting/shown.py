@@ -70,3 +70,8 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.3g} s"
     return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+def moment(time: str) -> str:
+    """``2026-06-15 12:00 UTC`` of an ISO 8601 time in UTC."""
+    return f"{time[:16].replace('T', ' ')} UTC"

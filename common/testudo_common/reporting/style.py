@@ -80,7 +80,9 @@ footer { padding-bottom: 2.5rem; }
   figure > div, .wide, pre { overflow: visible; }
   figure svg { min-width: 0; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  th, td { overflow-wrap: anywhere; padding-right: .5rem; }
+  th, td { overflow-wrap: break-word; padding-right: .5rem; }
+  thead { break-inside: avoid; break-after: avoid; }
+  footer { break-before: avoid; padding-bottom: 0; }
   .number { white-space: normal; }
   details::details-content { content-visibility: visible; height: auto; }
   .bar, .key, .tile { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

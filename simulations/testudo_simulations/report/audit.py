@@ -33,7 +33,7 @@ def audit(settings: Settings) -> Markup:
     """The section."""
     logged = [(setting, setting.audit) for setting in settings if setting.audit is not None]
     if not logged:
-        return section("The audit log", tag("p", NONE))
+        return section("The audit log", tag("p", NONE), anchor="audit")
     columns = [_facts(one) for _, one in logged]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     head = ["", *(wording.place(setting) for setting, _ in logged)]
@@ -48,7 +48,7 @@ def audit(settings: Settings) -> Markup:
             tag("p", "Each run has a log of its own; shown is that of one run of each setting.", class_="note")
         )
     parts += [_receipts(wording.place(setting), one) for setting, one in logged]
-    return section("The audit log", *parts)
+    return section("The audit log", *parts, anchor="audit")
 
 
 def _facts(audit: AuditSummary) -> dict[str, str]:

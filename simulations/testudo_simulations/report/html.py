@@ -7,7 +7,10 @@ from pathlib import Path
 from testudo_common.files import write_atomically
 from testudo_common.markup import Markup, join, tag
 from testudo_common.reporting.page import figure, page, section
+from testudo_common.reporting.rmf import rmf_lines, rmf_section
+from testudo_common.reporting.roles import roles_section
 from testudo_simulations.report import audit, figures, sections
+from testudo_simulations.report.accountability import ROLES_HERE, calibration, cards, evidence
 from testudo_simulations.report.summaries import SettingSummary, summarise
 from testudo_simulations.report.wording import facts, notes
 from testudo_simulations.results import Report
@@ -42,12 +45,16 @@ def to_html(report: Report) -> str:
         "main",
         sections.found(settings),
         *(_results(group, f"m{number}") for number, group in enumerate(by_metric.values())),
+        calibration(settings),
         sections.privacy(settings),
         sections.secure(settings),
         audit.audit(settings),
         sections.left_out(settings),
         sections.cost(settings),
         sections.small_print(report, settings),
+        *(cards(report)),
+        rmf_section(rmf_lines(evidence(settings))),
+        roles_section(ROLES_HERE),
     )
     footer = tag("footer", tag("p", "Made by Testudo from report.json beside it. This page loads and runs nothing."))
     return page(report.title, header, main, footer)
@@ -62,6 +69,7 @@ def _results(settings: list[SettingSummary], key: str) -> Markup:
             figure(figures.arms(settings, f"{key}-arms")),
             *(sections.arm_table(setting) for setting in settings),
             reading,
+            anchor=f"{key}-results",
         )
     ]
     if (few_shot := figures.few_shot(settings, f"{key}-shots")) is not None:

@@ -117,7 +117,7 @@ def privacy(settings: Settings) -> Markup:
     whole = [_client_sentence(setting) for setting in settings if setting.privacy.client is not None]
     protected = [setting for setting in settings if setting.privacy.unit != "none"]
     if not protected:
-        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]), statements(settings))
+        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]), statements(settings), anchor="privacy")
     columns = [_account(setting) for setting in settings]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     accounts = table(["", *map(wording.place, settings)], rows, caption="The largest account of any client")
@@ -129,6 +129,7 @@ def privacy(settings: Settings) -> Markup:
         tag("h3", "What is not covered"),
         tag("ul", *(tag("li", sentence) for sentence in NOT_COVERED)),
         statements(settings),
+        anchor="privacy",
     )
 
 
@@ -175,7 +176,7 @@ def secure(settings: Settings) -> Markup:
     caption = "How many poisoned clients are outvoted; no rule by itself stops a backdoor"
     parts.append(table(["", "Poisoning"], robust_rows, caption=caption, numbers=range(0)))
     parts += [federated_scores(run, run_name(run)) for one in settings for run in one.runs]
-    return section("What the server saw", *parts)
+    return section("What the server saw", *parts, anchor="seen")
 
 
 def left_out(settings: Settings) -> Markup:
@@ -188,7 +189,8 @@ def left_out(settings: Settings) -> Markup:
         for one in setting.refused:
             refused.setdefault((one.client, one.reason), []).append(f"{wording.place(setting)}: {one.times}")
     if not never and not refused:
-        return section("Clients left out", tag("p", "None: every client took part, and every reply was used."))
+        return section("Clients left out", tag("p", "None: every client took part, and every reply was used."),
+                       anchor="left-out")  # fmt: skip
     everywhere = len(settings)
     parts = []
     if never:
@@ -197,7 +199,7 @@ def left_out(settings: Settings) -> Markup:
     if refused:
         rows = [[*who, "; ".join(at)] for who, at in refused.items()]
         parts.append(table(["Client", "Reason", "Rounds"], rows, caption="Replies not used", numbers=range(0)))
-    return section("Clients left out", *parts)
+    return section("Clients left out", *parts, anchor="left-out")
 
 
 def cost(settings: Settings) -> Markup:
@@ -216,7 +218,7 @@ def cost(settings: Settings) -> Markup:
         for setting in settings
     ]
     head = ["", "Runs", "CPU", "of it training", "Wall", "To clients", "From clients", "Peak memory"]
-    return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"))
+    return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"), anchor="cost")
 
 
 def small_print(report: Report, settings: Settings) -> Markup:
@@ -232,7 +234,7 @@ def small_print(report: Report, settings: Settings) -> Markup:
     parts.append(details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
     versions = [[name, version] for name, version in report.versions.items()]
     parts.append(details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))
-    return section("In detail", *parts)
+    return section("In detail", *parts, anchor="detail")
 
 
 def run_name(run: RunResult) -> str:
