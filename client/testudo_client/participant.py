@@ -21,6 +21,7 @@ from testudo_client.evaluate import federated_sums
 from testudo_client.gate import REFUSED, SENTENCES, Gate, reason_of
 from testudo_client.membership import Membership
 from testudo_client.meta_update import MechanismFactory, os_mechanism
+from testudo_client.newcomer import newcomer_counts
 from testudo_client.observer import observed
 from testudo_client.owner_log import sentence_of
 from testudo_client.secure_side import SecureSide
@@ -38,7 +39,7 @@ from testudo_common.secagg.masking import Words
 from testudo_common.secagg.primitives import derive, random_secret
 from testudo_common.secagg.quantize import Contribution, encode
 from testudo_common.secagg.terms import Terms
-from testudo_common.secure_terms import CLIPPED, UNCLIPPED, metric_counts_of
+from testudo_common.secure_terms import CLIPPED, UNCLIPPED, calibration_counts_of, metric_counts_of
 from testudo_common.signed_replies import ReplySigner
 from testudo_common.vectors import Vector, fault_of_vector, vector_digest
 from testudo_common.wire import (
@@ -276,17 +277,22 @@ class Participant:
 
     def _counts_for(self, request: TrainRequest) -> npt.NDArray[np.int64]:
         """Metric sums of the received model on this owner's examples, where the round has them: ``int64[k]``."""
-        if not self.plan.evaluates_in(request.round):
+        if not self.plan.scores_in(request.round):
             return np.empty(0, dtype=np.int64)
-        counts, event = metric_counts_of(self.plan), planned_event(self.plan)
+        calibrates, event = self.plan.calibrates_in(request.round), planned_event(self.plan)
+        counts = metric_counts_of(self.plan)
         try:
             self._gate.charge_scores(request.round, request.attempt)
         except BudgetError as error:  # the sum can do without this client's scores; the update is worth more
             self._gate.refused(request, RefusalReason.PRIVACY_SPENT, f"no scores in this round: {error}")
-            return np.zeros(2 * counts.size, dtype=np.int64)
+            size = calibration_counts_of(self.plan).size if calibrates else 2 * counts.size
+            return np.zeros(size, dtype=np.int64)
         seeded, mechanism = self._seeded(request.round, "evaluation"), None
         if event is not None:
             mechanism = self._mechanism(event.noise_multiplier, self.plan.privacy.max_grad_norm, seeded)
+        if calibrates:
+            given = (self._learner, request.model, self._examples, self.plan)
+            return newcomer_counts(*given, split_key=self._split_key(), mechanism=mechanism)
         sums = federated_sums(
             self._learner,
             request.model,

@@ -162,7 +162,7 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roste
     total_up = total_down = 0
     scored = min(often, scored_participations(plan))
     for kind, count, scores in (("with_scores", scored, True), ("without_scores", often - scored, False)):
-        number = next((n for n in range(rounds.count, 0, -1) if plan.evaluates_in(n) == scores), None)
+        number = next((n for n in range(rounds.count, 0, -1) if plan.scores_in(n) == scores), None)
         if number is None or count == 0:
             continue
         legs = legs_of(plan, size, names, round_number=number, attempt=attempts - 1, roster=roster)
@@ -182,7 +182,7 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roste
     return {
         "update_values": size,
         "seen_by_the_server": "sums over groups" if plan.secure else "each update by itself",
-        "statistics": list(statistics_of(plan)) if plan.evaluation.federated_every_rounds is not None else [],
+        "statistics": list(statistics_of(plan)),
         "name_bytes": len(policy.client.encode()),
         "refusal_bytes_at_most": encode(refusal).size_bytes,
         "signature_bytes": SIGNATURE_BYTES,

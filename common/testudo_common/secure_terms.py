@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testudo_common.learning.calibration_counts import CalibrationCounts
 from testudo_common.learning.metric_counts import MetricCounts
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.secure import WantedNoise, parameters_for
@@ -52,6 +53,16 @@ def metric_counts_of(plan: FederationPlan) -> MetricCounts:
     return MetricCounts(plan.task.kind, plan.model.outputs, plan.rounds.cohort_size, noisy)
 
 
+def calibration_counts_of(plan: FederationPlan) -> CalibrationCounts:
+    """How the scores of newcomers travel, in the round that calibrates.
+
+    Without privacy for each support size that the plan evaluates; under privacy for half of the examples alone, since
+    each adaptation would have to be paid for.
+    """
+    sizes = (None,) if plan.private else tuple(shots for shots in plan.evaluation.shots if shots)
+    return CalibrationCounts("regression" if plan.task.kind == "regression" else "classification", sizes or (None,))
+
+
 def unclipped_share(plan: FederationPlan, total: int, clients: int) -> float | None:
     """The share of ``clients`` whose updates were not clipped, from the last count of their sums.
 
@@ -66,20 +77,32 @@ def wanted_noise(plan: FederationPlan, round_number: int) -> WantedNoise | None:
     Raises:
         PrivacyError: No noise is enough for the plan's epsilon, or it is not known how often a client takes part.
     """
-    counts = _noise_of_scores(plan) if plan.evaluates_in(round_number) else ()
+    counts = _noise_of_scores(plan, round_number)
     if plan.adapts_clip:
         counts += (2 * plan.client_privacy.count_noise,)  # a count of 2 is one unclipped update
     multiplier = update_noise_multiplier(plan) or 0.0
     return WantedNoise(multiplier, counts) if multiplier or any(counts) else None
 
 
-def _noise_of_scores(plan: FederationPlan) -> tuple[float, ...]:
-    """Standard deviations on the counts of a round that evaluates: before adaptation, and after it."""
-    counts, multiplier = metric_counts_of(plan), plan.evaluation.federated_noise_multiplier
+def _noise_of_scores(plan: FederationPlan, round_number: int) -> tuple[float, ...]:
+    """Standard deviations on the counts of scores in a round: before adaptation and after it, or of newcomers."""
+    multiplier = plan.evaluation.federated_noise_multiplier
     if multiplier is None:
-        return (0.0,) * (2 * counts.size)
-    one = tuple(float(deviation) for deviation in counts.noise(multiplier))
-    return one + one
+        return (0.0,) * len(_bounds_of_scores(plan, round_number))
+    if plan.calibrates_in(round_number):
+        return tuple(float(deviation) for deviation in calibration_counts_of(plan).noise(multiplier))
+    if not plan.evaluates_in(round_number):
+        return ()
+    return 2 * tuple(float(deviation) for deviation in metric_counts_of(plan).noise(multiplier))
+
+
+def _bounds_of_scores(plan: FederationPlan, round_number: int) -> tuple[int, ...]:
+    """The largest value of each of these counts that one client adds."""
+    if plan.calibrates_in(round_number):
+        return calibration_counts_of(plan).bounds
+    if not plan.evaluates_in(round_number):
+        return ()
+    return 2 * tuple(int(bound) for bound in metric_counts_of(plan).bounds)
 
 
 def terms_of(plan: FederationPlan, roster: Roster, attempt: Attempt, size: int) -> Terms:
@@ -95,10 +118,7 @@ def terms_of(plan: FederationPlan, roster: Roster, attempt: Attempt, size: int) 
         ProtocolError: The plan's numbers do not fit together.
         PrivacyError: See :func:`wanted_noise`.
     """
-    bounds: tuple[int, ...] = ()
-    if plan.evaluates_in(attempt.round):
-        one = tuple(int(bound) for bound in metric_counts_of(plan).bounds)
-        bounds = one + one
+    bounds = _bounds_of_scores(plan, attempt.round)
     if plan.adapts_clip:
         bounds += (UNCLIPPED,)
     parameters = parameters_for(

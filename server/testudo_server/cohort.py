@@ -8,7 +8,44 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+from testudo_common.plan import FederationPlan
+from testudo_common.privacy.planned import held_back_of
+
+
+def held_back(plan: FederationPlan, clients: Collection[str]) -> frozenset[str]:
+    """The clients that do not train before the last round: the first by SHA-256 of plan and name; nobody in most plans.
+
+    Args:
+        plan: Complete.
+        clients: All that are known.
+    """
+
+    def rank(client: str) -> bytes:
+        return hashlib.sha256(f"{plan.digest}|held back|{client}".encode()).digest()
+
+    return frozenset(heapq.nsmallest(held_back_of(plan, len(clients)), clients, key=rank))
+
+
+def turn_of(plan: FederationPlan, round_number: int, finished: Mapping[str, int]) -> Collection[str]:
+    """Who may be drawn in a round: everybody, but those held back only in the last one, and then nobody else.
+
+    Where too few that never trained are left for the last round, it is everybody's: what they find out is then not
+    about newcomers, and is not used.
+
+    Args:
+        plan: Complete.
+        round_number: 1 and up.
+        finished: Client id -> finished rounds that it was asked in.
+    """
+    if plan.calibration.held_back == 0:
+        return finished.keys()
+    everybody = frozenset(finished)
+    if not plan.calibrates_in(round_number):
+        return everybody - held_back(plan, everybody)
+    strangers = frozenset(client for client, times in finished.items() if times == 0)
+    return strangers if len(strangers) >= plan.fewest_asked else everybody
 
 
 def draw_cohort(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from testudo_common.vectors import Vector, vector_digest
 from testudo_common.wire import TrainRequest
 from testudo_server.attendance import EVERYBODY, NOT_CONNECTED, Attendance
 from testudo_server.clipping import first_clip, next_clip
-from testudo_server.cohort import draw_cohort
+from testudo_server.cohort import draw_cohort, turn_of
 from testudo_server.exchange import Collected, Exchange, ExchangeCost, GroupRecord
 from testudo_server.journal import NO_JOURNAL, Journal
 from testudo_server.outer_step import init_outer, outer_step
 from testudo_server.robust import Reckoning, aggregate
-from testudo_server.scores import scores_of
+from testudo_server.scores import priors_of, scores_of
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_server.strikes import GroupOutcome, culprits
 
@@ -168,6 +169,7 @@ class Coordinator:
             clip=state.clip,
             metric_noise=scores.noise,
             withheld=scores.withheld,
+            calibration=self._calibration(number, state, collected),
         )
         record = self._journal.described(record)
         self._outcomes += outcomes_of(record)
@@ -175,6 +177,13 @@ class Coordinator:
         self._journal.close_round(record)
         self._on_round(following, record)
         return following
+
+    def _calibration(self, number: int, state: RunState, collected: Collected) -> tuple[dict[str, Any], ...]:
+        """What newcomers found out; nothing if one of them had trained the model, which it would know too well."""
+        members = [client for group in collected.groups for client in group.members]
+        if any(state.participations[client] for client in members):
+            return ()
+        return tuple(prior.model_dump(mode="json") for prior in priors_of(self._plan, number, collected))
 
     def _cohort(self, number: int, state: RunState, barred: tuple[str, ...]) -> tuple[str, ...]:
         rounds, least = self._plan.rounds, self._plan.fewest_asked
@@ -185,11 +194,12 @@ class Coordinator:
             not_asked = self._journal.not_asked(state.participations)
             absent = {client: NOT_CONNECTED for client in state.participations if client not in there}
             apart = not_asked.keys() | absent.keys() | set(barred)
+            turn = turn_of(self._plan, number, state.participations)
             cohort = draw_cohort(
                 {
                     client: count
                     for client, count in self._journal.asked(state.participations).items()
-                    if client not in apart
+                    if client in turn and client not in apart
                 },
                 rounds.cohort_size,
                 limit=rounds.max_participations,

@@ -8,6 +8,7 @@ from testudo_common.learning.learner import Learner
 from testudo_common.log_traffic import roster_of
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.robust import bad_rows_of, rows_of
+from testudo_common.plan.sections import CalibrationPlan
 from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
 from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, run_spending
@@ -96,7 +97,7 @@ def _traffic(plan: FederationPlan, size: int | None, clients: int | None) -> dic
     cohort = min(plan.rounds.cohort_size, clients or plan.rounds.cohort_size)
     quiet = plan.evaluation.model_copy(update={"federated_every_rounds": None, "federated_noise_multiplier": None})
     names = [f"client-{n}" for n in range(clients or cohort)]
-    quiet_plan = plan.model_copy(update={"evaluation": quiet})
+    quiet_plan = plan.model_copy(update={"evaluation": quiet, "calibration": CalibrationPlan()})
     legs = legs_of(quiet_plan, size, names[:cohort], round_number=1, roster=roster_of(names))
 
     def total(*, up: bool, log: bool) -> int:

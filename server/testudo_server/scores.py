@@ -1,4 +1,4 @@
-"""What a round's opened counts say of the model at its training clients, before and after adapting it.
+"""What a round's opened counts say of the model at its clients, before and after adapting it; or to newcomers.
 
 Sees sums over groups, added up; opens none. What is reported of them is testudo_common.learning.released's business.
 """
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_common.errors import WireError
+from testudo_common.learning.calibration import CalibrationPrior
 from testudo_common.learning.released import release
 from testudo_common.plan import FederationPlan
 from testudo_common.roster import Roster
-from testudo_common.secure_terms import Attempt, metric_counts_of, terms_of
+from testudo_common.secure_terms import Attempt, calibration_counts_of, metric_counts_of, terms_of
 from testudo_server.exchange import Collected
 
 _NO_ROSTER = Roster("", {})
@@ -58,19 +59,37 @@ def scores_of(plan: FederationPlan, number: int, collected: Collected) -> RoundS
     )
 
 
-def _noise_of(plan: FederationPlan, number: int, collected: Collected) -> npt.NDArray[np.float64] | None:
-    """Standard deviation of the noise in all groups' sums together, ``float64[k]``; None without.
+def priors_of(plan: FederationPlan, number: int, collected: Collected) -> tuple[CalibrationPrior, ...]:
+    """What newcomers found out in round ``number`` about how sure adapted models may be; none in other rounds."""
+    if not plan.calibrates_in(number) or not collected.groups:
+        return ()
+    counts, multiplier = calibration_counts_of(plan), plan.evaluation.federated_noise_multiplier
+    owners = sum(len(group.members) for group in collected.groups)
+    noise = None
+    if multiplier is not None:
+        noise = float(counts.noise(multiplier)[0]) * math.sqrt(_times_of_noise(plan, number, collected))
+    return counts.priors(collected.counts[: counts.size], owners, plan.evaluation.min_cell, noise)
 
-    It is more than the plan's noise: each group's sum carries it by itself, and as if only the fewest honest
-    survivors had added theirs.
-    """
+
+def _noise_of(plan: FederationPlan, number: int, collected: Collected) -> npt.NDArray[np.float64] | None:
+    """Standard deviation of the noise in all groups' sums together, ``float64[k]``; None without."""
     multiplier = plan.evaluation.federated_noise_multiplier
     if multiplier is None:
         return None
+    times = _times_of_noise(plan, number, collected)
+    return np.asarray(metric_counts_of(plan).noise(multiplier) * math.sqrt(times), dtype=np.float64)
+
+
+def _times_of_noise(plan: FederationPlan, number: int, collected: Collected) -> float:
+    """How many times the variance of the plan's noise is in all groups' sums together.
+
+    It is more than once: each group's sum carries it by itself, and as if only the fewest honest survivors had added
+    theirs.
+    """
     parameters = terms_of(plan, _NO_ROSTER, Attempt(plan.digest, number, 0, _NO_MODEL), size=1).parameters
     members = {record.survivors: len(record.members) for record in collected.records}
     times = 0.0
     for group in collected.groups:
         drawn = members.get(group.members, len(group.members))
         times += len(group.members) / parameters.honest_survivors(drawn)
-    return np.asarray(metric_counts_of(plan).noise(multiplier) * math.sqrt(times), dtype=np.float64)
+    return times

@@ -75,6 +75,8 @@ class RoundRecord:
         withheld: ``before`` and ``after`` -> ``classes``, ``bins``, ``metrics`` -> how many are not reported: too few
             examples, or mostly noise.
         log: Where the round is in the audit log, and what that cost; None where the plan has none.
+        calibration: What clients that had never trained found out about how sure adapted models may be, each as JSON
+            has a :class:`~testudo_common.learning.calibration.CalibrationPrior`; none in other rounds.
     """
 
     round: int
@@ -97,6 +99,7 @@ class RoundRecord:
     metric_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     withheld: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     log: LoggedRound | None = None
+    calibration: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ def _record(line: str) -> RoundRecord:
         )
         for group in fields["groups"]
     )
+    fields["calibration"] = tuple(fields.get("calibration", ()))
     logged = fields.get("log")
     fields["log"] = None if logged is None else LoggedRound(**logged)
     return RoundRecord(**fields)

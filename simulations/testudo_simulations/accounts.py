@@ -49,7 +49,7 @@ class Busiest:
         for record in records:
             attempts = max((group.attempt for group in record.groups), default=0)
             asked.update(dict.fromkeys(record.cohort, attempts))
-            if plan.evaluates_in(record.round):
+            if plan.scores_in(record.round):
                 scored.update(dict.fromkeys(record.cohort, 1 + attempts))
         most = max(asked.values(), default=0)
         limit = most if plan.rounds.max_participations is None else plan.rounds.max_participations

@@ -11,7 +11,7 @@ import numpy as np
 
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.sections import AuditPlan, RobustAggregationPlan
+from testudo_common.plan.sections import AuditPlan, CalibrationPlan, RobustAggregationPlan
 from testudo_common.vectors import Vector
 from testudo_server.store import RoundRecord, RunState, RunStore
 from testudo_simulations.evaluation import Evaluator, Splits, in_target_unit
@@ -88,6 +88,7 @@ def federated_averaging(federation: Federation, computing: Computing, on_progres
         "secure_aggregation": in_clear,
         "robust_aggregation": RobustAggregationPlan(),
         "evaluation": quiet,
+        "calibration": CalibrationPlan(),
         "audit": AuditPlan(mode="off"),
     }
     averaging = FederationPlan.model_validate({**dict(plan), **changed_sections})

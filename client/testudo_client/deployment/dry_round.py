@@ -148,7 +148,7 @@ def _sum_with_peers(plan: FederationPlan, update: Vector) -> None:
 
 def _terms(plan: FederationPlan, members: dict[str, Identity], values: int) -> Terms:
     keys = {name: verification_key(identity.signing_key) for name, identity in members.items()}
-    silent = next((number for number in range(1, plan.rounds.count + 1) if not plan.evaluates_in(number)), 1)
+    silent = next((number for number in range(1, plan.rounds.count + 1) if not plan.scores_in(number)), 1)
     attempt = Attempt(plan.digest, silent, 0, "00" * 32, plan.outer.max_update_norm if plan.adapts_clip else None)
     terms = terms_of(plan, Roster("made-up", keys), attempt, values)
     layout = replace(terms.parameters.layout, count_bounds=(), count_steps=())

@@ -124,11 +124,11 @@ def _bound(name: str, word: str, limit: float, asked: float, allowed: bool) -> F
 
 def _metrics(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:
     rules, evaluation = policy.metrics, plan.evaluation
-    if evaluation.federated_every_rounds is None:
+    if not plan.asks_for_scores:
         yield Finding("metrics.statistics", _listed(rules.statistics), "no scores leave", True, "")
         return
     asked = statistics_of(plan)
-    remedy = "Ask for a plan without evaluation.federated_every_rounds"
+    remedy = "Ask for a plan without evaluation.federated_every_rounds and calibration.held_back"
     allowed = set(asked) <= set(rules.statistics)
     yield Finding("metrics.statistics", _listed(rules.statistics), f"scores leave: {_listed(asked)}", allowed, remedy)
     if plan.private:
@@ -143,8 +143,13 @@ def _metrics(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:
 
 
 def statistics_of(plan: FederationPlan) -> tuple[str, ...]:
-    """Which statistics the scores of a plan hold, where it asks for scores."""
-    return ("errors",) if plan.task.kind == "regression" else ("confusion", "calibration", "brier")
+    """Which statistics the scores that a plan asks for hold."""
+    if not plan.asks_for_scores:
+        return ()
+    if plan.task.kind == "regression":
+        return ("errors",)
+    evaluates = plan.evaluation.federated_every_rounds is not None
+    return ("confusion", "calibration", "brier") if evaluates else ("calibration",)
 
 
 def _audit(policy: OwnerPolicy, plan: FederationPlan) -> Iterator[Finding]:

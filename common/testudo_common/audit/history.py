@@ -262,7 +262,7 @@ def _opened(state: History, index: int, entry: RoundOpened, judge: Judge) -> Non
             state.asked[client] = state.asked.get(client, 0) + 1
         state.trained[client] = trained = state.trained.get(client, 0) + 1
         state.most_trained = max(state.most_trained, trained)
-        if state.plan.evaluates_in(entry.round):
+        if state.plan.scores_in(entry.round):
             state.scored[client] = scored = state.scored.get(client, 0) + 1
             state.most_scored = max(state.most_scored, scored)
     state.in_round |= set(entry.cohort)

@@ -106,12 +106,22 @@ class Learner:
 
     def outputs(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Class probabilities ``float32[n, classes]``, or predictions ``float32[n]`` for regression."""
+        raw = self._asked(inputs)
+        result: npt.NDArray[np.float32] = (raw.squeeze(-1) if self.regression else raw.softmax(-1)).numpy()
+        return result
+
+    def raw_outputs(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits ``float32[n, classes]``, or predictions ``float32[n]`` for regression."""
+        raw = self._asked(inputs)
+        result: npt.NDArray[np.float32] = (raw.squeeze(-1) if self.regression else raw).numpy()
+        return result
+
+    def _asked(self, inputs: npt.NDArray[np.float32]) -> torch.Tensor:
         self.model.eval()  # a factory's model may have dropout
         with torch.no_grad():
-            raw = self.model(torch.from_numpy(np.ascontiguousarray(inputs)))
-            result: npt.NDArray[np.float32] = (raw.squeeze(-1) if self.regression else raw.softmax(-1)).numpy()
+            raw: torch.Tensor = self.model(torch.from_numpy(np.ascontiguousarray(inputs)))
         self.model.train()
-        return result
+        return raw
 
 
 def initial_vector(plan: FederationPlan) -> Vector:

@@ -17,6 +17,7 @@ from testudo_common.plan.checks import cross_faults
 from testudo_common.plan.robust import check_withstood, rule_of
 from testudo_common.plan.sections import (
     AuditPlan,
+    CalibrationPlan,
     ClientPrivacyPlan,
     DataPlan,
     EvaluationPlan,
@@ -49,6 +50,7 @@ class FederationPlan(Section):
     secure_aggregation: SecureAggregationPlan = SecureAggregationPlan()
     robust_aggregation: RobustAggregationPlan = RobustAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
+    calibration: CalibrationPlan = CalibrationPlan()
     audit: AuditPlan = AuditPlan()
 
     @model_validator(mode="after")
@@ -107,9 +109,22 @@ class FederationPlan(Section):
         check_withstood(self.robust_aggregation, self.secure_aggregation, self.rounds, clients=clients)
 
     def evaluates_in(self, round_number: int) -> bool:
-        """Whether training clients score the model in this round."""
+        """Whether training clients score the model in this round, before and after adapting it."""
         every = self.evaluation.federated_every_rounds
-        return every is not None and round_number % every == 0
+        return every is not None and round_number % every == 0 and not self.calibrates_in(round_number)
+
+    def calibrates_in(self, round_number: int) -> bool:
+        """Whether clients that never trained find out in this round how sure adapted models may be."""
+        return self.calibration.held_back > 0 and round_number == self.rounds.count
+
+    def scores_in(self, round_number: int) -> bool:
+        """Whether clients adapt and score the model in this round, for either."""
+        return self.evaluates_in(round_number) or self.calibrates_in(round_number)
+
+    @property
+    def asks_for_scores(self) -> bool:
+        """Whether there is a round in which clients score the model."""
+        return self.evaluation.federated_every_rounds is not None or self.calibration.held_back > 0
 
 
 __all__ = ["FederationPlan"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from testudo_common.errors import Fault, PlannerError, ProtocolError
 from testudo_common.plan.sections import (
+    CalibrationPlan,
     ClientPrivacyPlan,
     EvaluationPlan,
     ModelPlan,
@@ -231,7 +232,10 @@ def check_robustness(
 
 
 def check_client_privacy(
-    client: ClientPrivacyPlan, secure: SecureAggregationPlan, evaluation: EvaluationPlan
+    client: ClientPrivacyPlan,
+    secure: SecureAggregationPlan,
+    evaluation: EvaluationPlan,
+    calibration: CalibrationPlan,
 ) -> Iterator[Fault]:
     """Noise shares are added inside a secure sum of equal votes, and cover all that leaves in it."""
     if (client.epsilon, client.noise_multiplier) == (None, None):
@@ -252,12 +256,13 @@ def check_client_privacy(
         )
     if secure.max_weight > 1:
         yield Fault("secure_aggregation.max_weight", "a weight is not covered by the noise", "Write 1")
-    if evaluation.federated_every_rounds is not None:
-        yield Fault(
-            "evaluation.federated_every_rounds",
-            "the scores of a whole client would need far more noise than those of an example",
-            "Take it out, or take client_privacy out",
-        )
+    asked = {
+        "evaluation.federated_every_rounds": evaluation.federated_every_rounds is not None,
+        "calibration.held_back": calibration.held_back > 0,
+    }
+    for key in [key for key, there in asked.items() if there]:
+        problem = "the scores of a whole client would need far more noise than those of an example"
+        yield Fault(key, problem, "Take it out, or take client_privacy out")
     if client.clipping == "adaptive" and (client.noise_multiplier or 0) >= 2 * client.count_noise:
         yield Fault(
             "client_privacy.count_noise",
@@ -293,14 +298,16 @@ def check_noise_of_sums(
 
 
 def check_federated_evaluation(
-    evaluation: EvaluationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
+    evaluation: EvaluationPlan, calibration: CalibrationPlan, secure: SecureAggregationPlan, privacy: PrivacyPlan
 ) -> Iterator[Fault]:
     """Sums of metrics are a release: inside a secure sum only, and covered by the account or not made."""
     key, noise = "evaluation.federated_every_rounds", "evaluation.federated_noise_multiplier"
     if evaluation.federated_every_rounds is None:
-        if evaluation.federated_noise_multiplier is not None:
-            yield Fault(noise, "noise on scores that are never asked for", f"Take it out, or add {key}")
-        return
+        if calibration.held_back == 0:
+            if evaluation.federated_noise_multiplier is not None:
+                yield Fault(noise, "noise on scores that are never asked for", f"Take it out, or add {key}")
+            return
+        key = "calibration.held_back"
     if secure.mode == "plain":
         yield Fault(key, "it would show the server each client's scores", 'Write secure_aggregation.mode = "secure"')
     if privacy.unit != "none" and evaluation.federated_noise_multiplier is None:
@@ -311,6 +318,16 @@ def check_federated_evaluation(
             "noise on scores alone hides nothing while the updates have none",
             'Take it out, or write privacy.unit = "example"',
         )
+
+
+def check_calibration(calibration: CalibrationPlan, task: TaskPlan, rounds: RoundsPlan) -> Iterator[Fault]:
+    """Newcomers adapt to a table of their own, after others have trained."""
+    if calibration.held_back == 0:
+        return
+    if task.kind == "few_shot":
+        yield Fault("calibration.held_back", "episodes have no owner that could adapt to its own", "Take it out")
+    if rounds.count < 2:
+        yield Fault("calibration.held_back", "nobody would train before the last round", "Raise rounds.count")
 
 
 def check_evaluation(evaluation: EvaluationPlan) -> Iterator[Fault]:
@@ -334,8 +351,9 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("secure_aggregation", "rounds"), check_secure_aggregation),
     (("robust_aggregation",), check_rule),
     (("robust_aggregation", "secure_aggregation", "rounds"), check_robustness),
-    (("evaluation", "secure_aggregation", "privacy"), check_federated_evaluation),
-    (("client_privacy", "secure_aggregation", "evaluation"), check_client_privacy),
+    (("evaluation", "calibration", "secure_aggregation", "privacy"), check_federated_evaluation),
+    (("calibration", "task", "rounds"), check_calibration),
+    (("client_privacy", "secure_aggregation", "evaluation", "calibration"), check_client_privacy),
     (("client_privacy", "evaluation", "secure_aggregation", "rounds"), check_noise_of_sums),
 )
 

@@ -307,6 +307,20 @@ class EvaluationPlan(Section):
     )
 
 
+class CalibrationPlan(Section):
+    """How sure models adapted by newcomers may be: found out in the last round, by owners that never trained before.
+
+    They adapt the model as newcomers would and count their scores in bins; only sums of these counts are opened.
+    """
+
+    held_back: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the clients that are asked in the last round only; 0: nothing is found out",
+    )
+
+
 class AuditPlan(Section):
     """Who can check afterwards what the server did: everybody, or nobody."""
 

@@ -24,14 +24,22 @@ def steps_per_round(plan: FederationPlan) -> int:
 
 
 def participations_for(plan: FederationPlan, clients: int) -> int:
-    """Rounds that one of ``clients`` clients takes part in when all are asked equally often."""
-    return math.ceil(plan.rounds.count * min(plan.rounds.cohort_size, clients) / clients)
+    """Rounds that one of ``clients`` clients takes part in when all that are not held back are asked equally often."""
+    trainers = clients - held_back_of(plan, clients)
+    return math.ceil(plan.rounds.count * min(plan.rounds.cohort_size, trainers) / trainers)
+
+
+def held_back_of(plan: FederationPlan, clients: int) -> int:
+    """How many of ``clients`` clients do not train before the last round: the plan's share, and enough for a sum."""
+    share = plan.calibration.held_back
+    return 0 if share == 0 else min(max(plan.fewest_asked, round(share * clients)), max(0, clients - 1))
 
 
 def scored_participations(plan: FederationPlan) -> int:
     """Rounds in which one client may score the model, at the most."""
     every, most = plan.evaluation.federated_every_rounds, plan.rounds.max_participations or plan.rounds.count
-    return 0 if every is None else min(most, plan.rounds.count // every)
+    evaluated = 0 if every is None else min(most, plan.rounds.count // every)
+    return max(evaluated, int(plan.calibration.held_back > 0))
 
 
 def planned_noise_multiplier(plan: FederationPlan, steps: int | None = None) -> float | None:

@@ -223,7 +223,7 @@ def _not_covered(plan: FederationPlan) -> Iterator[str]:
         yield "Several examples of one person: for k of them epsilon is up to k times as large, at a larger delta"
     yield "What is released outside this account: adapted models, predictions, files, figures told by word of mouth"
     yield "Choices made by looking at results, such as learning rates or which run to keep"
-    if plan.evaluation.federated_every_rounds is not None and plan.evaluation.federated_noise_multiplier is None:
+    if plan.asks_for_scores and plan.evaluation.federated_noise_multiplier is None:
         yield "Sums of scores over training clients, which leave in secure sums without noise"
     yield "Poisoned clients, which can bend the model or hide a backdoor in it; attacks on the machine itself"
     yield "Rounding in floating point (Mironov 2012) and the quality of the generators of noise beyond our tests"

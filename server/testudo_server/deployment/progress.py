@@ -150,7 +150,8 @@ def spent_by(plan: FederationPlan, often: int, rounds: int) -> dict[str, float]:
     found: dict[str, float] = {}
     if often and plan.private:
         every = plan.evaluation.federated_every_rounds
-        scored = 0 if every is None else min(often, rounds // every)
+        evaluated = 0 if every is None else rounds // every
+        scored = min(often, max(evaluated, int(plan.calibrates_in(rounds))))
         spent = training_spending(plan).times(often)
         if scored:
             spent += scores_spending(plan).times(scored)
