@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import testudo_client.deployment.cli as deployment_cli
+import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
 import testudo_client.reporting.cli as reporting_cli
@@ -279,6 +280,7 @@ def statement(
     typer.echo("\n\n".join([*(one.as_text() for one in found), "\n".join(together)]))
 
 
+personal_cli.add_to(app)
 audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)

@@ -159,7 +159,14 @@ def _stated(data: TableData, task_kind: str) -> tuple[tuple[Column, ...], tuple[
 
 
 def load_owner_examples(plan: FederationPlan, path: Path, client: str | None = None) -> Examples:
-    """One data owner's examples, sorted by ``data.order`` if the plan has it.
+    """The rows of :func:`load_owner_table` as examples, in that order. Raises as it does."""
+    table = load_owner_table(plan, path, client)
+    assert isinstance(plan.data, TableData)  # it was read
+    return examples_of_rows(plan.data, plan.task.kind, table)
+
+
+def load_owner_table(plan: FederationPlan, path: Path, client: str | None = None) -> Table:
+    """One data owner's rows, sorted by ``data.order`` if the plan has it.
 
     Args:
         plan: With ``data.federation = "csv"``, complete.
@@ -189,7 +196,7 @@ def load_owner_examples(plan: FederationPlan, path: Path, client: str | None = N
             where=str(path),
             remedy="Bring more rows, or stay out of this federation",
         )
-    return examples_of_rows(data, plan.task.kind, order_rows(table, data.order) if data.order else table)
+    return order_rows(table, data.order) if data.order else table
 
 
 def rows_of_owner(table: Table, column: str, client: str | None) -> Table:
@@ -218,4 +225,12 @@ def rows_of_owner(table: Table, column: str, client: str | None) -> Table:
     return rows
 
 
-__all__ = ["Table", "examples_of_rows", "load_owner_examples", "model_shape", "order_rows", "read_table"]
+__all__ = [
+    "Table",
+    "examples_of_rows",
+    "load_owner_examples",
+    "load_owner_table",
+    "model_shape",
+    "order_rows",
+    "read_table",
+]

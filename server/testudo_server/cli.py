@@ -152,6 +152,34 @@ def audit_record(
     typer.echo(f"Entry {found['index']}: {found['type']}. The owners see it when the run goes on.")
 
 
+@app.command(epilog='Example: testudo-server publish runs/shops --to meta-model.safetensors --for "the shops"')
+def publish(
+    out: Out,
+    to: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    whom: Annotated[
+        str, typer.Option("--for", help="Whom it is given to, in words, for the audit log.")
+    ] = "all owners",
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Although rounds of the plan are left.")] = False,
+    keys: Keys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's meta-model into a file that data owners adapt; its release goes into the audit log first."""
+    from testudo_server.publish_command import publish as publish_model
+
+    done = publish_model(out, keys, to, whom, unfinished=unfinished)
+    published = done.published
+    if as_json:
+        sizes = [prior.shots for prior in published.priors]
+        found = {"file": str(to), "round": published.round, "model": published.digest, "plan": published.plan.digest}
+        typer.echo(json.dumps({**found, "calibrated_for_shots": sizes, "log_entry": done.entry}, indent=2))
+        return
+    typer.echo(f"{to}: the model after round {published.round}, digest {published.digest}")
+    if done.entry is not None:
+        typer.echo(f"Entry {done.entry} of the audit log says so.")
+    if not published.priors:
+        typer.echo("Without a calibration by newcomers: see calibration.held_back in docs/plan.md.")
+
+
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
 

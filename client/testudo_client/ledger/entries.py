@@ -32,6 +32,8 @@ class Purpose(StrEnum):
     TRAINING = "training"
     SCORES = "scores"
     SUM = "sum"
+    ADAPTATION = "adaptation"
+    """An own model that was adapted by DP-SGD, and may be shown to others."""
     ELSEWHERE = "elsewhere"
     """Charged by hand: spent with another tool, or released in another way."""
 
@@ -41,7 +43,7 @@ class Occasion:
     """When and what for: one answer of this owner to one request.
 
     Attributes:
-        plan_digest: Of the plan, 64 hexadecimal digits; empty for what was spent elsewhere.
+        plan_digest: Of the plan, 64 hexadecimal digits; empty for what was spent elsewhere, or on an own model.
         round: From 1 on; 0 where there is none.
         attempt: Of the round, from 0 on.
         purpose: What the answer is.

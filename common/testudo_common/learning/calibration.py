@@ -153,7 +153,7 @@ def tempered(logits: npt.NDArray[np.floating], temperature: float) -> npt.NDArra
 
 
 def temperature_of(
-    logits: npt.NDArray[np.floating] | None, targets: npt.NDArray[np.int64] | None, prior: CalibrationPrior | None
+    logits: npt.NDArray[np.floating], targets: npt.NDArray[np.int64], prior: CalibrationPrior | None
 ) -> float:
     """The likeliest temperature of an owner's model, from out-of-fold examples and the federation's prior.
 
@@ -161,14 +161,14 @@ def temperature_of(
     easier than what is to come.
 
     Args:
-        logits: ``float[n, C]`` of examples, each by a model that was not adapted on it; None: there are none.
+        logits: ``float[n, C]`` of examples, each by a model that was not adapted on it; there may be none.
         targets: ``int64[n]``.
         prior: Of the support size.
     """
     centre = 0.0 if prior is None else prior.log_temperature
     grid = np.linspace(-1.0, 2.5, 141)
     losses = (grid - centre) ** 2 / (2 * PRIOR_SPREAD**2)
-    if logits is not None and targets is not None and len(targets):
+    if len(targets):
         floor = CLASS_EDGES[1] / 2
         losses += OWN_EVIDENCE * np.array(
             [-np.log(np.maximum(true_probability(logits, targets, math.exp(each)), floor)).sum() for each in grid]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 from testudo_common.errors import UsageError
 from testudo_simulations.benchmarks.measure import Measurement
@@ -76,27 +78,39 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
 }
 
 
-def run_benchmarks(name: str, *, repeats: int, as_json: bool) -> None:
+def _adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
+    from testudo_simulations.benchmarks.adaptation import measure_adaptation
+
+    return measure_adaptation(repeats, data)
+
+
+ON_DATA: dict[str, Callable[[int, Mapping[str, Path]], list[Measurement]]] = {"adaptation": _adaptation}
+"""Those that also measure on real data, where a file of some federation is given by its name."""
+
+
+def run_benchmarks(name: str, *, repeats: int, as_json: bool, data: Mapping[str, Path] | None = None) -> None:
     """Run one benchmark, or all, and print what they measured.
 
     Args:
-        name: A key of ``BENCHMARKS``, or ``all``.
+        name: A key of ``BENCHMARKS`` or of ``ON_DATA``, or ``all``.
         repeats: Each figure is the median of so many; an accuracy is the mean over so many seeds.
         as_json: Print a list of measurements instead of a table.
+        data: Federation -> file with its data.
 
     Raises:
         UsageError: There is no such benchmark.
     """
+    every = {**BENCHMARKS, **{each: partial(measure, data=data or {}) for each, measure in ON_DATA.items()}}
     from rich.console import Console
     from rich.table import Table
 
-    if name != "all" and name not in BENCHMARKS:
-        raise UsageError(f"there is no benchmark {name!r}", remedy=f"name one of {', '.join(BENCHMARKS)}, or all")
+    if name != "all" and name not in every:
+        raise UsageError(f"there is no benchmark {name!r}", remedy=f"name one of {', '.join(every)}, or all")
     with Console(stderr=True).status("measuring") as status:
         found: list[Measurement] = []
-        for each in BENCHMARKS if name == "all" else [name]:
+        for each in every if name == "all" else [name]:
             status.update(f"measuring {each}, {repeats} times")
-            found += BENCHMARKS[each](repeats)
+            found += every[each](repeats)
     if as_json:
         print(json.dumps([measurement.as_dict() for measurement in found], indent=2))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from testudo_common.errors import UsageError
-from testudo_simulations.benchmarks import BENCHMARKS
+from testudo_simulations.benchmarks import BENCHMARKS, ON_DATA
 from testudo_simulations.benchmarks.simulation import DEFAULT_CLIENTS, PARTS, run_simulation_benchmark
 from testudo_simulations.options import JsonOption, listed
 
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _bench(
     name: Annotated[
-        str, typer.Argument(help=f"Which benchmark: {', '.join(BENCHMARKS)}; all for each of them.")
+        str, typer.Argument(help=f"Which benchmark: {', '.join([*BENCHMARKS, *ON_DATA])}; all for each of them.")
     ] = "all",
     repeats: Annotated[
         int,
@@ -43,6 +43,15 @@ def _bench(
         Path | None,
         typer.Option("--out", help="simulation: folder for the drawing and the data.", show_default=False),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="FEDERATION=FILE",
+            help=f"{', '.join(ON_DATA)}: real data to measure on, such as retail=retail.csv; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed against a peer or a limit in the same run, and accuracy beside a published one."""
@@ -57,4 +66,13 @@ def _bench(
         )
     from testudo_simulations.benchmarks import run_benchmarks
 
-    run_benchmarks(name, repeats=repeats, as_json=as_json)
+    if data and name not in {*ON_DATA, "all"}:
+        raise UsageError(f"--data is of {', '.join(ON_DATA)}", where=f"bench {name}", remedy="leave it out")
+    run_benchmarks(name, repeats=repeats, as_json=as_json, data=dict(map(_file_of, data or [])))
+
+
+def _file_of(option: str) -> tuple[str, Path]:
+    name, _, path = option.partition("=")
+    if not path or not Path(path).is_file():
+        raise UsageError("not a federation and its file", where=f"--data {option}", remedy="write FEDERATION=FILE")
+    return name, Path(path)
