@@ -13,6 +13,7 @@ import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
 import testudo_client.reporting.cli as reporting_cli
+import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
 
@@ -286,6 +287,7 @@ provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
 quality_cli.add_to(app)
 reporting_cli.add_to(app)
+watching_cli.add_to(app)
 
 
 def main() -> None:
