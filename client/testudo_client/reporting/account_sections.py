@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testudo_client.reporting.values import OwnerReport, PlanLeft
+from testudo_client.reporting.watched import MEANINGS
 from testudo_common.markup import Markup, table, tag
 from testudo_common.privacy.statement import PrivacyStatement
 from testudo_common.reporting import shown
@@ -24,6 +25,25 @@ def data(report: OwnerReport) -> Markup:
     head = ["Column", "Used as", "Kind", "Usable", "Missing", "Unusable"]
     made = table(head, rows, caption=f"{found.rows:,} rows of yours, counted", numbers=range(3, 6))
     return section("Your data", made, anchor="data")
+
+
+def watch(report: OwnerReport) -> Markup:
+    """Whether the model in use is still asked what it learnt from."""
+    found = report.watch
+    if found is None:
+        said = "It is not watched yet: nobody would notice if what it is asked changed. testudo-client watch does that."
+        return section("Watch", tag("p", said), anchor="watch")
+    rows = [
+        ["State", f"{found.state}: {MEANINGS.get(found.state, found.state)}"],
+        ["Checks so far", str(found.checks)],
+        ["Flagged in a row", str(found.flags)],
+        ["Version at the last check", str(found.version)],
+        ["False alarms", f"at most {100 * found.level:g} % of checks, while nothing drifts"],
+    ]
+    parts = [table(["", "Says"], rows, caption="At the last check", numbers=range(0))]
+    if found.proposals:
+        parts += [tag("h3", "Proposals of a round"), tag("ul", *(tag("li", one) for one in found.proposals))]
+    return section("Watch", *parts, anchor="watch")
 
 
 def left(report: OwnerReport) -> Markup:

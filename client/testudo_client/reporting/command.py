@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from testudo_client.reporting.gather import OnStep, gather, no_step
+from testudo_client.reporting.gather import gather
 from testudo_client.reporting.pages import to_html
 from testudo_client.reporting.values import OwnerReport
+from testudo_common.console import working
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private, write_atomically
 from testudo_common.reporting.cards import as_markdown
@@ -47,7 +45,7 @@ def make_report(request: ReportRequest) -> Made:
     Raises:
         UsageError: There is nothing to report on, or the report cannot be written.
     """
-    with _steps(shown=not request.as_json) as on_step:
+    with working("reading") as on_step:
         report = gather(
             request.folder,
             datetime.now(UTC),
@@ -91,18 +89,3 @@ def _software() -> str:
         return version("testudo-fl")
     except PackageNotFoundError:
         return "of an unknown version"
-
-
-@contextmanager
-def _steps(*, shown: bool) -> Iterator[OnStep]:
-    """Where somebody looks, what is read now is shown on the error stream."""
-    if not shown or not sys.stderr.isatty():
-        yield no_step
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading")
-        yield lambda part: bar.update(task, description=f"reading: {part}")

@@ -24,7 +24,18 @@ from testudo_client.reporting.data import data_card, data_told, of_data
 from testudo_client.reporting.glance import glance_of
 from testudo_client.reporting.model_values import Change, OwnModel, VersionLine
 from testudo_client.reporting.own_model import changes_in, model_in_use, versions_in
-from testudo_client.reporting.values import Costs, DataTold, LogTold, OwnerReport, PlanLeft, Problem, Refusal, Spent
+from testudo_client.reporting.values import (
+    Costs,
+    DataTold,
+    LogTold,
+    OwnerReport,
+    PlanLeft,
+    Problem,
+    Refusal,
+    Spent,
+    WatchTold,
+)
+from testudo_client.reporting.watched import advice_of, of_watch, watch_of
 from testudo_common.errors import PlanError, TestudoError, UsageError
 from testudo_common.plan.load import load_plan
 from testudo_common.reporting.rmf import Evidence, rmf_lines
@@ -53,6 +64,7 @@ class _Folder:
     left: tuple[PlanLeft, ...] = ()
     refused: tuple[Refusal, ...] = ()
     logs: tuple[LogTold, ...] = ()
+    watch: WatchTold | None = None
     data: DataTold | None = None
     data_card: DataCard | None = None
 
@@ -97,6 +109,8 @@ def gather(
     with found.part("profile of the data"):
         profile = read_profile(home.state)
         found.data = None if profile is None else data_told(profile)
+    with found.part("watch"):
+        found.watch = watch_of(home.state)
     on_step("policy and ledger")
     _read_accounts(found)
     on_step("audit logs")
@@ -183,7 +197,7 @@ def _report(found: _Folder, now: datetime, software: str, evaluation: Path) -> O
         card = own_card(found.version.own.plan, model, current, None if other else found.evaluation)
     costs = _costs(found)
     owner = found.policy.client if found.policy is not None else found.home.folder.resolve().name
-    glance = glance_of(model, current, found.spent, found.left, found.logs, found.problems, ())
+    glance = glance_of(model, current, found.spent, found.left, found.logs, found.problems, advice_of(found.watch))
     return OwnerReport(
         owner=owner,
         created=now.isoformat(timespec="seconds"),
@@ -192,6 +206,7 @@ def _report(found: _Folder, now: datetime, software: str, evaluation: Path) -> O
         model=model,
         versions=found.versions,
         changes=found.changes,
+        watch=found.watch,
         evaluation=found.evaluation,
         evaluation_of_other=other,
         spent=found.spent,
@@ -226,6 +241,7 @@ def _evidence(found: _Folder, costs: Costs, evaluation: Path, *, other: bool) ->
     yield from evidence.of_federation(home, found.left, _robust(home))
     yield from evidence.of_logs(found.logs, found.refused, home.folder / LOG_FILE)
     yield from evidence.of_models(home, found.versions, found.changes, found.model)
+    yield from of_watch(home.state, found.watch)
     yield from of_data(home.folder, home.state, found.data_card, found.data)
     if found.evaluation is not None and not other:
         yield from evidence.of_evaluation(found.evaluation, evaluation)

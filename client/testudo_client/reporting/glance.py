@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from testudo_client.reporting.card import metric_said
@@ -56,7 +57,7 @@ def _headline(model: OwnModel | None, version: VersionLine | None) -> str:
         return f"Your model answers {model.target}: {right}, on {rows} {where}{_beside(model, version, 'accuracy')}."
     if "mae" in metrics or "rmse" in metrics:
         name = "mae" if "mae" in metrics else "rmse"
-        off = f"is off by {shown.number(name, metrics[name])}{_unit(model)} on average"
+        off = f"is off by {_error(model, name, metrics[name])} on average"
         return f"Your model of {model.target} {off}, on {rows} {where}{_beside(model, version, name)}."
     return f"Your model answers {model.target}: {', '.join(metric_said(*one) for one in metrics.items())}."
 
@@ -92,7 +93,7 @@ def _beside(model: OwnModel, version: VersionLine, metric: str) -> str:
         return ""
     if metric == "accuracy":
         return f"; always giving the most frequent answer gets {_of_hundred(value)}"
-    return f"; always giving the mean is off by {shown.number(metric, value)}"
+    return f"; always giving the mean is off by {_error(model, metric, value)}"
 
 
 def _numbers(
@@ -103,9 +104,10 @@ def _numbers(
     if model is not None and measured is not None:
         name = next((one for one in ("accuracy", "mae", "rmse") if one in measured[0]), None)
         if name is not None:
-            unit = " %" if shown.is_percent(name) else _unit(model)
-            title = "right" if name == "accuracy" else "off by, on average"
-            numbers.append(Number(name=title, shown=f"{shown.number(name, measured[0][name])}{unit}"))
+            value = measured[0][name]
+            right = name == "accuracy"
+            said = f"{shown.number(name, value)} %" if right else _error(model, name, value)
+            numbers.append(Number(name="right" if right else "off by, on average", shown=said))
     if model is not None and model.sure is not None:
         numbers.append(Number(name="answers given", shown=f"{model.sure.answers:,}"))
     if version is not None:
@@ -162,6 +164,16 @@ def _advice(
 
 def _of_hundred(share: float) -> int:
     return round(_OF_100 * share)
+
+
+def _error(model: OwnModel, metric: str, value: float) -> str:
+    """An error in the target's unit; held-out scores are in the scaled target, and of a logarithm a share is left."""
+    if model.outcomes is not None:
+        return f"{shown.number(metric, value)}{_unit(model)}"
+    scaled = value * model.error_scale
+    if model.relative:
+        return f"about {100 * math.expm1(scaled):.0f} %"
+    return f"{shown.number(metric, scaled)}{_unit(model)}"
 
 
 def _unit(model: OwnModel) -> str:

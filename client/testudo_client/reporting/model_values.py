@@ -137,6 +137,8 @@ class OwnModel(Told):
         scores: How many rows stand behind its sets and intervals.
         half_width: Half an interval at ``level``, in the model's scaled target; None for classes, or where too few
             rows stand behind it.
+        error_scale: What an error in the scaled target is multiplied by, for the target's unit, or its logarithm.
+        relative: Whether that is a logarithm, so that errors are shares of the true number.
         sure: See :class:`Sureness`.
         outcomes: What turned out; None where too few did.
         forecast: Of a regression; None where there are too few.
@@ -154,6 +156,8 @@ class OwnModel(Told):
     level: float
     scores: int
     half_width: float | None
+    error_scale: float
+    relative: bool
     sure: Sureness | None
     outcomes: Outcomes | None
     forecast: Forecast | None

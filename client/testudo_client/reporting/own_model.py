@@ -89,6 +89,8 @@ def model_in_use(version: Version, state: Path) -> OwnModel:
         level=LEVEL,
         scores=len(own.conformal.scores),
         half_width=threshold if own.regression and np.isfinite(threshold) else None,
+        error_scale=1.0 if table is None else table.target_scale or 1.0,
+        relative=table is not None and table.target_transform == "log",
         sure=None if answers is None else _sureness(version, answers),
         outcomes=None if answers is None else _outcomes(version, answers, seen.targets),
         forecast=_forecast(answers, seen.targets) if isinstance(answers, Intervals) else None,

@@ -31,6 +31,7 @@ def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
         sections.model(report, figures.reliability(report.model)),
         sections.versions(report),
         sections.evaluation(report, figures.slices(report.evaluation)),
+        account_sections.watch(report),
         account_sections.data(report),
         account_sections.left(report),
         account_sections.ledger(report),

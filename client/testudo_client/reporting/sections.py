@@ -119,6 +119,9 @@ def versions(report: OwnerReport) -> Markup:
             title = f"What was compared for version {one.id}, on rows that none of them was trained on"
             made = table(["", "Scores", "Loss", "Rows"], compared, caption=title, numbers=range(2, 4))
             parts.append(made if one.in_use else details(f"Version {one.id}: what was compared", made))
+    if report.model is not None and report.model.task == "regression":
+        said = "RMSE, MAE and loss here are in the model's scaled target, by which all ways are compared."
+        parts.append(tag("p", said, class_="note"))
     if report.changes:
         put = [[shown.moment(change.time), str(change.version), change.action] for change in report.changes]
         made = table(["When", "Version", ""], put, caption="What was put in use when", numbers=range(1, 2))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from testudo_client.reporting.card import metrics_line
 from testudo_client.reporting.values import OwnerReport
+from testudo_client.reporting.watched import MEANINGS
 from testudo_common.reporting import shown
 from testudo_common.reporting.screen import Screen
 
@@ -64,6 +65,11 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
     if report.model is not None and report.model.outcomes is not None:
         found = report.model.outcomes
         yield "In use", f"{metrics_line(found.metrics)}, of {found.answers} outcomes"
+    if report.watch is not None:
+        yield (
+            "Watch",
+            f"{report.watch.state}: {MEANINGS.get(report.watch.state, '')}, after {report.watch.checks} checks",
+        )
     if report.evaluation is not None:
         other = ", of another model" if report.evaluation_of_other else ""
         passed = ", not let through by the gate" if not report.evaluation.passed else ""

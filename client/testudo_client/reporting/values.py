@@ -204,6 +204,26 @@ class DataTold(Told):
     columns: tuple[ColumnTold, ...]
 
 
+class WatchTold(Told):
+    """What watching came to.
+
+    Attributes:
+        version: In use at the last check.
+        state: ``steady``, ``warned``, ``due`` or ``proposed``.
+        flags: Flagged checks in a row.
+        checks: Made so far, of all versions.
+        level: How often a check may flag something while nothing drifts.
+        proposals: Of federated rounds, a sentence each.
+    """
+
+    version: int
+    state: str
+    flags: int
+    checks: int
+    level: float
+    proposals: tuple[str, ...]
+
+
 class Costs(Told):
     """What it took here.
 
@@ -238,6 +258,7 @@ class OwnerReport(Told):
         model: In use; None: none is.
         versions: All, the newest first.
         changes: What was put in use when, oldest first.
+        watch: What watching came to; None where nothing was watched yet.
         evaluation: As the harness wrote it.
         evaluation_of_other: Whether that is of another model than the one in use.
         spent: The ledger; None where there is none, or it cannot be read.
@@ -261,6 +282,7 @@ class OwnerReport(Told):
     model: OwnModel | None
     versions: tuple[VersionLine, ...]
     changes: tuple[Change, ...]
+    watch: WatchTold | None
     evaluation: Evaluation | None
     evaluation_of_other: bool
     spent: Spent | None
