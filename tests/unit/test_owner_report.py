@@ -81,7 +81,7 @@ def test_what_left_is_what_the_preview_said_would(clinic: Path, found: OwnerRepo
     assert (left.bytes_up, left.bytes_down) == (3 * leaves["bytes_up"], 3 * leaves["bytes_down"])
     assert sum(kind.bytes for kind in left.kinds) == leaves["bytes_up"]
     assert "only inside sums over groups" in found.glance.left
-    assert found.costs.trainings == 3
+    assert found.costs.attempts == 3
 
 
 def test_what_was_spent_is_what_the_ledger_adds_up_to(clinic: Path, found: OwnerReport) -> None:

@@ -52,14 +52,19 @@ def left(report: OwnerReport) -> Markup:
     if report.left:
         rows = [
             [one.plan, str(one.rounds), str(one.attempts), str(one.scored), _bytes(one.bytes_up),
-             _bytes(one.bytes_down), one.seen or "not known", f"{one.first[:10]} to {one.last[:10]}"]
+             _bytes(one.bytes_down), one.seen or "not known", _when(one)]
             for one in report.left
         ]  # fmt: skip
-        head = ["Plan", "Rounds", "Trainings", "With scores", "Sent", "Received", "The server saw", "When"]
-        caption = "Counted in your ledger; bytes are payload, and the most that these rounds can have taken"
+        head = ["Plan", "Rounds", "Attempts", "With scores", "Sent", "Received", "The server saw", "When"]
+        caption = "As your ledger counts it; bytes are payload, for names of the federation's longest"
         parts.append(table(head, rows, caption=caption, numbers=range(1, 6)))
         parts += [_kinds(one) for one in report.left if one.kinds]
     return section("What left this computer", *parts, anchor="left")
+
+
+def _when(one: PlanLeft) -> str:
+    first, last = one.first[:10], one.last[:10]
+    return first if first == last else f"{first} to {last}"
 
 
 def _kinds(one: PlanLeft) -> Markup:
@@ -140,12 +145,16 @@ def cost(report: OwnerReport) -> Markup:
     """What it took here."""
     one = report.costs
     rows = [
-        ["Trainings for the federation", str(one.trainings)],
-        ["Sent, at the most", _bytes(one.bytes_up)],
-        ["Received, at the most", _bytes(one.bytes_down)],
+        ["Attempts at rounds of a federation", str(one.attempts)],
+        ["Sent", _bytes(one.bytes_up)],
+        ["Received", _bytes(one.bytes_down)],
         ["Disk, your folder", shown.size(one.disk_bytes)],
     ]
-    note = tag("p", "Payload bytes. Computing time and energy are not measured here.", class_="note")
+    note = tag(
+        "p",
+        "Payload bytes; what was sent again in clear is counted once. Computing time and energy are not measured here.",
+        class_="note",
+    )
     return section("Cost", table(["", "Took"], rows, caption="What it took on this computer"), note, anchor="cost")
 
 

@@ -96,7 +96,7 @@ def left_of(home: OwnerHome, policy: OwnerPolicy, entries: Sequence[Entry]) -> t
 
 def _left(home: OwnerHome, policy: OwnerPolicy, digest: str, reserved: list[tuple[str, Reserved]]) -> PlanLeft:
     occasions = [one.occasion for _, one in reserved]
-    trained = [one for one in occasions if one.purpose is Purpose.TRAINING]
+    attempts = sorted({(one.round, one.attempt) for one in occasions})
     scored = {one.round for one in occasions if one.purpose is Purpose.SCORES}
     plan = _copy_of(home, digest)
     up = down = None
@@ -104,16 +104,17 @@ def _left(home: OwnerHome, policy: OwnerPolicy, digest: str, reserved: list[tupl
     seen = ""
     if plan is not None:
         legs = {with_scores: _legs(home, policy, plan, with_scores=with_scores) for with_scores in (False, True)}
-        up = sum(_sum(legs[one.round in scored], up=True) for one in trained)
-        down = sum(_sum(legs[one.round in scored], up=False) for one in trained)
+        up = sum(_sum(legs[number in scored], up=True) for number, _ in attempts)
+        down = sum(_sum(legs[number in scored], up=False) for number, _ in attempts)
         shown = legs[bool(scored)]
         kinds = tuple(MessageKind(name=one.name, holds=one.holds, bytes=one.size_bytes) for one in shown if one.up)
         seen = "sums over groups of owners" if plan.secure else "each of your updates by itself"
     return PlanLeft(
         plan=reserved[0][1].plan_name,
         digest=digest,
-        rounds=len({one.round for one in trained}),
-        attempts=len(trained),
+        rounds=len({number for number, _ in attempts}),
+        trained=len({one.round for one in occasions if one.purpose is Purpose.TRAINING}),
+        attempts=len(attempts),
         scored=len(scored),
         bytes_up=up,
         bytes_down=down,
@@ -136,7 +137,7 @@ def _legs(home: OwnerHome, policy: OwnerPolicy, plan: FederationPlan, *, with_sc
     """Messages of one attempt in a late round, which no earlier one exceeds."""
     roster = read_membership(home.folder).roster if home.roster_file.exists() else None
     rounds = range(plan.rounds.count, 0, -1)
-    number = next((one for one in rounds if plan.evaluates_in(one) == with_scores), plan.rounds.count)
+    number = next((one for one in rounds if plan.scores_in(one) == with_scores), plan.rounds.count)
     attempts = plan.secure_aggregation.max_attempts if plan.secure else 1
     names = longest_cohort(plan, policy.client, roster)
     size = values_of(contract_of(plan.model))

@@ -143,6 +143,6 @@ def of_evaluation(evaluation: Evaluation, path: Path) -> Iterator[Evidence]:
 
 def of_costs(costs: Costs) -> Iterator[Evidence]:
     """What it took here: bytes and trainings; energy is not measured."""
-    if costs.trainings:
-        says = f"{costs.trainings} trainings, bytes and disk; energy is not measured"
+    if costs.attempts:
+        says = f"{costs.attempts} attempts at rounds, bytes and disk; energy is not measured"
         yield Evidence(kind=Kind.COST, says=says, anchor="cost")

@@ -73,8 +73,10 @@ def slices(evaluation: Evaluation | None) -> Drawing | None:
         svg = drawing.render(figure, "slices", f"Scores of slices. {words}.")
     left = len(evaluation.slices) - len(shown_ones)
     more = f" Not drawn: {left} more." if left else ""
+    worse = any(one.verdict == "worse" for one in shown_ones)
+    said = "Crosses in orange do" if worse else "None does"
     return Drawing(
         svg,
-        f"{shown.sentence_case(shown.metric_name(metric))} of parts of the rows; bars are 95 % intervals. Crosses in "
-        f"orange do worse than all other rows, at 5 % over all parts together.{more}",
+        f"{shown.sentence_case(shown.metric_name(metric))} of parts of the rows; bars are 95 % intervals. {said} worse "
+        f"than all other rows, at 5 % over all parts together.{more}",
     )

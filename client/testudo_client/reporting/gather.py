@@ -192,12 +192,13 @@ def _read_accounts(found: _Folder) -> None:
 def _report(found: _Folder, now: datetime, software: str, evaluation: Path) -> OwnerReport:
     model, current = found.model, next((one for one in found.versions if one.in_use), None)
     other = found.evaluation is not None and not _is_of(found.evaluation, current)
+    own = None if other else found.evaluation
     card = None
     if model is not None and current is not None and found.version is not None:
-        card = own_card(found.version.own.plan, model, current, None if other else found.evaluation)
+        card = own_card(found.version.own.plan, model, current, own)
     costs = _costs(found)
     owner = found.policy.client if found.policy is not None else found.home.folder.resolve().name
-    glance = glance_of(model, current, found.spent, found.left, found.logs, found.problems, advice_of(found.watch))
+    glance = glance_of(model, current, own, found.spent, found.left, found.logs, found.problems, advice_of(found.watch))
     return OwnerReport(
         owner=owner,
         created=now.isoformat(timespec="seconds"),
@@ -267,7 +268,7 @@ def _costs(found: _Folder) -> Costs:
     return Costs(
         bytes_up=sum(one for one in ups if one is not None) if None not in ups else None,
         bytes_down=sum(one for one in downs if one is not None) if None not in downs else None,
-        trainings=sum(one.attempts for one in found.left),
+        attempts=sum(one.attempts for one in found.left),
         disk_bytes=sum(file.stat().st_size for file in files),
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from testudo_client.reporting.card import metric_said
+from testudo_client.judging.results import Evaluation
 from testudo_client.reporting.model_values import OwnModel, VersionLine
 from testudo_client.reporting.values import MOST_NUMBERS, Glance, LogTold, Number, PlanLeft, Problem, Spent
 from testudo_common.reporting import shown
@@ -17,6 +18,7 @@ _OF_100 = 100
 def glance_of(
     model: OwnModel | None,
     version: VersionLine | None,
+    evaluation: Evaluation | None,
     spent: Spent | None,
     left: Sequence[PlanLeft],
     logs: Sequence[LogTold],
@@ -28,6 +30,7 @@ def glance_of(
     Args:
         model: In use; None: none is.
         version: The same, as a record.
+        evaluation: Of this model; None: there is none.
         spent: The ledger.
         left: What left, one a plan.
         logs: Audit logs.
@@ -35,31 +38,28 @@ def glance_of(
         advice: What those that watch say.
     """
     return Glance(
-        headline=_headline(model, version),
+        headline=_headline(model, version, evaluation),
         sure=None if model is None else model.sure,
         left=left_in_words(left),
-        numbers=tuple(_numbers(model, version, spent, left))[:MOST_NUMBERS],
+        numbers=tuple(_numbers(model, version, evaluation, spent, left))[:MOST_NUMBERS],
         advice=(*advice, *_advice(model, version, spent, logs, problems)),
     )
 
 
-def _headline(model: OwnModel | None, version: VersionLine | None) -> str:
+def _headline(model: OwnModel | None, version: VersionLine | None, evaluation: Evaluation | None) -> str:
     if model is None or version is None:
         return "No model of your own is in use yet."
     if model.forecast is not None:
         return _forecast(model)
-    measured = _measured(model, version)
+    measured = _measured(model, version, evaluation)
     if measured is None:
         return f"Your model answers {model.target}; how well has not been measured."
-    metrics, rows, where = measured
-    if "accuracy" in metrics:
-        right = f"{_of_hundred(metrics['accuracy'])} of 100 answers are right"
-        return f"Your model answers {model.target}: {right}, on {rows} {where}{_beside(model, version, 'accuracy')}."
-    if "mae" in metrics or "rmse" in metrics:
-        name = "mae" if "mae" in metrics else "rmse"
-        off = f"is off by {_error(model, name, metrics[name])} on average"
-        return f"Your model of {model.target} {off}, on {rows} {where}{_beside(model, version, name)}."
-    return f"Your model answers {model.target}: {', '.join(metric_said(*one) for one in metrics.items())}."
+    where = f"on {measured.rows:,} {measured.where}"
+    if measured.metric == "accuracy":
+        right = f"{_of_hundred(measured.value)} of 100 answers are right"
+        return f"Your model answers {model.target}: {right}, {where}{_beside(model, measured)}."
+    off = f"off by {_error(model, measured)} on average"
+    return f"Your model of {model.target} is {off}, {where}{_beside(model, measured)}."
 
 
 def _forecast(model: OwnModel) -> str:
@@ -72,42 +72,71 @@ def _forecast(model: OwnModel) -> str:
     return f"{sentence}; {_of_hundred(model.level)} times of 100 the truth should lie between about {ends}."
 
 
-def _measured(model: OwnModel, version: VersionLine) -> tuple[dict[str, float], int, str] | None:
-    """What is closest to use: outcomes that were told, or else the rows held out at promotion."""
-    if model.outcomes is not None:
-        return model.outcomes.metrics, model.outcomes.answers, "answers whose outcome you told"
-    if version.contenders:
-        mine = next((one for one in version.contenders if one.name == version.kind), version.contenders[0])
-        return mine.metrics, mine.rows, "of your rows that it was not trained on"
-    return None
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """How well it does, and on what.
+
+    Attributes:
+        metric: ``accuracy``, ``mae`` or ``rmse``.
+        value: Of it.
+        rows: It was measured on.
+        where: Which rows these are.
+        bar: The same of always giving the most frequent answer, or the mean, on the same rows; None: not known.
+        scaled: Whether an error is in the model's scaled target.
+    """
+
+    metric: str
+    value: float
+    rows: int
+    where: str
+    bar: float | None
+    scaled: bool
 
 
-def _beside(model: OwnModel, version: VersionLine, metric: str) -> str:
-    """The honest bar, on the same rows: what the most frequent answer, or the mean, would have got."""
-    value = None
+def _measured(model: OwnModel, version: VersionLine, evaluation: Evaluation | None) -> _Measured | None:
+    """What is closest to use: outcomes that were told, else an evaluation, else the rows held out at promotion."""
     if model.outcomes is not None:
-        value = model.outcomes.bar if metric in {"accuracy", "mae"} else None
-    else:
-        value = next((one.metrics.get(metric) for one in version.contenders if one.name == "majority"), None)
-    if value is None:
+        found, metrics = model.outcomes, model.outcomes.metrics
+        return _first(metrics, found.answers, "answers whose outcome you told", found.bar, scaled=False)
+    tables = [] if evaluation is None else [one for one in evaluation.tables if one.arm == "in_use"]
+    if tables:
+        metrics = {name: score.value for name, score in tables[0].metrics.items() if score.value is not None}
+        return _first(metrics, tables[0].rows, "of your rows that it was evaluated on", None, scaled=False)
+    if not version.contenders:
+        return None
+    mine = next((one for one in version.contenders if one.name == version.kind), version.contenders[0])
+    simple = next((one.metrics for one in version.contenders if one.name == "majority"), {})
+    found_here = _first(mine.metrics, mine.rows, "of your rows that it was not trained on", None, scaled=True)
+    return None if found_here is None else replace(found_here, bar=simple.get(found_here.metric))
+
+
+def _first(metrics: Mapping[str, float], rows: int, where: str, bar: float | None, *, scaled: bool) -> _Measured | None:
+    name = next((one for one in ("accuracy", "mae", "rmse") if one in metrics), None)
+    return None if name is None else _Measured(name, metrics[name], rows, where, bar, scaled)
+
+
+def _beside(model: OwnModel, measured: _Measured) -> str:
+    """The honest bar, on the same rows."""
+    if measured.bar is None:
         return ""
-    if metric == "accuracy":
-        return f"; always giving the most frequent answer gets {_of_hundred(value)}"
-    return f"; always giving the mean is off by {_error(model, metric, value)}"
+    if measured.metric == "accuracy":
+        return f"; always giving the most frequent answer gets {_of_hundred(measured.bar)}"
+    return f"; always giving the mean is off by {_error(model, replace(measured, value=measured.bar))}"
 
 
 def _numbers(
-    model: OwnModel | None, version: VersionLine | None, spent: Spent | None, left: Sequence[PlanLeft]
+    model: OwnModel | None,
+    version: VersionLine | None,
+    evaluation: Evaluation | None,
+    spent: Spent | None,
+    left: Sequence[PlanLeft],
 ) -> list[Number]:
     numbers = []
-    measured = None if model is None or version is None else _measured(model, version)
+    measured = None if model is None or version is None else _measured(model, version, evaluation)
     if model is not None and measured is not None:
-        name = next((one for one in ("accuracy", "mae", "rmse") if one in measured[0]), None)
-        if name is not None:
-            value = measured[0][name]
-            right = name == "accuracy"
-            said = f"{shown.number(name, value)} %" if right else _error(model, name, value)
-            numbers.append(Number(name="right" if right else "off by, on average", shown=said))
+        right = measured.metric == "accuracy"
+        said = f"{shown.number('accuracy', measured.value)} %" if right else _error(model, measured)
+        numbers.append(Number(name="right" if right else "off by, on average", shown=said))
     if model is not None and model.sure is not None:
         numbers.append(Number(name="answers given", shown=f"{model.sure.answers:,}"))
     if version is not None:
@@ -124,19 +153,27 @@ def _numbers(
 
 def left_in_words(left: Sequence[PlanLeft]) -> str:
     """What left this computer, for somebody who asks in passing."""
-    rounds, scored = sum(one.rounds for one in left), sum(one.scored for one in left)
-    if not rounds and not scored:
+    trained, scored = sum(one.trained for one in left), sum(one.scored for one in left)
+    what = [f"updates of a shared model in {_rounds(trained)}"] if trained else []
+    what += [f"scores of it in {_rounds(scored)}"] if scored else []
+    if not what:
         return NOTHING_LEFT
     known = [one.bytes_up for one in left if one.bytes_up is not None]
-    size = f", {shown.size(sum(known))} at the most" if known and len(known) == len(left) else ""
+    size = f", about {shown.size(sum(known))}" if known and len(known) == len(left) else ""
+    said = shown.sentence_case(" and ".join(what))
+    return f"{said}{size}; {_seen(left)}. No row of your data was sent."
+
+
+def _seen(left: Sequence[PlanLeft]) -> str:
+    """What the server saw of it, at the worst of all plans."""
+    if any(not one.seen for one in left):
+        return "what the server saw of them is not known, since no copy of the plan is kept"
     hidden = all(one.seen.startswith("sums") for one in left)
-    how = "only inside sums over groups of owners" if hidden else "each by itself"
-    scores = f" and scores of {scored}" if scored else ""
-    one = rounds == 1
-    return (
-        f"Updates of a shared model in {rounds} round{'' if one else 's'}{scores}{size}; "
-        f"the server saw them {how}. No row of your data was sent."
-    )
+    return f"the server saw them {'only inside sums over groups of owners' if hidden else 'each by itself'}"
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'' if count == 1 else 's'}"
 
 
 def _advice(
@@ -149,7 +186,7 @@ def _advice(
     said = []
     if model is None or version is None:
         said.append("Make a model of your own: testudo-client adapt.")
-    elif model.outcomes is None:
+    elif model.sure is not None and model.outcomes is None:
         said.append("Tell it what turned out to be true, so that its answers can be checked.")
     if any(not log.holds for log in logs):
         said.append("An audit log does not hold: find out what the federation did before you take further part.")
@@ -166,14 +203,14 @@ def _of_hundred(share: float) -> int:
     return round(_OF_100 * share)
 
 
-def _error(model: OwnModel, metric: str, value: float) -> str:
-    """An error in the target's unit; held-out scores are in the scaled target, and of a logarithm a share is left."""
-    if model.outcomes is not None:
-        return f"{shown.number(metric, value)}{_unit(model)}"
-    scaled = value * model.error_scale
+def _error(model: OwnModel, measured: _Measured) -> str:
+    """An error in the target's unit; of a logarithm, a share of the true number."""
+    if not measured.scaled:
+        return f"{shown.number(measured.metric, measured.value)}{_unit(model)}"
+    scaled = measured.value * model.error_scale
     if model.relative:
         return f"about {100 * math.expm1(scaled):.0f} %"
-    return f"{shown.number(metric, scaled)}{_unit(model)}"
+    return f"{shown.number(measured.metric, scaled)}{_unit(model)}"
 
 
 def _unit(model: OwnModel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from testudo_client.judging.results import Score
 from testudo_client.reporting.card import ARMS, CONTENDERS, metric_said, metrics_line, scores_line
 from testudo_client.reporting.model_values import OwnModel, Sureness
 from testudo_client.reporting.values import OwnerReport
@@ -67,8 +68,14 @@ def model(report: OwnerReport, reliability: Drawing | None) -> Markup:
     if found.task == "regression":
         facts.append(["Numbers", half])
     else:
-        warmer = "as stated" if found.temperature == 1 else "less sure" if found.temperature > 1 else "more sure"
-        facts.append(["Temperature", f"{found.temperature:.3g}: its probabilities are made {warmer}"])
+        warmer = (
+            "left as they are"
+            if found.temperature == 1
+            else "made less sure"
+            if found.temperature > 1
+            else "made more sure"
+        )
+        facts.append(["Temperature", f"{found.temperature:.3g}: its probabilities are {warmer}"])
     parts = [table(["", "Says"], facts, caption="The model in use", numbers=range(0))]
     if found.outcomes is None:
         parts.append(tag("p", "Too few outcomes were told to say how often it is right in use."))
@@ -113,7 +120,12 @@ def versions(report: OwnerReport) -> Markup:
     for one in report.versions:
         if one.contenders:
             compared = [
-                [CONTENDERS.get(way.name, way.name), metrics_line(way.metrics), f"{way.loss:.4g}", str(way.rows)]
+                [
+                    CONTENDERS.get(way.name, way.name),
+                    unbroken(metrics_line(way.metrics)),
+                    f"{way.loss:.4g}",
+                    str(way.rows),
+                ]
                 for way in one.contenders
             ]
             title = f"What was compared for version {one.id}, on rows that none of them was trained on"
@@ -143,7 +155,12 @@ def evaluation(report: OwnerReport, slices: Drawing | None) -> Markup:
                          class_="warning"))  # fmt: skip
     parts += [tag("p", warning, class_="warning") for warning in found.warnings]
     tables = [
-        [ARMS[one.arm], shown.MISSING if one.shots is None else str(one.shots), str(one.rows), scores_line(one.metrics)]
+        [
+            ARMS[one.arm],
+            shown.MISSING if one.shots is None else str(one.shots),
+            str(one.rows),
+            unbroken(scores_line(one.metrics)),
+        ]
         for one in found.tables
     ]
     caption = "Scores, with 95 % intervals"
@@ -161,11 +178,17 @@ def evaluation(report: OwnerReport, slices: Drawing | None) -> Markup:
         parts.append(details("Slices in numbers", made) if slices is not None else made)
     if found.shifts:
         rows = [
-            [one.shift, one.about, scores_line({found.loss_metric: one.change}).replace(shown.metric_name(
-                found.loss_metric), "change")]
+            [one.shift.replace("_", " "), one.about, _change(found.loss_metric, one.change)]
             for one in found.shifts
         ]  # fmt: skip
-        parts.append(table(["Shift", "What it does", "Change"], rows, caption="Under named shifts", numbers=range(0)))
+        parts.append(
+            table(
+                ["Shift", "What it does", f"Change of {shown.metric_name(found.loss_metric)}"],
+                rows,
+                caption="Under named shifts",
+                numbers=range(0),
+            )
+        )
     if found.comparisons:
         rows = [
             [shown.MISSING if one.shots is None else str(one.shots), shown.metric_name(one.metric),
@@ -175,3 +198,8 @@ def evaluation(report: OwnerReport, slices: Drawing | None) -> Markup:
         head = ["Examples", "Metric", "Gain", "Rows", "Verdict"]
         parts.append(table(head, rows, caption="Against the model before", numbers=range(3, 4)))
     return section("Evaluation", *parts, anchor="evaluation")
+
+
+def _change(metric: str, change: Score) -> Markup:
+    """What a shift does to a metric, without its name, which stands above."""
+    return unbroken(scores_line({metric: change}).removeprefix(f"{shown.metric_name(metric)} "))

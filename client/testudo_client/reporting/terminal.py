@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from testudo_client.reporting.card import metrics_line
+from testudo_client.judging.results import Evaluation
+from testudo_client.reporting.card import metrics_line, scores_line
 from testudo_client.reporting.values import OwnerReport
 from testudo_client.reporting.watched import MEANINGS
 from testudo_common.reporting import shown
@@ -66,16 +67,14 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
         found = report.model.outcomes
         yield "In use", f"{metrics_line(found.metrics)}, of {found.answers} outcomes"
     if report.watch is not None:
-        yield (
-            "Watch",
-            f"{report.watch.state}: {MEANINGS.get(report.watch.state, '')}, after {report.watch.checks} checks",
-        )
+        checks = f"{report.watch.checks} check{'s' if report.watch.checks != 1 else ''}"
+        yield "Watch", f"{report.watch.state}, after {checks}: {MEANINGS.get(report.watch.state, report.watch.state)}"
     if report.evaluation is not None:
         other = ", of another model" if report.evaluation_of_other else ""
         passed = ", not let through by the gate" if not report.evaluation.passed else ""
         yield (
             "Evaluation",
-            f"{len(report.evaluation.tables)} tables, {len(report.evaluation.slices)} slices{other}{passed}",
+            _evaluation(report.evaluation) + other + passed,
         )
     if report.spent is not None:
         for place, room in enumerate(report.spent.ceilings):
@@ -90,3 +89,11 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
     yield "NIST RMF", f"{len(report.rmf) - len(empty)} of {len(report.rmf)} lines have evidence"
     for problem in report.problems:
         yield "Not read", f"{problem.part}: {problem.sentence}"
+
+
+def _evaluation(found: Evaluation) -> str:
+    worse = sum(one.verdict == "worse" for one in found.slices)
+    slices = f"; {worse} of {len(found.slices)} slices do worse than the rest" if found.slices else ""
+    last = found.tables[-1] if found.tables else None
+    scores = "" if last is None else f"{scores_line({found.headline: last.metrics[found.headline]})}, {last.rows} rows"
+    return f"{scores}{slices}"

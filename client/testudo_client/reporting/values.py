@@ -102,10 +102,11 @@ class PlanLeft(Told):
     Attributes:
         plan: Its name.
         digest: Of it, hex.
-        rounds: Rounds trained in.
-        attempts: Trainings, begun anew ones included.
+        rounds: Taken part in.
+        trained: Of these, with an update.
+        attempts: At them, begun anew ones included.
         scored: Rounds in which scores were added.
-        bytes_up: At the most, payload; None where no copy of the plan is kept.
+        bytes_up: Payload, for the longest names; None where no copy of the plan is kept.
         bytes_down: The same.
         seen: What the server saw of an update.
         kinds: What goes up in a round; empty where no copy of the plan is kept.
@@ -116,6 +117,7 @@ class PlanLeft(Told):
     plan: str
     digest: str
     rounds: int
+    trained: int
     attempts: int
     scored: int
     bytes_up: int | None
@@ -228,15 +230,15 @@ class Costs(Told):
     """What it took here.
 
     Attributes:
-        bytes_up: Payload, at the most; None where it is not known.
+        bytes_up: Payload; None where it is not known.
         bytes_down: The same.
-        trainings: For the federation.
+        attempts: At rounds of a federation.
         disk_bytes: Of the owner's folder.
     """
 
     bytes_up: int | None
     bytes_down: int | None
-    trainings: int
+    attempts: int
     disk_bytes: int
 
 
