@@ -144,7 +144,7 @@ def test_a_business_reads_a_forecast_with_its_interval(tmp_path: Path) -> None:
     assert told.headline.startswith("The last 12 forecasts of sold: ")
     assert "90 times of 100 the truth should lie between about" in told.headline
     assert len(told.numbers) <= 5
-    assert told.left.startswith("Nothing: no round was taken part in")
+    assert told.left.startswith("Nothing: no round of a federation was taken part in")
 
 
 def test_the_bar_is_of_the_same_rows(clinic: Path, found: OwnerReport, tmp_path: Path) -> None:
@@ -225,7 +225,15 @@ def test_what_a_damaged_file_would_have_shown_is_no_evidence(copy: Path) -> None
     assert parts == ["evaluation", "the model in use", "data card", "ledger"]
     after = evidence_in(found)
     assert not any(after[line] for line in ("MEASURE 2.1", "MEASURE 2.9", "MEASURE 2.10", "MAP 4.1"))
+    assert found.glance.left.startswith("Not known")
     assert found.glance.advice[-1] == f"Parts of the folder could not be read: {', '.join(parts)}."
+
+
+def test_without_the_policy_nobody_claims_that_nothing_left(copy: Path) -> None:
+    (copy / "policy.toml").unlink()
+    found = report_on(copy)
+    assert [one.part for one in found.problems] == ["ledger"]
+    assert found.glance.left.startswith("Not known")
 
 
 def test_every_kind_bears_on_a_line_and_no_line_is_filled_by_another_kind() -> None:

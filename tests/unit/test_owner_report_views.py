@@ -147,7 +147,7 @@ def test_an_evaluation_that_computed_nothing(found: OwnerReport) -> None:
     changed["slices"][0]["score"] = changed["shifts"][0]["change"] = none
     changed["tables"][0]["metrics"]["accuracy"] = none
     page = read(to_html(found.model_copy(update={"evaluation": Evaluation.model_validate(changed)})))
-    assert "accuracy not known" in page
+    assert "accuracy, % not known" in page
 
 
 # Cards.

@@ -178,6 +178,8 @@ def _read_accounts(found: _Folder) -> None:
         with found.part("policy"):
             found.policy = home.policy()
     if found.policy is None:
+        if not home.policy_file.exists() and home.has_ledger(None):
+            found.problems.append(Problem(part="ledger", sentence="it is read by the policy, and there is none"))
         return
     if home.has_ledger(found.policy):
         with found.part("ledger"):

@@ -11,7 +11,10 @@ from testudo_client.reporting.model_values import OwnModel, VersionLine
 from testudo_client.reporting.values import MOST_NUMBERS, Glance, LogTold, Number, PlanLeft, Problem, Spent
 from testudo_common.reporting import shown
 
-NOTHING_LEFT = "Nothing: no round was taken part in, and no data of yours was ever sent."
+NOTHING_LEFT = "Nothing: no round of a federation was taken part in from this folder, and no row of your data was sent."
+NOT_KNOWN = "Not known: what keeps count of it could not be read."
+COUNTED_IN = frozenset({"policy", "ledger", "what left"})
+"""Parts of the folder without which nobody can say what left."""
 _OF_100 = 100
 
 
@@ -40,7 +43,7 @@ def glance_of(
     return Glance(
         headline=_headline(model, version, evaluation),
         sure=None if model is None else model.sure,
-        left=left_in_words(left),
+        left=left_in_words(left, known=not any(one.part in COUNTED_IN for one in problems)),
         numbers=tuple(_numbers(model, version, evaluation, spent, left))[:MOST_NUMBERS],
         advice=(*advice, *_advice(model, version, spent, logs, problems)),
     )
@@ -151,15 +154,17 @@ def _numbers(
     return numbers
 
 
-def left_in_words(left: Sequence[PlanLeft]) -> str:
-    """What left this computer, for somebody who asks in passing."""
+def left_in_words(left: Sequence[PlanLeft], *, known: bool) -> str:
+    """What left this computer, for somebody who asks in passing; ``known``: whether all that counts it was read."""
+    if not known:
+        return NOT_KNOWN
     trained, scored = sum(one.trained for one in left), sum(one.scored for one in left)
     what = [f"updates of a shared model in {_rounds(trained)}"] if trained else []
     what += [f"scores of it in {_rounds(scored)}"] if scored else []
     if not what:
         return NOTHING_LEFT
-    known = [one.bytes_up for one in left if one.bytes_up is not None]
-    size = f", about {shown.size(sum(known))}" if known and len(known) == len(left) else ""
+    sizes = [one.bytes_up for one in left if one.bytes_up is not None]
+    size = f", about {shown.size(sum(sizes))}" if sizes and len(sizes) == len(left) else ""
     said = shown.sentence_case(" and ".join(what))
     return f"{said}{size}; {_seen(left)}. No row of your data was sent."
 

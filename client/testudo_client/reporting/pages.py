@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testudo_client.reporting import account_sections, figures, sections
+from testudo_client.reporting.evaluation_section import evaluation
 from testudo_client.reporting.values import OwnerReport
 from testudo_common.markup import join, tag
 from testudo_common.reporting.cards import as_markup
@@ -30,7 +31,7 @@ def to_html(report: OwnerReport, *, glance_only: bool = False) -> str:
         sections.glance(report),
         sections.model(report, figures.reliability(report.model)),
         sections.versions(report),
-        sections.evaluation(report, figures.slices(report.evaluation)),
+        evaluation(report, figures.slices(report.evaluation)),
         account_sections.watch(report),
         account_sections.data(report),
         account_sections.left(report),

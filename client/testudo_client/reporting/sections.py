@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from testudo_client.judging.results import Score
-from testudo_client.reporting.card import ARMS, CONTENDERS, metric_said, metrics_line, scores_line
-from testudo_client.reporting.model_values import OwnModel, Sureness
+from testudo_client.reporting.card import CONTENDERS, metric_said
+from testudo_client.reporting.model_values import OwnModel, Sureness, VersionLine
 from testudo_client.reporting.values import OwnerReport
 from testudo_common.markup import Markup, join, table, tag
 from testudo_common.reporting import shown
@@ -119,17 +118,7 @@ def versions(report: OwnerReport) -> Markup:
     parts = [table(head, rows, caption="Versions of your own model, the newest first", numbers=range(4, 5))]
     for one in report.versions:
         if one.contenders:
-            compared = [
-                [
-                    CONTENDERS.get(way.name, way.name),
-                    unbroken(metrics_line(way.metrics)),
-                    f"{way.loss:.4g}",
-                    str(way.rows),
-                ]
-                for way in one.contenders
-            ]
-            title = f"What was compared for version {one.id}, on rows that none of them was trained on"
-            made = table(["", "Scores", "Loss", "Rows"], compared, caption=title, numbers=range(2, 4))
+            made = _compared(one)
             parts.append(made if one.in_use else details(f"Version {one.id}: what was compared", made))
     if report.model is not None and report.model.task == "regression":
         said = "RMSE, MAE and loss here are in the model's scaled target, by which all ways are compared."
@@ -141,65 +130,17 @@ def versions(report: OwnerReport) -> Markup:
     return section("Versions", *parts, anchor="versions")
 
 
-def evaluation(report: OwnerReport, slices: Drawing | None) -> Markup:
-    """What the harness found."""
-    found = report.evaluation
-    if found is None:
-        said = "No evaluation was made. testudo-client evaluate makes one, on rows that the model has not seen."
-        return section("Evaluation", tag("p", said), anchor="evaluation")
-    version = "" if found.model.version is None else f", own version {found.model.version}"
-    judged = f"{found.plan}, after round {found.model.round}{version}, on {found.source}"
-    parts = [tag("p", f"{judged}; {shown.moment(found.created)}.")]
-    if report.evaluation_of_other:
-        parts.append(tag("p", "It is of another model than the one in use, so that nothing else here rests on it.",
-                         class_="warning"))  # fmt: skip
-    parts += [tag("p", warning, class_="warning") for warning in found.warnings]
-    tables = [
+def _compared(version: VersionLine) -> Markup:
+    """What the gate compared: ways down, metrics across."""
+    names = list(dict.fromkeys(name for way in version.contenders for name in way.metrics))
+    rows = [
         [
-            ARMS[one.arm],
-            shown.MISSING if one.shots is None else str(one.shots),
-            str(one.rows),
-            unbroken(scores_line(one.metrics)),
+            CONTENDERS.get(way.name, way.name),
+            *(shown.number(name, way.metrics[name]) if name in way.metrics else shown.MISSING for name in names),
+            f"{way.loss:.4g}",
+            str(way.rows),
         ]
-        for one in found.tables
+        for way in version.contenders
     ]
-    caption = "Scores, with 95 % intervals"
-    parts.append(table(["", "Examples", "Rows", "Scores"], tables, caption=caption, numbers=range(1, 3)))
-    if slices is not None:
-        parts.append(figure(slices))
-    if found.slices:
-        rows = [
-            [f"{one.column}: {one.value}", str(one.rows), scores_line({found.loss_metric: one.score}),
-             shown.MISSING if one.rest is None else shown.number(found.loss_metric, one.rest), one.verdict]
-            for one in found.slices
-        ]  # fmt: skip
-        head = ["Slice", "Rows", "Score", "All others", ""]
-        made = table(head, rows, caption="By parts of the rows", numbers=range(1, 2))
-        parts.append(details("Slices in numbers", made) if slices is not None else made)
-    if found.shifts:
-        rows = [
-            [one.shift.replace("_", " "), one.about, _change(found.loss_metric, one.change)]
-            for one in found.shifts
-        ]  # fmt: skip
-        parts.append(
-            table(
-                ["Shift", "What it does", f"Change of {shown.metric_name(found.loss_metric)}"],
-                rows,
-                caption="Under named shifts",
-                numbers=range(0),
-            )
-        )
-    if found.comparisons:
-        rows = [
-            [shown.MISSING if one.shots is None else str(one.shots), shown.metric_name(one.metric),
-             scores_line({one.metric: one.gain}), str(one.rows), one.verdict]
-            for one in found.comparisons
-        ]  # fmt: skip
-        head = ["Examples", "Metric", "Gain", "Rows", "Verdict"]
-        parts.append(table(head, rows, caption="Against the model before", numbers=range(3, 4)))
-    return section("Evaluation", *parts, anchor="evaluation")
-
-
-def _change(metric: str, change: Score) -> Markup:
-    """What a shift does to a metric, without its name, which stands above."""
-    return unbroken(scores_line({metric: change}).removeprefix(f"{shown.metric_name(metric)} "))
+    title = f"What was compared for version {version.id}, on rows that none of them was trained on"
+    return table(["", *map(shown.metric_title, names), "Loss", "Rows"], rows, caption=title)

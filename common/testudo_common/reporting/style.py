@@ -69,7 +69,8 @@ a { color: #005a92; }
 .bad, .warning { color: var(--worse); }
 li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
-@media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; } }
+@media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; }
+  .wide table:not(.narrow) td:not(.number) { min-width: 8rem; } }
 @media print {
   @page { size: A4; margin: 14mm; }
   body { background: none; font-size: 10pt; }
