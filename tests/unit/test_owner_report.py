@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +243,18 @@ def test_every_kind_bears_on_a_line_and_no_line_is_filled_by_another_kind() -> N
     for kind in Kind:
         filled = {line.id for line in rmf_lines([Evidence(kind=kind, says="a thing")]) if line.evidence}
         assert filled == {one.id for one in SUBCATEGORIES if kind in one.kinds}
+
+
+def test_the_page_of_documentation_names_every_line_and_no_other() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    rows = "\n".join(re.findall(r"^\| ([A-Z][^|]*\d) \|", page, re.MULTILINE))
+    named = {
+        f"{function} {number}"
+        for function, numbers in re.findall(r"(GOVERN|MAP|MEASURE|MANAGE)((?:,? \d\.\d+)+)", rows)
+        for number in re.findall(r"\d\.\d+", numbers)
+    }
+    assert named == {one.id for one in SUBCATEGORIES}
+    assert len(SUBCATEGORIES) == 30
 
 
 def test_digests_are_of_the_files_as_they_are(clinic: Path, found: OwnerReport) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -75,6 +75,8 @@ class _Folder:
             yield
         except TestudoError as error:
             self.problems.append(Problem(part=name, sentence=" ".join(str(error).split())))
+        except OSError as error:  # such as of a folder that an auditor may only read
+            self.problems.append(Problem(part=name, sentence=error.strerror or type(error).__name__))
 
 
 def gather(
@@ -266,13 +268,21 @@ def _robust(home: OwnerHome) -> dict[str, str]:
 
 def _costs(found: _Folder) -> Costs:
     ups, downs = [one.bytes_up for one in found.left], [one.bytes_down for one in found.left]
-    files: Any = (file for file in found.home.folder.rglob("*") if file.is_file() and not file.is_symlink())
     return Costs(
         bytes_up=sum(one for one in ups if one is not None) if None not in ups else None,
         bytes_down=sum(one for one in downs if one is not None) if None not in downs else None,
         attempts=sum(one.attempts for one in found.left),
-        disk_bytes=sum(file.stat().st_size for file in files),
+        disk_bytes=sum(map(_size, found.home.folder.rglob("*"))),
     )
+
+
+def _size(path: Path) -> int:
+    """Of a file; nothing of what is gone meanwhile, since a node may be running."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _roles(found: _Folder) -> dict[str, str]:

@@ -106,16 +106,15 @@ def versions(report: OwnerReport) -> Markup:
     rows = [
         [
             tag("strong", f"{one.id} (in use)") if one.in_use else str(one.id),
-            shown.moment(one.created),
-            "promoted" if one.promoted else "not promoted",
-            one.reason,
+            f"{'Promoted' if one.promoted else 'Not promoted'}: {one.reason}",
             str(one.rows),
+            shown.moment(one.created),
             f"epsilon {shown.epsilon(one.epsilon)}" if one.private else "none: it stays with you",
         ]
         for one in report.versions
     ]
-    head = ["Version", "Made", "", "Why", "Rows", "Privacy of those rows"]
-    parts = [table(head, rows, caption="Versions of your own model, the newest first", numbers=range(4, 5))]
+    head = ["Version", "What became of it", "Rows", "Made", "Privacy of those rows"]
+    parts = [table(head, rows, caption="Versions of your own model, the newest first", numbers=range(2, 3))]
     for one in report.versions:
         if one.contenders:
             made = _compared(one)

@@ -70,6 +70,8 @@ a { color: #005a92; }
 li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
 @media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; }
+  .number { white-space: normal; }
+  .narrow th, .narrow td { padding-right: .75rem; }
   .wide table:not(.narrow) td:not(.number) { min-width: 8rem; } }
 @media print {
   @page { size: A4; margin: 14mm; }
