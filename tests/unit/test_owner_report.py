@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from audit_logs import audited_plan
 from audited_folders import audited_folder
 from own_models import CLINIC, NOON, clinic_table, make_version, plan_of, store_with
 from owner_folders import SECRET_ROW, clinic_versions, observe, shop, whole_clinic
-from policies import make_home, private_plan
+from policies import make_home, private_plan, write_policy
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
 from testudo_client.ledger.account import epsilons_of, spent_on
@@ -31,6 +32,7 @@ from testudo_client.reporting.values import OwnerReport
 from testudo_common.errors import UsageError
 from testudo_common.learning.calibration import tempered
 from testudo_common.learning.metrics import ClassificationSums
+from testudo_common.plan.load import dump_plan
 from testudo_common.privacy.events import Unit
 from testudo_common.reporting.rmf import SUBCATEGORIES, Evidence, Kind, rmf_lines
 
@@ -228,6 +230,32 @@ def test_what_a_damaged_file_would_have_shown_is_no_evidence(copy: Path) -> None
     assert not any(after[line] for line in ("MEASURE 2.1", "MEASURE 2.9", "MEASURE 2.10", "MAP 4.1"))
     assert found.glance.left.startswith("Not known")
     assert found.glance.advice[-1] == f"Parts of the folder could not be read: {', '.join(parts)}."
+
+
+def test_a_plan_that_is_not_what_its_name_says_is_no_evidence(copy: Path) -> None:
+    (file,) = (copy / "approved").iterdir()
+    file.write_text(dump_plan(private_plan("rounds.count=21")))
+    found = report_on(copy)
+    assert not evidence_in(found)["MAP 2.1"]
+    assert (found.left[0].bytes_up, found.left[0].kinds) == (None, ())
+    assert "not known, since no copy of the plan is kept" in found.glance.left
+
+
+def test_a_roster_that_nobody_signed_is_no_evidence(copy: Path) -> None:
+    (copy / "roster.json").write_text("{}")
+    (copy / "federation.pub").write_text("1" * 64)
+    found = report_on(copy)
+    assert [one.part for one in found.problems] == ["roster"]
+    assert evidence_in(found)["GOVERN 6.1"] == ["policy"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_roles_are_apart_only_with_another_key(copy: Path, own: bool) -> None:
+    key = OwnerHome(copy).key() if own else Ed25519PrivateKey.generate()
+    write_policy(copy / "policy.toml", f'pins.approvals="{key.public_key().public_bytes_raw().hex()}"')
+    found = report_on(copy)
+    assert bool(evidence_in(found)["GOVERN 2.1"]) != own
+    assert ("one key for both" in found.roles["Operator of the node"]) == own
 
 
 def test_without_the_policy_nobody_claims_that_nothing_left(copy: Path) -> None:

@@ -6,7 +6,7 @@ Sources of trust: the ledger is verified as it is read, and each audit log is ve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,6 @@ from testudo_client.audit_sources import logs_in
 from testudo_client.home import OwnerHome
 from testudo_client.ledger import Entry, Purpose, Reserved
 from testudo_client.ledger.summary import AccountLine, Room, summarise
-from testudo_client.membership import read_membership
 from testudo_client.policy.ceilings import policy_ceilings
 from testudo_client.policy.contract import contract_of, values_of
 from testudo_client.policy.sections import OwnerPolicy
@@ -24,9 +23,9 @@ from testudo_client.statement_command import owner_statements
 from testudo_common.audit.evidence import Evidence
 from testudo_common.audit.merkle import Frontier, leaf_hash
 from testudo_common.audit.verify import verify
-from testudo_common.errors import PlanError, UsageError
+from testudo_common.errors import UsageError
 from testudo_common.plan import FederationPlan
-from testudo_common.plan.load import load_plan
+from testudo_common.roster import Roster
 from testudo_common.traffic import Leg, legs_of
 
 DELTA: Final = 1e-5
@@ -81,29 +80,48 @@ def _bounded(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
-def left_of(home: OwnerHome, policy: OwnerPolicy, entries: Sequence[Entry]) -> tuple[PlanLeft, ...]:
+def left_of(
+    policy: OwnerPolicy, entries: Sequence[Entry], plans: Mapping[str, FederationPlan], roster: Roster | None
+) -> tuple[PlanLeft, ...]:
     """What left for each plan, in the order in which they were first charged.
 
     What was charged counts as sent, since nothing tells afterwards whether it arrived.
+
+    Args:
+        policy: The owner's.
+        entries: Of its ledger.
+        plans: Those of which a copy is kept, by digest.
+        roster: Of the federation, if it is here.
     """
     reserved = [(entry.time, entry.content) for entry in entries if isinstance(entry.content, Reserved)]
     digests = dict.fromkeys(one.occasion.plan_digest for _, one in reserved if one.occasion.plan_digest)
     return tuple(
-        _left(home, policy, digest, [one for one in reserved if one[1].occasion.plan_digest == digest])
+        _left(
+            policy,
+            digest,
+            plans.get(digest),
+            roster,
+            [one for one in reserved if one[1].occasion.plan_digest == digest],
+        )
         for digest in digests
     )
 
 
-def _left(home: OwnerHome, policy: OwnerPolicy, digest: str, reserved: list[tuple[str, Reserved]]) -> PlanLeft:
+def _left(
+    policy: OwnerPolicy,
+    digest: str,
+    plan: FederationPlan | None,
+    roster: Roster | None,
+    reserved: list[tuple[str, Reserved]],
+) -> PlanLeft:
     occasions = [one.occasion for _, one in reserved]
     attempts = sorted({(one.round, one.attempt) for one in occasions})
     scored = {one.round for one in occasions if one.purpose is Purpose.SCORES}
-    plan = _copy_of(home, digest)
     up = down = None
     kinds: tuple[MessageKind, ...] = ()
     seen = ""
     if plan is not None:
-        legs = {with_scores: _legs(home, policy, plan, with_scores=with_scores) for with_scores in (False, True)}
+        legs = {with_scores: _legs(policy, plan, roster, with_scores=with_scores) for with_scores in (False, True)}
         up = sum(_sum(legs[number in scored], up=True) for number, _ in attempts)
         down = sum(_sum(legs[number in scored], up=False) for number, _ in attempts)
         shown = legs[bool(scored)]
@@ -125,17 +143,8 @@ def _left(home: OwnerHome, policy: OwnerPolicy, digest: str, reserved: list[tupl
     )
 
 
-def _copy_of(home: OwnerHome, digest: str) -> FederationPlan | None:
-    try:
-        plan = load_plan(home.approved / f"{digest}.toml")
-    except PlanError:
-        return None
-    return plan if plan.digest == digest else None
-
-
-def _legs(home: OwnerHome, policy: OwnerPolicy, plan: FederationPlan, *, with_scores: bool) -> tuple[Leg, ...]:
+def _legs(policy: OwnerPolicy, plan: FederationPlan, roster: Roster | None, *, with_scores: bool) -> tuple[Leg, ...]:
     """Messages of one attempt in a late round, which no earlier one exceeds."""
-    roster = read_membership(home.folder).roster if home.roster_file.exists() else None
     rounds = range(plan.rounds.count, 0, -1)
     number = next((one for one in rounds if plan.scores_in(one) == with_scores), plan.rounds.count)
     attempts = plan.secure_aggregation.max_attempts if plan.secure else 1
@@ -162,21 +171,17 @@ def refused_in(home: OwnerHome) -> tuple[Refusal, ...]:
     return tuple(sorted(found.values(), key=lambda one: -one.times))
 
 
-def logs_of(home: OwnerHome, on_entry: Callable[[int], None]) -> tuple[LogTold, ...]:
+def logs_of(home: OwnerHome) -> tuple[LogTold, ...]:
     """Each audit log of which there is a mirror, verified.
-
-    Args:
-        home: The owner's folder.
-        on_entry: Called with each entry's index.
 
     Raises:
         UsageError, AuditError, KeyFileError: A mirror cannot be read.
     """
-    return tuple(_log(home, source.name, source.evidence, on_entry) for source in logs_in(home.folder, None))
+    return tuple(_log(home, source.name, source.evidence) for source in logs_in(home.folder, None))
 
 
-def _log(home: OwnerHome, name: str, evidence: Evidence, on_entry: Callable[[int], None]) -> LogTold:
-    verdict = verify(evidence, on_entry)
+def _log(home: OwnerHome, name: str, evidence: Evidence) -> LogTold:
+    verdict = verify(evidence)
     return LogTold(
         origin=verdict.origin,
         plan=verdict.plan,

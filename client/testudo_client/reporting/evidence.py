@@ -6,7 +6,7 @@ A piece of evidence is only made of what was read and parsed while the report wa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from testudo_client.home import OwnerHome
@@ -15,9 +15,11 @@ from testudo_client.ledger import LEDGER_FILE, Approved, Entry, Withdrawn
 from testudo_client.personal.versions import HISTORY, MODELS
 from testudo_client.policy.sections import OwnerPolicy
 from testudo_client.reporting.model_values import Change, OwnModel, VersionLine
-from testudo_client.reporting.values import Costs, LogTold, PlanLeft, Refusal, Spent
+from testudo_client.reporting.values import Costs, LogTold, Refusal, Spent
+from testudo_common.plan import FederationPlan
 from testudo_common.reporting import shown
 from testudo_common.reporting.rmf import Evidence, Kind
+from testudo_common.roster import Roster
 
 
 def digest_of(path: Path) -> str | None:
@@ -29,16 +31,16 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
-def of_policy(home: OwnerHome, policy: OwnerPolicy) -> Iterator[Evidence]:
-    """What the owner allows, how much risk it tolerates, and whether its approvals have a key of their own."""
+def of_policy(home: OwnerHome, policy: OwnerPolicy, *, apart: bool) -> Iterator[Evidence]:
+    """What the owner allows, how much risk it tolerates, and, where ``apart``, that approvals have their own key."""
     name, digest = home.policy_file.name, digest_of(home.policy_file)
     yield Evidence(kind=Kind.POLICY, says=f"the policy of {policy.client}", file=name, digest=digest)
     limits = {"example": policy.privacy.example, "client": policy.privacy.client}
     said = [f"epsilon {limit.epsilon_for_life:g} for life of one {unit}" for unit, limit in limits.items() if limit]
     if said:
         yield Evidence(kind=Kind.CEILINGS, says="; ".join(said), file=name, digest=digest, anchor="ledger")
-    if policy.pins.approvals is not None:
-        said_of_roles = "approvals are signed with a key that the node does not hold"
+    if apart:
+        said_of_roles = "approvals are signed with a key other than the node's"
         yield Evidence(kind=Kind.ROLES, says=said_of_roles, file=name, digest=digest, anchor="roles")
 
 
@@ -49,9 +51,9 @@ def of_ledger(home: OwnerHome, entries: Sequence[Entry], spent: Spent | None) ->
     approved = sum(isinstance(entry.content, Approved) for entry in entries)
     withdrawn = sum(isinstance(entry.content, Withdrawn) for entry in entries)
     if approved:
-        yield Evidence(kind=Kind.APPROVAL, says=f"{approved} signed", file=name, digest=head)
+        yield Evidence(kind=Kind.APPROVAL, says=f"{approved} in the ledger", file=name, digest=head)
     if withdrawn:
-        yield Evidence(kind=Kind.WITHDRAWAL, says=f"{withdrawn} signed", file=name, digest=head)
+        yield Evidence(kind=Kind.WITHDRAWAL, says=f"{withdrawn} in the ledger", file=name, digest=head)
     if spent is not None:
         said = f"{spent.entries} entries, hash of the last"
         yield Evidence(kind=Kind.LEDGER, says=said, file=name, digest=head, anchor="ledger")
@@ -60,17 +62,19 @@ def of_ledger(home: OwnerHome, entries: Sequence[Entry], spent: Spent | None) ->
             yield Evidence(kind=Kind.STATEMENT, says=says, anchor="statements")
 
 
-def of_federation(home: OwnerHome, left: Sequence[PlanLeft], robust: dict[str, str]) -> Iterator[Evidence]:
-    """Who the federation is, and the plans that were approved; ``robust``: plan digest -> what it withstands."""
-    if home.roster_file.exists():
-        digest = digest_of(home.roster_file)
-        yield Evidence(kind=Kind.ROSTER, says="who takes part, signed", file=home.roster_file.name, digest=digest)
-    for file in sorted(home.approved.glob("*.toml")):
-        name, digest = str(file.relative_to(home.folder)), digest_of(file)
-        plan = next((one.plan for one in left if one.digest == file.stem), "approved")
-        yield Evidence(kind=Kind.PLAN, says=f"plan {plan}", file=name, digest=digest, anchor="left")
-        if said := robust.get(file.stem):
-            yield Evidence(kind=Kind.ROBUST, says=said, file=name, digest=digest)
+def of_federation(home: OwnerHome, plans: Mapping[str, FederationPlan], roster: Roster | None) -> Iterator[Evidence]:
+    """Who the federation is, and the plans that were approved, of which ``plans`` are what their names say."""
+    if roster is not None:
+        says = f"{len(roster.members)} members, under the federation's signature"
+        name, digest = home.roster_file.name, digest_of(home.roster_file)
+        yield Evidence(kind=Kind.ROSTER, says=says, file=name, digest=digest)
+    for digest, plan in plans.items():
+        file = home.approved / f"{digest}.toml"
+        name, of_file = str(file.relative_to(home.folder)), digest_of(file)
+        yield Evidence(kind=Kind.PLAN, says=f"plan {plan.name}", file=name, digest=of_file, anchor="left")
+        if share := plan.robust_aggregation.corruption:
+            says = f"{' then '.join(plan.robust_rule)}, for {100 * share:g} % of poisoned clients"
+            yield Evidence(kind=Kind.ROBUST, says=says, file=name, digest=of_file)
 
 
 def of_logs(logs: Sequence[LogTold], refused: Sequence[Refusal], log_file: Path) -> Iterator[Evidence]:
