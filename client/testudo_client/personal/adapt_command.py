@@ -38,6 +38,7 @@ from testudo_common.privacy.accountant import epsilon_of, noise_multiplier_for
 from testudo_common.privacy.events import SampledGaussian, Spending
 from testudo_common.publication import read_published
 
+_ENOUGH_FRESH = 8  # rows that the version in use was not made from
 OnStep = Callable[[str], None]
 """Told what is being done."""
 
@@ -243,7 +244,9 @@ def _target_of(plan: FederationPlan) -> tuple[object, ...]:
 def _in_use(
     store: VersionStore, request: AdaptRequest, plan: FederationPlan, keyed: tuple[str, ...]
 ) -> tuple[Numbers, Contender] | None:
-    """Losses of the version in use on the same rows: of rows that it was made from, its own out-of-fold ones.
+    """Losses of the version in use on the same rows; NaN for those that it was made from, if enough others are there.
+
+    Else its own out-of-fold losses stand for them.
 
     Raises:
         UsageError: It predicts something else, or other rows; a person has to take it out of use.
@@ -265,19 +268,20 @@ def _in_use(
     theirs = row_digests(request.folder, examples)
     losses = losses_of(own, examples)
     fresh = np.array([digest not in known for digest in theirs], dtype=np.bool_)
-    losses = np.array([known.get(digest, loss) for digest, loss in zip(theirs, losses, strict=True)])
+    if fresh.sum() < _ENOUGH_FRESH:
+        losses = np.array([known.get(digest, loss) for digest, loss in zip(theirs, losses, strict=True)])
+    else:
+        losses = np.where(fresh, losses, np.nan)
     if len(losses) != len(keyed):
         raise UsageError(
             "the version in use reads other rows of this table, and cannot be compared",
             where=str(store.models / str(number)),
             remedy="bring a table that fits both, or start a new folder",
         )
-    if not fresh.any():
-        return losses, Contender(name="in_use", metrics={}, loss=float(losses.mean()), examples=len(losses))
-    rows = np.flatnonzero(fresh)
-    unseen = examples.take(rows)
-    metrics = scored("in_use", losses[rows], outputs_of(own, unseen), unseen).metrics
-    return losses, Contender(name="in_use", metrics=metrics, loss=float(losses.mean()), examples=len(losses))
+    there = losses[np.isfinite(losses)]
+    unseen = examples.take(np.flatnonzero(fresh))
+    metrics = scored("in_use", losses[fresh], outputs_of(own, unseen), unseen).metrics if len(unseen) else {}
+    return losses, Contender(name="in_use", metrics=metrics, loss=float(there.mean()), examples=len(there))
 
 
 def _decide(

@@ -80,7 +80,8 @@ def candidates_for(
     """
     learner = Learner(published.plan)
     shots = support_size(examples, regression=learner.regression)
-    prior = nearest_prior(published.priors, shots)
+    same_steps = few.loop.steps == published.plan.evaluation.steps  # with more of them, models are surer of themselves
+    prior = nearest_prior(published.priors, shots) if same_steps else None
     adapted = _candidate("adapted", learner, published, examples, few, prior, mechanism)
     as_it_is = replace(few, loop=replace(few.loop, steps=0))
     before = _candidate("initialisation", learner, published, examples, as_it_is, None, None)
@@ -125,13 +126,18 @@ def _candidate(
         own = replace(own, conformal=conformal_of_errors(errors if mechanism is None else errors[:0], prior))
     else:
         targets = examples.targets.astype(np.int64)
-        seen = slice(None) if mechanism is None else slice(0, 0)
+        seen = _of_known_classes(targets) if mechanism is None else np.empty(0, dtype=np.intp)
         own = replace(own, temperature=temperature_of(raw[seen], targets[seen], prior))
-        scores = 1.0 - true_probability(raw, targets, own.temperature)
-        own = replace(own, conformal=conformal_of_classes(scores if mechanism is None else scores[:0], prior))
+        scores = 1.0 - true_probability(raw[seen], targets[seen], own.temperature)
+        own = replace(own, conformal=conformal_of_classes(scores, prior))
     outputs = _outputs(own, raw)
     losses = _losses(outputs, examples, regression=learner.regression)
     return Candidate(own, scored(name, losses, outputs, examples), losses, outputs)
+
+
+def _of_known_classes(targets: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """Rows whose class has another example: out of fold, a class's only one was met by a model that never saw it."""
+    return np.flatnonzero(np.bincount(targets)[targets] > 1)
 
 
 def _privately(

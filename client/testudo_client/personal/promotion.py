@@ -1,7 +1,7 @@
 """Whether a candidate is put in use: only if it is better than everything that could be used instead.
 
 Pure. Losses of the same examples are compared pair by pair, each scored by a model that was not made from it. A
-difference has to exceed its own standard error, so that a lucky handful of examples does not put a worse model in use.
+difference has to stand out from its own standard error, so that a lucky handful of examples puts no worse model in use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
-MARGIN = 1.0  # standard errors that a mean difference has to exceed
+MARGIN = 1.64  # standard errors that a mean difference has to exceed: by chance one in twenty does
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ CLASS_EDGES = (
 """Ends of the bins of the true class's probability; finer where the logarithm is steep."""
 ERROR_EDGES = (*(0.1 * step for step in range(31)), 3.25, 3.5, 3.75, 4.0, 4.5, 5.0, 6.0, 8.0, math.inf)
 """Ends of the bins of an absolute error over its owner's scale."""
-OWNER_COUNTS_AS = 5.0
-"""Independent examples that all those of one owner are worth: one over an intraclass correlation of 0.2, which is what
-retailers and people's activities showed (0.16 to 0.24)."""
+OWNER_COUNTS_AS = 6.0
+"""Independent examples that all those of one owner are worth: one over the intraclass correlation, which was 0.16 to
+0.24 for retailers and people's activities."""
 OWN_WEIGHT = 0.25
 """What an owner's own out-of-fold score counts as beside those: neighbouring examples are alike."""
 PRIOR_SPREAD = 0.15  # standard deviation of owners' log temperatures around the federation's
@@ -196,7 +196,7 @@ def conformal_of_classes(scores: Numbers, prior: CalibrationPrior | None) -> Con
     """
     if prior is None:
         return Conformal.of(scores)
-    shared = 1.0 - np.array(CLASS_EDGES[:-1])  # the end of each bin where it excludes the least
+    shared = 1.0 - _middles(CLASS_EDGES)
     return _together(scores, np.full(len(scores), OWN_WEIGHT), shared, prior)
 
 
@@ -210,7 +210,7 @@ def conformal_of_errors(errors: Numbers, prior: CalibrationPrior | None) -> Conf
     if prior is None:
         return Conformal.of(errors)
     none = np.empty(0)
-    return _together(none, none, np.array(ERROR_EDGES[1:]), prior, error_scale(errors))
+    return _together(none, none, _middles(ERROR_EDGES), prior, error_scale(errors))
 
 
 def _together(

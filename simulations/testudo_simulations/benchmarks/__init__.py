@@ -84,8 +84,13 @@ def _adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
     return measure_adaptation(repeats, data)
 
 
-ON_DATA: dict[str, Callable[[int, Mapping[str, Path]], list[Measurement]]] = {"adaptation": _adaptation}
+OnData = Callable[[int, Mapping[str, Path]], list[Measurement]]
+ON_DATA: dict[str, OnData] = {"adaptation": _adaptation}
 """Those that also measure on real data, where a file of some federation is given by its name."""
+
+
+def _with_data(measure: OnData, data: Mapping[str, Path], repeats: int) -> list[Measurement]:
+    return measure(repeats, data)
 
 
 def run_benchmarks(name: str, *, repeats: int, as_json: bool, data: Mapping[str, Path] | None = None) -> None:
@@ -100,7 +105,9 @@ def run_benchmarks(name: str, *, repeats: int, as_json: bool, data: Mapping[str,
     Raises:
         UsageError: There is no such benchmark.
     """
-    every = {**BENCHMARKS, **{each: partial(measure, data=data or {}) for each, measure in ON_DATA.items()}}
+    files = data or {}
+    every: dict[str, Callable[[int], list[Measurement]]] = dict(BENCHMARKS)
+    every.update({each: partial(_with_data, measure, files) for each, measure in ON_DATA.items()})
     from rich.console import Console
     from rich.table import Table
 

@@ -16,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
+from testudo_client.newcomer import newcomer_counts
 from testudo_client.personal.adapting import Candidate, candidates_for, losses_of, outputs_of
 from testudo_client.personal.few_shot import FewShot, first_shots
 from testudo_client.personal.own_model import Answerer, OwnModel
 from testudo_client.personal.promotion import judge
 from testudo_common.learning.calibration import CalibrationPrior
+from testudo_common.learning.learner import Learner
 from testudo_common.learning.metrics import ClassificationSums, Sums
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import parse_plan
 from testudo_common.publication import PublishedModel
+from testudo_common.secure_terms import calibration_counts_of
 from testudo_server.store import RunStore
 from testudo_simulations.benchmarks.measure import Measurement
 from testudo_simulations.federations import Federation, UnseenClient, load_federation
@@ -36,15 +39,23 @@ from testudo_simulations.scenarios import find_plan
 LEVEL = 0.9
 QUARTERS = 4
 HELD_BACK = 0.3
+CLEAR = 1.64  # standard errors of a paired difference on later examples
 OVER_ADAPTED = 300  # steps, ten times the plan's: what calibration has to repair
 SHOTS = {"activity": (1, 3, 5), "retail": (4, 8, 16), "sine": (5, 10)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Newcomer:
-    """A client that is judged, and the meta-model that it gets."""
+    """A client that is judged, and the meta-model that it gets.
+
+    Attributes:
+        published: As the plan adapts.
+        over: The same model under a plan that adapts ten times as long, with what newcomers say of that.
+        examples: All of the client's.
+    """
 
     published: PublishedModel
+    over: PublishedModel
     examples: Examples
 
 
@@ -56,7 +67,7 @@ def measure_adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measureme
         newcomers = [one for seed in range(repeats) for one in _newcomers(name, path, seed)]
         for shots in SHOTS[name]:
             found += _of_size(name, newcomers, shots)
-        found += _promotions(name, newcomers, SHOTS[name][0], SHOTS[name][-1])
+        found += _promotions(name, newcomers, *SHOTS[name][-2:])
     return found
 
 
@@ -70,8 +81,11 @@ def _newcomers(name: str, path: Path | None, seed: int) -> Iterator[_Newcomer]:
     order = sorted(clients, key=lambda client: hashlib.sha256(f"{seed}|quarter|{client}".encode()).digest())
     for quarter in range(QUARTERS):
         judged = order[quarter::QUARTERS]
-        published = _trained(whole, {client: one for client, one in clients.items() if client not in judged})
-        yield from (_Newcomer(published, clients[client]) for client in judged)
+        published, over = _trained(whole, {client: one for client, one in clients.items() if client not in judged})
+        fewest = min(SHOTS[name])
+        for client in judged:
+            if len(first_shots(clients[client], fewest, published.plan)[0]) > 1:
+                yield _Newcomer(published, over, clients[client])
 
 
 def _joined(client: UnseenClient) -> Examples:
@@ -82,7 +96,7 @@ def _joined(client: UnseenClient) -> Examples:
     return Examples(np.concatenate([one.inputs for one in parts]), np.concatenate([one.targets for one in parts]))
 
 
-def _trained(whole: Federation, training: Mapping[str, Examples]) -> PublishedModel:
+def _trained(whole: Federation, training: Mapping[str, Examples]) -> tuple[PublishedModel, PublishedModel]:
     rounds = whole.plan.rounds.model_copy(update={"max_participations": None})
     plan = FederationPlan.model_validate({**dict(whole.plan), "rounds": rounds})
     federation = with_participations(replace(whole, plan=plan, training=training, unseen={}))
@@ -90,19 +104,26 @@ def _trained(whole: Federation, training: Mapping[str, Examples]) -> PublishedMo
         store = RunStore(Path(folder), durable=False)
         clients = Path(folder) / "clients"
         run = federate_in_process(federation, store, clients, masks=False, computing=computing_on("cpu", 1))
-        found = store.records()[-1].calibration
-    priors = tuple(CalibrationPrior.model_validate(one) for one in found)
-    return PublishedModel(federation.plan, run.state.round, run.state.model, priors)
+        last = store.records()[-1]
+    plan, state = federation.plan, run.state
+    priors = tuple(CalibrationPrior.model_validate(one) for one in last.calibration)
+    evaluation = plan.evaluation.model_copy(update={"steps": OVER_ADAPTED})
+    longer = plan.model_copy(update={"evaluation": evaluation})
+    newcomers = [training[client] for client in last.cohort]
+    learner, counts = Learner(longer), calibration_counts_of(longer)
+    total = np.sum([newcomer_counts(learner, state.model, one, longer, split_key=b"") for one in newcomers], axis=0)
+    over = PublishedModel(longer, state.round, state.model, counts.priors(total, len(newcomers), min_cell=1))
+    return PublishedModel(plan, state.round, state.model, priors), over
 
 
 def _of_size(name: str, newcomers: list[_Newcomer], shots: int) -> list[Measurement]:
     """Calibration and coverage of one support size; as the plan adapts, and for classes also over-adapted."""
     classes = newcomers[0].published.plan.task.kind == "classification"
     found = []
-    for steps in (None, OVER_ADAPTED) if classes and shots == max(SHOTS[name]) else (None,):
-        adapted = [_adapted(one, shots, steps) for one in newcomers]
+    for over in (False, True) if classes and shots == max(SHOTS[name]) else (False,):
+        adapted = [_adapted(one.over if over else one.published, one.examples, shots) for one in newcomers]
         covered, weights = zip(*(_coverage(own, query) for own, query in adapted), strict=True)
-        case = f"{name}, {shots} shots" + ("" if steps is None else f", {steps} steps")
+        case = f"{name}, {shots} shots" + (f", {OVER_ADAPTED} steps" if over else "")
         mean = float(np.average(covered, weights=weights))
         found.append(Measurement(case, "coverage", "share", mean, LEVEL, "nominal"))
         spread = float(np.mean(covered))
@@ -114,9 +135,9 @@ def _of_size(name: str, newcomers: list[_Newcomer], shots: int) -> list[Measurem
     return found
 
 
-def _adapted(one: _Newcomer, shots: int, steps: int | None) -> tuple[OwnModel, Examples]:
-    support, query = first_shots(one.examples, shots, one.published.plan)
-    own = candidates_for(one.published, support, FewShot.of(one.published.plan, steps))[0].own
+def _adapted(published: PublishedModel, examples: Examples, shots: int) -> tuple[OwnModel, Examples]:
+    support, query = first_shots(examples, shots, published.plan)
+    own = candidates_for(published, support, FewShot.of(published.plan))[0].own
     assert own is not None
     return own, query
 
@@ -126,7 +147,7 @@ def _sums(own: OwnModel, query: Examples) -> Sums:
 
 
 def _pooled(adapted: list[tuple[OwnModel, Examples]]) -> float:
-    total: Sums = reduce(add, (_sums(own, query) for own, query in adapted))  # type: ignore[arg-type]  # of one kind
+    total: Sums = reduce(add, (_sums(own, query) for own, query in adapted))
     return total.metrics()["ece"]
 
 
@@ -145,8 +166,9 @@ def _coverage(own: OwnModel, query: Examples) -> tuple[float, int]:
 
 
 def _promotions(name: str, newcomers: list[_Newcomer], few: int, many: int) -> list[Measurement]:
-    """A version on few examples, then a candidate on more, one over-adapted and one on spoilt targets: harm, by loss."""
-    offered = harmful = promoted = harmful_ungated = 0
+    """A version on few examples; then candidates on more, over-adapted, and on spoilt targets: who is harmed."""
+    offered = promoted = 0
+    worse, clearly_worse = np.zeros(2), np.zeros(2)  # of all candidates, and of those promoted
     for place, one in enumerate(newcomers):
         rng = np.random.default_rng(place)
         plan = one.published.plan
@@ -159,35 +181,33 @@ def _promotions(name: str, newcomers: list[_Newcomer], few: int, many: int) -> l
             others = {
                 "majority": majority.losses,
                 "initialisation": before.losses,
-                "in_use": _fairly(in_use, first, examples),
+                "in_use": _unseen_by(in_use, first, examples),
             }
             passed = judge(candidate.losses, others).promoted
-            worse = _loss(candidate, query) > _loss(in_use, query)
-            offered += 1
-            promoted += passed
-            harmful += passed and worse
-            harmful_ungated += worse
+            harm = _losses(candidate, query) - _losses(in_use, query)
+            offered, promoted = offered + 1, promoted + passed
+            worse += np.array([1, passed]) * (harm.mean() > 0)
+            error = harm.std(ddof=1) / np.sqrt(len(harm)) if len(harm) > 1 else np.inf
+            clearly_worse += np.array([1, passed]) * (harm.mean() > CLEAR * error)
     case = f"{name}, {few} and then {many} shots, {offered} candidates"
+    shares = {"worse_of_promoted": worse, "clearly_worse_of_promoted": clearly_worse}
     return [
-        Measurement(
-            case, "harmful_of_promoted", "share", harmful / max(promoted, 1), harmful_ungated / offered, "no gate"
+        *(
+            Measurement(case, metric, "share", by[1] / max(promoted, 1), by[0] / offered, "no gate")
+            for metric, by in shares.items()
         ),
         Measurement(case, "promoted", "share", promoted / offered, 1.0, "no gate"),
     ]
 
 
-def _fairly(in_use: Candidate, made_from: Examples, examples: Examples) -> np.ndarray:
-    """Losses of the version in use: its own out-of-fold ones of examples that it was made from."""
+def _unseen_by(in_use: Candidate, made_from: Examples, examples: Examples) -> np.ndarray:
+    """Losses of the version in use; NaN for the examples that it was made from."""
     assert in_use.own is not None
-    known = {
-        one.tobytes() + target.tobytes(): loss
-        for one, target, loss in zip(made_from.inputs, made_from.targets, in_use.losses, strict=True)
-    }
-    fresh = losses_of(in_use.own, examples)
+    known = {one.tobytes() + target.tobytes() for one, target in zip(made_from.inputs, made_from.targets, strict=True)}
     keys = (one.tobytes() + target.tobytes() for one, target in zip(examples.inputs, examples.targets, strict=True))
-    return np.array([known.get(key, loss) for key, loss in zip(keys, fresh, strict=True)])
+    return np.where([key in known for key in keys], np.nan, losses_of(in_use.own, examples))
 
 
-def _loss(candidate: Candidate, query: Examples) -> float:
+def _losses(candidate: Candidate, query: Examples) -> np.ndarray:
     assert candidate.own is not None
-    return float(losses_of(candidate.own, query).mean())
+    return losses_of(candidate.own, query)
