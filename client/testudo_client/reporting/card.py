@@ -48,6 +48,7 @@ def facts_of_version(model: OwnModel, version: VersionLine) -> Facts:
     ethics: list[Fact] = [("Privacy of your rows", private)]
     if version.stays:
         ethics.append(("", "Model, answers and scores stay with their owner."))
+    scaled = ", in the model's scaled target" if model.task == "regression" else ""
     caveats: list[Fact] = []
     if model.scores < _least_scores(model.level):
         caveats.append(("", f"Only {model.scores} rows stand behind its sets and intervals: too few for "
@@ -58,7 +59,8 @@ def facts_of_version(model: OwnModel, version: VersionLine) -> Facts:
         Part.EVALUATION: [("At promotion", f"{version.contenders[0].rows} rows it was not trained on, of the same "
                            "table")] if version.contenders else [],
         Part.TRAINING: [("Your rows", f"{version.rows}, {version.steps} steps")],
-        Part.ANALYSES: [(CONTENDERS.get(one.name, one.name), metrics_line(one.metrics)) for one in version.contenders]
+        Part.ANALYSES: [(CONTENDERS.get(one.name, one.name) + scaled, metrics_line(one.metrics))
+                        for one in version.contenders]
         + _outcomes(model),
         Part.ETHICS: ethics,
         Part.CAVEATS: caveats,
@@ -87,8 +89,7 @@ def metrics_line(metrics: dict[str, float]) -> str:
 
 def metric_said(name: str, value: float) -> str:
     """One metric with its name."""
-    percent = " %" if shown.is_percent(name) else ""
-    return f"{shown.metric_name(name)} {shown.number(name, value)}{percent}"
+    return f"{shown.metric_name(name)} {shown.with_unit(name, value)}"
 
 
 def scores_line(metrics: dict[str, Score]) -> str:

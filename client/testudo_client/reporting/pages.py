@@ -5,8 +5,8 @@ from __future__ import annotations
 from testudo_client.reporting import account_sections, figures, sections
 from testudo_client.reporting.evaluation_section import evaluation
 from testudo_client.reporting.values import OwnerReport
-from testudo_common.markup import join, tag
-from testudo_common.reporting.cards import as_markup
+from testudo_common.markup import Markup, join, table, tag
+from testudo_common.reporting.cards import NOT_STATED, Card, as_markup
 from testudo_common.reporting.page import page, section
 from testudo_common.reporting.rmf import rmf_section
 from testudo_common.reporting.roles import roles_section
@@ -52,5 +52,13 @@ def _cards(report: OwnerReport) -> str:
     if report.card is not None:
         made.append(section(report.card.title, as_markup(report.card), anchor="model-card"))
     if report.data_card is not None:
-        made.append(section(report.data_card.title, as_markup(report.data_card), anchor="data-card"))
+        made.append(_data_card(report.data_card))
     return join(*made)
+
+
+def _data_card(card: Card) -> Markup:
+    """Fields in a table: that one is empty is told in its own line."""
+    rows = [[part.title, part.facts[0][1] if part.facts else tag("span", NOT_STATED, class_="empty")]
+            for part in card.parts]  # fmt: skip
+    made = table(["", "Says"], rows, caption="What you wrote in data-card.toml", numbers=range(0))
+    return section(card.title, made, anchor="data-card")

@@ -34,6 +34,12 @@ def number(metric: str, value: float) -> str:
     return f"{value:.{1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3}f}"
 
 
+def with_unit(metric: str, value: float) -> str:
+    """One value with its percent sign, where it has one."""
+    said = number(metric, value)
+    return f"{said} %" if is_percent(metric) and said != DIVERGED else said
+
+
 def metric_title(metric: str) -> str:
     """A metric with its unit, as a column title or an axis label."""
     return f"{metric_name(metric)}, %" if is_percent(metric) else metric_name(metric)

@@ -11,7 +11,7 @@ from testudo_common.errors import PlanError
 from testudo_common.markup import Markup, table, tag
 from testudo_common.plan import FederationPlan
 from testudo_common.reporting import shown
-from testudo_common.reporting.cards import Fact, Facts, Part, as_markup
+from testudo_common.reporting.cards import Card, Fact, Facts, Part, as_markup
 from testudo_common.reporting.page import details, section
 from testudo_common.reporting.plan_card import meta_model_card
 from testudo_common.reporting.rmf import Evidence, Kind
@@ -54,18 +54,18 @@ def _by_shots(setting: SettingSummary, name: str) -> Markup:
     return table(head, rows, caption=caption)
 
 
-def cards(report: Report) -> Iterator[Markup]:
-    """The card of each run's meta-model; one where the plan is of another version is left out, by name."""
-    made = [_card(run) for run in report.runs]
-    yield section("Model card", *made, anchor="model-card")
+def cards(report: Report) -> Markup:
+    """The card of each run's meta-model; that there is none where this version cannot read the plan."""
+    unread = tag("p", "This version cannot read the plan: there is no card.", class_="empty")
+    made = [(run_name(run), card_of(run)) for run in report.runs]
+    blocks = [details(f"Model card: {name}", unread if card is None else as_markup(card)) for name, card in made]
+    return section("Model card", *blocks, anchor="model-card")
 
 
-def _card(run: RunResult) -> Markup:
-    title = f"Model card: {run_name(run)}"
+def card_of(run: RunResult) -> Card | None:
+    """The card of a run's meta-model; None where this version cannot read the plan."""
     plan = _plan_of(run)
-    if plan is None:
-        return details(title, tag("p", "This version cannot read the plan: there is no card.", class_="empty"))
-    return details(title, as_markup(meta_model_card(plan, len(run.rounds), run.model_digest, _found(run))))
+    return None if plan is None else meta_model_card(plan, len(run.rounds), run.model_digest, _found(run))
 
 
 def _plan_of(run: RunResult) -> FederationPlan | None:
@@ -82,10 +82,9 @@ def _found(run: RunResult) -> Facts:
         values = [score.metrics[run.metric] for score in arm.scores if run.metric in score.metrics]
         if arm.family == "meta" and values:
             mean = sum(values) / len(values)
-            percent = " %" if shown.is_percent(run.metric) else ""
-            said = f"{shown.metric_name(run.metric)} {shown.number(run.metric, mean)}{percent}"
+            said = f"{shown.metric_name(run.metric)} {shown.with_unit(run.metric, mean)}"
             of = f"{arm.label}, support {wording.support(arm.shots)}"
-            analyses.append((of, f"{said}, mean of {len(values)} clients"))
+            analyses.append((of, f"{said}, mean of {len(values)} client{'s' * (len(values) != 1)}"))
     return {
         Part.EVALUATION: [("Clients", f"{run.unseen_clients} that never trained; {run.federation}")],
         Part.TRAINING: [("Clients", f"{run.training_clients} trained; {len(run.excluded_clients)} left out")],

@@ -52,7 +52,7 @@ def to_html(report: Report) -> str:
         sections.left_out(settings),
         sections.cost(settings),
         sections.small_print(report, settings),
-        *(cards(report)),
+        cards(report),
         rmf_section(rmf_lines(evidence(settings))),
         roles_section(ROLES_HERE),
     )
