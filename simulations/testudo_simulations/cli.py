@@ -13,6 +13,7 @@ import typer
 
 import testudo_simulations.benchmarks.cli as benchmarks_cli
 import testudo_simulations.deployment.cli as deployment_cli
+import testudo_simulations.examples.cli as examples_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations import defences_cli
@@ -221,6 +222,7 @@ def _finish(report: Report, folder: Path, *, as_json: bool) -> None:
 defences_cli.add_to(app)
 benchmarks_cli.add_to(app)
 deployment_cli.add_to(app)
+examples_cli.add_to(app)
 
 
 def main() -> None:

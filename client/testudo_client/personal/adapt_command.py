@@ -55,6 +55,8 @@ class AdaptRequest:
         steps: Of the inner loop; None: as the plan evaluates.
         stays_here: Adapt without privacy, under a private plan too: then nothing of the model may leave.
         epsilon: To spend on adapting under a private plan; None: the plan's.
+        log: The federation's log, exported, to find the meta-model in; None: the owner's mirror.
+        federation_key: Whose signatures count in it.
     """
 
     meta_model: Path
@@ -64,6 +66,8 @@ class AdaptRequest:
     steps: int | None = None
     stays_here: bool = False
     epsilon: float | None = None
+    log: Path | None = None
+    federation_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
     table = load_owner_table(plan, request.data, request.client)
     examples = load_owner_examples(plan, request.data, request.client)
     _check_enough(examples, plan, request.data)
-    log = logged_in(home, published)
+    log = logged_in(home, published, request.log, request.federation_key)
     store = VersionStore(request.folder)
     few = FewShot.of(plan, request.steps)
     private = plan.private and not request.stays_here

@@ -48,6 +48,13 @@ def _adapt(
     epsilon: Annotated[
         float | None, typer.Option(help="To spend under a private plan; default: the plan's.", show_default=False)
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="The federation's log, exported: is this its model?", show_default=False),
+    ] = None,
+    federation_key: Annotated[
+        Path | None, typer.Option(help="With --log: federation.pub, whose signatures count.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the meta-model your own, and put it in use if it beats what you have. Nothing leaves this computer.
@@ -57,7 +64,7 @@ def _adapt(
     from testudo_client.personal.adapt_command import AdaptRequest, adapt
     from testudo_common.console import working
 
-    request = AdaptRequest(meta_model, folder, data, client, steps, stays_here, epsilon)
+    request = AdaptRequest(meta_model, folder, data, client, steps, stays_here, epsilon, log, federation_key)
     with working("adapting") as say:
         done = adapt(request, datetime.now(UTC), say)
     if as_json:
