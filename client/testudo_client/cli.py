@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 import testudo_client.deployment.cli as deployment_cli
+import testudo_client.exporting.cli as exporting_cli
+import testudo_client.judging.cli as judging_cli
 import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
@@ -288,6 +290,8 @@ deployment_cli.add_to(app)
 quality_cli.add_to(app)
 reporting_cli.add_to(app)
 watching_cli.add_to(app)
+judging_cli.add_to(app)
+exporting_cli.add_to(app)
 
 
 def main() -> None:

@@ -60,7 +60,8 @@ class ScoreTable(Found):
         clients: Whose they are; scores are means over clients where there are several, ``ece`` and ``coverage`` over
             all rows together.
         metrics: Metric -> score: ``accuracy``, ``balanced_accuracy``, ``precision``, ``recall``, ``f1``, ``ece``,
-            ``brier``, ``coverage``, ``set_size``; or ``rmse``, ``mae``, ``mse``, ``coverage``, ``interval_width``.
+            ``ece_raw`` (before calibration), ``brier``, ``coverage``, ``set_size``; or ``rmse``, ``mae``, ``mse``,
+            ``coverage``, ``interval_width``.
         percentiles: 10th, 50th and 90th over clients of the headline metric; empty for a single client.
         hurt: Share of clients whose headline metric adaptation made worse; None where it has no meaning.
         diverged: Clients whose training diverged; their scores are in no mean.
