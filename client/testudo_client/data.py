@@ -7,14 +7,24 @@ encoding in both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from testudo_client.table import FLOAT32_MAX, CellFault, Table, order_rows, parse_number, read_table, refuse
+from testudo_client.table import (
+    FLOAT32_MAX,
+    CellFault,
+    Table,
+    number_fault,
+    order_rows,
+    parse_number,
+    read_table,
+    refuse,
+)
 from testudo_common.errors import DataError, Fault, PlanError
-from testudo_common.learning.tasks import Examples
+from testudo_common.learning.tasks import Examples, Inputs, Targets
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import Column, TableData
 
@@ -47,19 +57,39 @@ def examples_of_rows(data: TableData, task_kind: str, table: Table) -> Examples:
         PlanError: ``data`` leaves its columns or its labels open.
         DataError: A column is missing, or cells cannot be used: the first few, and how many more.
     """
-    columns, labels = _stated(data, task_kind)
+    columns, _ = _stated(data, task_kind)
     table.require([data.target, *(column.name for column in columns)])
     faults: list[CellFault] = []
-    inputs = np.concatenate([_inputs_of(column, table, faults) for column in columns], axis=1)  # [n, width]
-    targets: npt.NDArray[np.float32] | npt.NDArray[np.int64]
-    if task_kind == "regression":
-        center, scale = data.target_center or 0.0, data.target_scale or 1.0
-        column = Column(name=data.target, transform=data.target_transform, center=center, scale=scale)
-        targets = _inputs_of(column, table, faults)[:, 0]
-    else:
-        targets = _class_numbers(data.target, labels, table, faults)
-    refuse(sorted(faults, key=_line_of), table.source)
-    return Examples(inputs, targets)
+    examples = Examples(encode_inputs(columns, table, faults), encode_targets(data, task_kind, table, faults))
+    refuse(sorted(faults, key=line_of), table.source)
+    return examples
+
+
+def encode_inputs(columns: Sequence[Column], table: Table, faults: list[CellFault]) -> Inputs:
+    """``float32[n, width]``, as :func:`examples_of_rows` has them; adds to ``faults``, and what is at fault is 0.
+
+    Args:
+        columns: One or more, all of them in the table.
+        table: Rows.
+        faults: Of the cells that cannot be used.
+    """
+    return np.concatenate([_inputs_of(column, table, faults) for column in columns], axis=1)
+
+
+def encode_targets(data: TableData, task_kind: str, table: Table, faults: list[CellFault]) -> Targets:
+    """``int64[n]`` or ``float32[n]``, as :func:`examples_of_rows` has them; adds to ``faults``, their rows are -1 or 0.
+
+    Args:
+        data: With ``labels`` stated for classification; its target is in the table.
+        task_kind: ``classification`` or ``regression``.
+        table: Rows.
+        faults: Of the cells that cannot be used.
+    """
+    if task_kind != "regression":
+        return _class_numbers(data.target, data.labels or (), table, faults)
+    center, scale = data.target_center or 0.0, data.target_scale or 1.0
+    column = Column(name=data.target, transform=data.target_transform, center=center, scale=scale)
+    return _inputs_of(column, table, faults)[:, 0]
 
 
 def _inputs_of(column: Column, table: Table, faults: list[CellFault]) -> npt.NDArray[np.float32]:
@@ -78,7 +108,8 @@ def _inputs_of(column: Column, table: Table, faults: list[CellFault]) -> npt.NDA
             else:
                 faults.append(CellFault(line, column.name, "not one of the plan's categories"))
         else:
-            scaled = number_as_input(column, parse_number(cell))
+            number = parse_number(cell)
+            scaled = number_fault(cell) if number is None else number_as_input(column, number)
             if isinstance(scaled, str):
                 faults.append(CellFault(line, column.name, scaled))
             else:
@@ -110,7 +141,8 @@ def _class_numbers(
     return np.array([places.get(cell, -1) for cell in cells], dtype=np.int64)
 
 
-def _line_of(fault: CellFault) -> int:
+def line_of(fault: CellFault) -> int:
+    """To sort by."""
     return fault.line
 
 
@@ -157,7 +189,7 @@ def load_owner_table(plan: FederationPlan, path: Path, client: str | None = None
     ]
     if faults:
         raise PlanError(faults, source=plan.name)
-    table = _rows_of(read_table(path), data.client, client)
+    table = rows_of_owner(read_table(path), data.client, client)
     if len(table) < data.min_rows:
         raise DataError(
             f"{len(table)} rows, and the plan asks for {data.min_rows} (data.min_rows)",
@@ -167,7 +199,17 @@ def load_owner_table(plan: FederationPlan, path: Path, client: str | None = None
     return order_rows(table, data.order) if data.order else table
 
 
-def _rows_of(table: Table, column: str, client: str | None) -> Table:
+def rows_of_owner(table: Table, column: str, client: str | None) -> Table:
+    """The rows of one data owner.
+
+    Args:
+        table: Of one owner, or with a client column.
+        column: That says whose row it is.
+        client: Whose rows; None: all of them, which have to be one owner's.
+
+    Raises:
+        DataError: There are several owners and none was named, or none of that name.
+    """
     if client is None:
         if column in table.columns and len(set(table.cells(column))) > 1:
             raise DataError(

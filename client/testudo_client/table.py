@@ -13,6 +13,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,19 @@ FAULTS_SHOWN = 5
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _NOT_A_NUMBER = "not a finite number"
+_NUMBER_FAULTS = (
+    (re.compile(r"[-+]?\d+,\d+"), "a number with a comma: write a point before decimals, and nothing before thousands"),
+    (
+        re.compile(r"[-+]?\d{1,3}(?:[ .,'\u00a0\u2009\u202f]\d{3})+(?:[.,]\d+)?"),
+        "a number with thousands separators: write digits only, and a point before decimals",
+    ),
+    (re.compile(r"(?i)n/?a|null|none|nil|missing|unknown|-+|\?+|\.+"), "a word for no value: leave the cell empty"),
+    (
+        re.compile(r"[-+]?\d[\d.,]*\s*(?:%|[^\W\d_]\S*|[$€£¥°]\S*)|[$€£¥]\s*[-+]?\d[\d.,]*"),
+        "a number with a unit: write the number alone",
+    ),
+)
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +105,11 @@ class Table:
         Raises:
             DataError: There is no such column, or a cell is not a finite number.
         """
-        values = [parse_number(cell) for cell in self.cells(column)]
-        pairs = zip(self.lines, values, strict=True)
-        refuse([CellFault(line, column, _NOT_A_NUMBER) for line, value in pairs if value is None], self.source)
+        cells = self.cells(column)
+        values = [parse_number(cell) for cell in cells]
+        found = zip(self.lines, cells, values, strict=True)
+        faults = [CellFault(line, column, number_fault(cell)) for line, cell, value in found if value is None]
+        refuse(faults, self.source)
         return np.array([value for value in values if value is not None], dtype=np.float64)
 
     def take(self, places: Sequence[int]) -> Table:
@@ -138,7 +154,7 @@ def read_table(path: Path) -> Table:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problem = f"line {line}: not UTF-8 text"
-        raise DataError(problem, where=source, remedy="Save the file as UTF-8") from error
+        raise DataError(problem, where=source, remedy='Save it as "CSV UTF-8"') from error
     return _parse(text, source)
 
 
@@ -155,11 +171,15 @@ def _parse(text: str, source: str) -> Table:
                 pass  # a blank line separates nothing
             elif not columns:
                 columns = _header(cells, line, source)
+            elif cells == columns:
+                problem = f"line {line}: the header again"
+                raise DataError(problem, where=source, remedy="Take that line out; two files were joined, perhaps")
             elif len(cells) != len(columns):
                 raise DataError(
                     f"line {line}: {len(cells)} cells under {len(columns)} columns",
                     where=source,
-                    remedy="Every row needs as many cells as the header; quote a cell that holds a comma",
+                    remedy="Every row needs as many cells as the header; quote a cell that holds a comma, and write"
+                    " a point before decimals",
                 )
             else:
                 lines.append(line)
@@ -182,8 +202,14 @@ def _header(names: tuple[str, ...], line: int, source: str) -> tuple[str, ...]:
     elif "" in names:
         problem = f"column {names.index('') + 1} of the header has no name"
         remedy = "Name it, or take it out; a row number is not an input"
-    elif len(names) == 1 and (";" in names[0] or "\t" in names[0]):
-        problem, remedy = "the cells are not separated by commas", "Save it with commas between cells"
+    elif len(names) == 1 and (found := [mark for mark in _SEPARATORS if mark in names[0]]):
+        problem = f"the cells are separated by {_SEPARATORS[found[0]]}, not by commas"
+        remedy = 'Save it as "CSV (comma delimited)", with a point before decimals'
+    elif all(parse_number(name) is not None for name in names):
+        problem, remedy = (
+            "there is no header: all its names are numbers",
+            "Write the columns' names into the first line",
+        )
     if problem:
         raise DataError(f"line {line}: {problem}", where=source, remedy=remedy)
     return names
@@ -200,6 +226,14 @@ def parse_number(cell: str) -> float | None:
     return value if abs(value) <= FLOAT32_MAX else None
 
 
+def number_fault(cell: str) -> str:
+    """Why a cell that :func:`parse_number` cannot read is no number, in words, without the cell."""
+    with suppress(ValueError):
+        float(cell)  # a number for Python, such as 1e999 or 1_000
+        return _NOT_A_NUMBER
+    return next((problem for pattern, problem in _NUMBER_FAULTS if pattern.fullmatch(cell)), _NOT_A_NUMBER)
+
+
 def is_absent(cell: str) -> bool:
     """Whether a cell of text holds no value: empty, or the ``nan`` that other programs write for empty."""
     return cell.lower() in {"", "nan"}
@@ -207,6 +241,19 @@ def is_absent(cell: str) -> bool:
 
 def order_rows(table: Table, column: str) -> Table:
     """The rows sorted by ``column``; rows with equal values stay in file order.
+
+    Args:
+        table: Rows of one client.
+        column: As :func:`order_keys` reads it.
+
+    Raises:
+        DataError: As :func:`order_keys` does.
+    """
+    return table.take(sorted(range(len(table)), key=order_keys(table, column).__getitem__))
+
+
+def order_keys(table: Table, column: str) -> list[float]:
+    """What rows are sorted by, one a row: numbers, or seconds since 1970.
 
     Args:
         table: Rows of one client.
@@ -222,7 +269,7 @@ def order_rows(table: Table, column: str) -> Table:
     problem = "neither a number nor an ISO date, or not the one that other rows hold"
     pairs = zip(table.lines, keys, strict=True)
     refuse([CellFault(line, column, problem) for line, key in pairs if key is None], table.source)
-    return table.take(sorted(range(len(cells)), key=[key for key in keys if key is not None].__getitem__))
+    return [key for key in keys if key is not None]
 
 
 def _timestamp(cell: str) -> float | None:

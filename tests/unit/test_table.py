@@ -88,6 +88,27 @@ def test_what_is_not_a_finite_number_is_refused_by_line_and_column(cell: str) ->
 
 
 @pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("3,5", "a number with a comma"),
+        ("1.234,5", "thousands separators"),
+        ("1 234 567", "thousands separators"),
+        ("NA", "a word for no value"),
+        ("-", "a word for no value"),
+        ("12%", "a number with a unit"),
+        ("12.5 kg", "a number with a unit"),
+        ("$ 3", "a number with a unit"),
+    ],
+)
+def test_a_number_written_as_people_do_is_refused_with_what_to_write(cell: str, told: str) -> None:
+    rows = Table("t.csv", ("age", "y"), (2,), ((cell, "no"),))
+    with pytest.raises(DataError, match=f"line 2: the value of column 'age' is .*{told}"):
+        examples_of_rows(section(AGE), "classification", rows)
+    with pytest.raises(DataError, match=told):
+        rows.numbers("age")
+
+
+@pytest.mark.parametrize(
     ("row", "problem"),
     [
         (f"40,north,{SECRET}", "line 2: the value of column 'y' is not one of the plan's labels"),
@@ -126,7 +147,10 @@ def test_data_never_prints() -> None:
         (b"a,b\n1,2\n3,\xff\n", "line 3: not UTF-8 text"),
         (b"a,b,a\n1,2,3\n", "line 1: column 'a' stands in the header twice"),
         (b",a\n0,1\n", "line 1: column 1 of the header has no name"),
-        (b"a;b\n1;2\n", "line 1: the cells are not separated by commas"),
+        (b"a;b\n1;2\n", "line 1: the cells are separated by semicolons, not by commas"),
+        (b"a\tb\n1\t2\n", "line 1: the cells are separated by tabs, not by commas"),
+        (b"a,b\n1,2\na,b\n3,4\n", "line 3: the header again"),
+        (b"1,2.5\n3,4\n", "line 1: there is no header: all its names are numbers"),
         (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells under 2 columns"),
         (b'a,b\n"x\ny",2\n\n1\n', "line 5: 1 cells under 2 columns"),
         (b'a,b\n1,"2\n', "line 2: not CSV: unexpected end of data"),

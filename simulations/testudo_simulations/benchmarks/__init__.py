@@ -91,8 +91,14 @@ def _adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
     return measure_adaptation(repeats, data)
 
 
+def _drift(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
+    from testudo_simulations.benchmarks.drift import measure_drift
+
+    return measure_drift(repeats, data)
+
+
 OnData = Callable[[int, Mapping[str, Path]], list[Measurement]]
-ON_DATA: dict[str, OnData] = {"adaptation": _adaptation}
+ON_DATA: dict[str, OnData] = {"adaptation": _adaptation, "drift": _drift}
 """Those that also measure on real data, where a file of some federation is given by its name."""
 
 

@@ -1,0 +1,1 @@
+"""What an owner's table is like before anything is trained on it: findings, a profile, and a data card."""
