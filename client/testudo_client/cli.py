@@ -14,6 +14,7 @@ import testudo_client.judging.cli as judging_cli
 import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
+import testudo_client.reporting.cli as reporting_cli
 import testudo_client.serving.cli as serving_cli
 import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
@@ -288,6 +289,7 @@ audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
 quality_cli.add_to(app)
+reporting_cli.add_to(app)
 watching_cli.add_to(app)
 judging_cli.add_to(app)
 exporting_cli.add_to(app)
