@@ -56,7 +56,7 @@ def test_numbers_have_intervals_as_csv_and_as_json(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "text in a number column": ("s1,1,cheap,0.2,3", r"line 3: the value of column 'price' is not a number"),
+    "text in a number column": ("s1,1,cheap,0.2,3", r"line 3: the value of column 'price' is not a finite number"),
     "an empty cell": ("s1,1,,0.2,3", r"line 3: the value of column 'price' is empty"),
     "far out of its range": ("s1,1,2.5,99,3", r"line 3: .* 'display' is out of its range, from -?[\d.]+ to [\d.]+"),
     "no logarithm": ("s1,1,-2,0.2,3", r"line 3: .* 'price' is not above zero"),
@@ -80,7 +80,7 @@ def test_a_wrong_separator_and_a_missing_column_are_named(tmp_path: Path) -> Non
     request = request_of(tmp_path, SHOP, shop_table(4))
     text = request.data.read_text()
     request.data.write_text(text.replace(",", ";"))
-    with pytest.raises(DataError, match="not separated by commas"):
+    with pytest.raises(DataError, match="separated by semicolons, not by commas"):
         ask(request)
     request.data.write_text(text.replace("price", "prize"))
     with pytest.raises(DataError, match=r"no column 'price'.*Did you mean 'prize'"):

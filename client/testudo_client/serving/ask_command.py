@@ -12,7 +12,7 @@ from pathlib import Path
 from testudo_client.personal.contract import FeatureContract, Value
 from testudo_client.personal.personalizer import Personalizer, Prediction
 from testudo_client.personal.versions import VersionStore
-from testudo_client.table import CellFault, Table, parse_number, read_table, refuse
+from testudo_client.table import CellFault, Table, number_fault, parse_number, read_table, refuse
 from testudo_common.errors import ContractError, Fault, UsageError
 from testudo_common.files import write_atomically
 from testudo_common.plan.sections import Column
@@ -106,13 +106,19 @@ def rows_of(contract: FeatureContract, table: Table) -> list[dict[str, Value]]:
 
 def _faults_of(contract: FeatureContract, table: Table, rows: Sequence[dict[str, Value]]) -> list[CellFault]:
     each = zip(table.lines, rows, strict=True)
-    return [CellFault(line, fault.key, _in_words(fault)) for line, row in each for fault in contract.faults_of(row)]
+    return [
+        CellFault(line, fault.key, _in_words(fault, row[fault.key]))
+        for line, row in each
+        for fault in contract.faults_of(row)
+    ]
 
 
-def _in_words(fault: Fault) -> str:
+def _in_words(fault: Fault, value: Value) -> str:
     """What is wrong with a cell, and what may stand there, where that is more than a number."""
     if fault.problem == "missing":
         return "empty"
+    if fault.problem == "not a number":
+        return number_fault(str(value))
     if fault.remedy.startswith(("From ", "One of ")):
         return f"{fault.problem}, {fault.remedy[0].lower()}{fault.remedy[1:]}"
     return fault.problem
