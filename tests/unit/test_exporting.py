@@ -28,6 +28,8 @@ from testudo_client.exporting.student import distil, student_of
 from testudo_client.personal.own_model import Answerer
 from testudo_client.personal.versions import Version
 from testudo_common.errors import ModelError, PlanError, TestudoError
+from testudo_simulations.benchmarks import BENCHMARKS
+from testudo_simulations.benchmarks.export import measurements_of, untrained
 
 WITH_STUDENT: dict[str, Any] = {**CLINIC, "student": {"name": "mlp", "hidden": [3], "steps": 60}}
 MIB = 1 << 20
@@ -235,3 +237,17 @@ def test_the_command_exports_and_overwrites_nothing(tmp_path: Path, monkeypatch:
         refused = CliRunner().invoke(app, again)
         assert isinstance(refused.exception, TestudoError)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_benchmark_measures_beside_the_version_in_use(made: tuple[Version, Path, ExportReport]) -> None:
+    _, _, report = made
+    found = list(measurements_of(report, "small"))
+    times = [one for one in found if one.metric == "wall_seconds"]
+    assert len(times) == 2 * len(report.files) and all(one.reference and one.ours > 0 for one in times)
+    assert {one.ratio for one in found if one.metric == "peak_memory"} == {1.0}  # as the test has it
+    version = untrained((3,))
+    assert reference(Answerer(version.own), made_up(version.contract, np.random.default_rng(0), 2).inputs).shape == (
+        2,
+        6,
+    )
+    assert "export" in BENCHMARKS

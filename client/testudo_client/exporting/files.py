@@ -24,14 +24,18 @@ INPUTS = "inputs"
 Ask = Callable[[Inputs], npt.NDArray[np.float32]]
 
 
+def missing_for_onnx() -> list[str]:
+    """Names of the modules that ONNX files need and that are not installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+
+
 def require_onnx() -> None:
     """Check that what ONNX files need is installed.
 
     Raises:
         UsageError: It is not.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_for_onnx():
         raise UsageError(
             f"files for ONNX need {', '.join(missing)}",
             where="--format",

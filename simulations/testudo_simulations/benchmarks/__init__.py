@@ -71,6 +71,12 @@ def _simulation(repeats: int) -> list[Measurement]:
     return measure_simulation(repeats)
 
 
+def _export(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.export import measure_export
+
+    return measure_export(repeats)
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "exchange": _exchange,
     "training": _training,
@@ -82,6 +88,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "deployment": _deployment,
     "serving": _serving,
     "simulation": _simulation,
+    "export": _export,
 }
 
 
