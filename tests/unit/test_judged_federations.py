@@ -17,7 +17,7 @@ from testudo_client.judging.judge import Request
 from testudo_client.judging.results import Evaluation
 from testudo_client.personal.own_model import Classes, Intervals
 from testudo_client.table import Table
-from testudo_common.errors import ModelError, TestudoError
+from testudo_common.errors import ModelError, TestudoError, UsageError
 from testudo_common.learning.calibration import CLASS_EDGES, ERROR_EDGES, CalibrationPrior
 from testudo_common.learning.learner import initial_vector
 from testudo_common.plan.load import parse_plan
@@ -28,7 +28,10 @@ from testudo_simulations.engine import Engine
 from testudo_simulations.federations import Federation, UnseenClient, load_federation
 from testudo_simulations.judging.asked import AskedClients, clients_pairs
 from testudo_simulations.judging.cells import query_cells
-from testudo_simulations.judging.judge import judge_federation
+from testudo_simulations.judging.judge import Entrant, judge_federation
+
+
+PLAIN = Request("now", "here")
 
 
 def federation_of(tables: dict[str, Any], path: Path, *settings: str) -> Federation:
@@ -39,6 +42,10 @@ def federation_of(tables: dict[str, Any], path: Path, *settings: str) -> Federat
     write_csv(path, Table("all.csv", parts[0].columns, tuple(range(len(rows))), rows))
     changed = ("audit.mode=off", "evaluation.shots=[0, 2, 4]", "evaluation.steps=4", "data.unseen_share=0.5", *settings)
     return load_federation(parse_plan(tables, source="a test", settings=changed), path)
+
+
+def judged(entrant: Entrant, request: Request = PLAIN, before: Entrant | None = None) -> Evaluation:
+    return judge_federation(entrant, request, before=before, cells={}, progress=lambda *_: None)
 
 
 def published_of(federation: Federation) -> PublishedModel:
@@ -95,9 +102,7 @@ def test_episodes_are_judged_and_a_client_whose_training_diverges_is_told() -> N
     pools = {f"c{number}": UnseenClient(make_examples(40, seed=number)) for number in range(3)}
     federation = Federation(plan, {}, pools)
     published = PublishedModel(plan, 1, initial_vector(plan))
-    told = judge_federation(
-        published, federation, Request("now", "here", shifts=True), cells={}, engine=None, progress=lambda *_: None
-    )
+    told = judged(Entrant(published, federation, None), Request("now", "here", shifts=True))
     assert [(one.arm, one.shots, one.rows, one.clients) for one in told.tables] == [
         ("before", 0, 36, 3),
         ("adapted", 2, 36, 3),
@@ -112,14 +117,21 @@ def test_episodes_are_judged_and_a_client_whose_training_diverges_is_told() -> N
 def test_where_every_training_diverges_there_is_nothing_to_judge(tmp_path: Path) -> None:
     federation = federation_of(SHOP, tmp_path / "all.csv", "evaluation.learning_rate=1e20", "evaluation.steps=40")
     with pytest.raises(ModelError, match="diverged at every client"):
-        judge_federation(
-            published_of(federation),
-            federation,
-            Request("now", "here"),
-            cells={},
-            engine=None,
-            progress=lambda *_: None,
-        )
+        judged(Entrant(published_of(federation), federation, None))
+
+
+def test_a_model_of_another_encoding_is_compared_as_its_own_plan_reads_the_rows(tmp_path: Path) -> None:
+    """And of another size; it does as well as when it is judged alone."""
+    path, scaled = tmp_path / "all.csv", [{**one, "center": 7.0} for one in CLINIC["data"]["columns"][:2]]
+    columns = [*scaled, CLINIC["data"]["columns"][2]]
+    older = {**CLINIC, "data": {**CLINIC["data"], "columns": columns}, "model": {**CLINIC["model"], "hidden": [3]}}
+    new, old = (federation_of(tables, path) for tables in (CLINIC, older))
+    entrants = [Entrant(published_of(one), one, None) for one in (new, old)]
+    alone = judged(entrants[1]).tables[-1].metrics["accuracy"].value
+    assert judged(entrants[0], before=entrants[1]).comparisons[-1].value_before == pytest.approx(alone)
+    fewer = federation_of(CLINIC, path, "data.unseen_share=0.3")
+    with pytest.raises(UsageError, match="other clients or rows"):
+        judged(entrants[0], before=Entrant(published_of(fewer), fewer, None))
 
 
 def test_the_command_judges_and_refuses(tmp_path: Path) -> None:

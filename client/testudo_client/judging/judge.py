@@ -170,7 +170,10 @@ def refuse_other_task(plan: FederationPlan, old: FederationPlan) -> None:
         UsageError: They predict something else, or in another unit.
     """
     told = [
-        (one.task.kind, *(getattr(one.data, key, None) for key in ("target", "labels", "target_transform")))
+        (
+            one.task.kind,
+            *(getattr(one.data, key, None) for key in ("federation", "target", "labels", "target_transform")),
+        )
         for one in (plan, old)
     ]
     if told[0] != told[1]:

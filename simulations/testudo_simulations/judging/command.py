@@ -9,11 +9,11 @@ from pathlib import Path
 from testudo_client.judging.command import report
 from testudo_client.judging.judge import Request
 from testudo_common.errors import UsageError
-from testudo_common.publication import read_published
+from testudo_common.publication import PublishedModel, read_published
 from testudo_simulations.federations import load_federation
 from testudo_simulations.inline_backend import computing_on, engine_for
 from testudo_simulations.judging.cells import query_cells
-from testudo_simulations.judging.judge import judge_federation
+from testudo_simulations.judging.judge import Entrant, judge_federation
 from testudo_simulations.options import CORES
 from testudo_simulations.progress import JobProgress
 
@@ -56,23 +56,28 @@ def evaluate(asked: Asked) -> bool:
             progress.update(0, what, done, total)
 
         told("reading", 0, 1)
-        federation = load_federation(published.plan, asked.data)
+        entrant = _entrant(published, published, asked)
         request = Request(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=federation.source,
+            source=entrant.federation.source,
             slices=tuple(dict.fromkeys(asked.slices)),
             shifts=asked.shifts,
             margin=asked.margin,
             seed=asked.seed,
         )
-        engine, _ = engine_for(federation.plan, computing_on("cpu", CORES, engine=asked.engine))
         found = judge_federation(
-            published,
-            federation,
+            entrant,
             request,
-            before=before,
-            cells=query_cells(federation, asked.data, request.slices),
-            engine=engine,
+            before=None if before is None else _entrant(before, published, asked),
+            cells=query_cells(entrant.federation, asked.data, request.slices),
             progress=told,
         )
     return report(found, asked.out, gate=asked.gate, as_json=asked.as_json)
+
+
+def _entrant(published: PublishedModel, judged: PublishedModel, asked: Asked) -> Entrant:
+    """With the federation as its own plan encodes it, split as the plan of the model that is judged splits it."""
+    split = {"evaluation": judged.plan.evaluation, "seed": judged.plan.seed}
+    federation = load_federation(published.plan.model_copy(update=split), asked.data)
+    engine, _ = engine_for(published.plan, computing_on("cpu", CORES, engine=asked.engine))
+    return Entrant(published, federation, engine)

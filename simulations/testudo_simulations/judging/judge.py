@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from testudo_client.judging.results import Comparison, Evaluation, ModelName, Sc
 from testudo_client.judging.robustness import Change, shift_scores
 from testudo_client.judging.scoring import score_table
 from testudo_client.judging.slicing import slices_of
-from testudo_common.errors import ModelError
+from testudo_common.errors import ModelError, UsageError
 from testudo_common.learning.columns import input_columns
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import TableData
@@ -27,47 +28,65 @@ from testudo_simulations.judging.asked import AskedClients, Outcome, clients_pai
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A meta-model, and the unseen clients as its own plan encodes them.
+
+    Attributes:
+        published: The model.
+        federation: Read as its plan says; support sizes and episodes are those of the plan that is judged.
+        engine: Adapts all clients at once; None: each by itself.
+    """
+
+    published: PublishedModel
+    federation: Federation
+    engine: Engine | None
+
+    def asked(self, level: float) -> dict[int | None, AskedClients]:
+        """All clients, at each support size."""
+        adapter = adapter_of(self.published.plan, self.engine)
+        return {
+            size: AskedClients(adapter, clients, size, level)
+            for size, clients in clients_pairs(self.federation).items()
+        }
+
+
 def judge_federation(
-    published: PublishedModel,
-    federation: Federation,
+    entrant: Entrant,
     request: Request,
     *,
-    before: PublishedModel | None = None,
+    before: Entrant | None = None,
     cells: Mapping[str, Sequence[str]],
-    engine: Engine | None,
     progress: Progress,
 ) -> Evaluation:
     """A meta-model before and after adaptation to every unseen client.
 
     Args:
-        published: Judged.
-        federation: Whose plan is the model's.
+        entrant: Judged.
         request: What to find out; support sizes are the plan's.
         before: Compared with it at each support size, on the same rows of the same clients.
         cells: Column -> a cell for each row scored, to part them by.
-        engine: Adapts all clients at once; None: each by itself.
         progress: Told of each step.
 
     Raises:
-        ModelError: A model does not fit the plan, or no client's training came to anything.
-        UsageError: ``before`` is a model of another task.
+        ModelError: A model does not fit its plan, or no client's training came to anything.
+        UsageError: ``before`` is a model of another task, or its plan leaves other clients or rows to be scored.
     """
-    plan = federation.plan
+    published, plan = entrant.published, entrant.federation.plan
     if before is not None:
-        refuse_other_task(plan, before.plan)
-    sizes, adapter = clients_pairs(federation), adapter_of(plan, engine)
+        refuse_other_task(plan, before.published.plan)
+    sizes, rivals = entrant.asked(request.level), before.asked(request.level) if before is not None else {}
     tables: list[ScoreTable] = []
     comparisons: list[Comparison] = []
-    for done, (size, clients) in enumerate(sizes.items()):
+    for done, (size, asked) in enumerate(sizes.items()):
         progress("all examples" if size is None else f"{size} shots", done, len(sizes) + 1)
-        asked = AskedClients(adapter, clients, size, request.level)
         start, (outcome,) = asked.as_published(published), asked.adapted(published)
         if len(outcome.answered) == 0:
             raise ModelError("training diverged at every client", remedy="Lower the plan's learning rate")
         tables += _tables(plan, size, start, outcome, request, first=not tables)
         if before is not None:
-            (theirs,) = asked.adapted(before)
-            comparisons.append(_beside(outcome, theirs, before, size, request, headline_of(plan).metric))
+            (theirs,) = rivals[size].adapted(before.published)
+            comparisons.append(_beside(outcome, theirs, before.published, size, request, headline_of(plan).metric))
     progress("slices and shifts", len(sizes), len(sizes) + 1)
     kept = np.flatnonzero(~np.isin(start.answered.clients, outcome.diverged)).tolist()
     slices = slices_of(
@@ -93,7 +112,7 @@ def judge_federation(
         slices=slices,
         shifts=shifts,
         comparisons=tuple(comparisons),
-        warnings=tuple(f"client {one.client} was left out: {one.reason}" for one in federation.excluded),
+        warnings=tuple(f"client {one.client} was left out: {one.reason}" for one in entrant.federation.excluded),
     )
 
 
@@ -132,6 +151,13 @@ def _beside(
     lost = (*outcome.diverged, *theirs.diverged)
     name = ModelName(digest=before.digest, round=before.round)
     judged, other = outcome.without(lost), theirs.without(lost)
+    same = np.array_equal(judged.clients, other.clients) and np.allclose(judged.targets, other.targets, rtol=1e-4)
+    if not same:
+        raise UsageError(
+            "the two plans leave other clients or rows to be scored, so the models cannot be compared",
+            where=before.plan.name,
+            remedy="Compare models whose plans have one data section",
+        )
     found = compare(judged, other, name, shots=size, headline=headline, margin=request.margin)
     if found.passed and set(outcome.diverged) - set(theirs.diverged):
         return found.model_copy(update={"verdict": "not shown"})
