@@ -30,7 +30,6 @@ from testudo_simulations.judging.asked import AskedClients, clients_pairs
 from testudo_simulations.judging.cells import query_cells
 from testudo_simulations.judging.judge import Entrant, judge_federation
 
-
 PLAIN = Request("now", "here")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from testudo_client.judging.command import report
-from testudo_client.judging.judge import Request
+from testudo_client.judging.judge import Request, refuse_other_task
 from testudo_common.errors import UsageError
 from testudo_common.publication import PublishedModel, read_published
 from testudo_simulations.federations import load_federation
@@ -50,6 +50,8 @@ def evaluate(asked: Asked) -> bool:
         raise UsageError("a gate needs a model to compare with", where="--gate", remedy="Add --before OLD_META_MODEL")
     published = read_published(asked.meta_model)
     before = None if asked.before is None else read_published(asked.before)
+    if before is not None:
+        refuse_other_task(published.plan, before.plan)
     with JobProgress([published.plan.name]) as progress:
 
         def told(what: str, done: int, total: int) -> None:

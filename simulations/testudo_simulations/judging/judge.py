@@ -9,7 +9,7 @@ import numpy as np
 
 from testudo_client.judging.answered import Answered
 from testudo_client.judging.comparing import compare
-from testudo_client.judging.judge import Request, refuse_other_task
+from testudo_client.judging.judge import Request
 from testudo_client.judging.results import Comparison, Evaluation, ModelName, ScoreTable, ShiftScore
 from testudo_client.judging.robustness import Change, shift_scores
 from testudo_client.judging.scoring import score_table
@@ -64,17 +64,15 @@ def judge_federation(
     Args:
         entrant: Judged.
         request: What to find out; support sizes are the plan's.
-        before: Compared with it at each support size, on the same rows of the same clients.
+        before: Of the same task; compared at each support size, on the same rows of the same clients.
         cells: Column -> a cell for each row scored, to part them by.
         progress: Told of each step.
 
     Raises:
         ModelError: A model does not fit its plan, or no client's training came to anything.
-        UsageError: ``before`` is a model of another task, or its plan leaves other clients or rows to be scored.
+        UsageError: The plan of ``before`` leaves other clients or rows to be scored.
     """
     published, plan = entrant.published, entrant.federation.plan
-    if before is not None:
-        refuse_other_task(plan, before.published.plan)
     sizes, rivals = entrant.asked(request.level), before.asked(request.level) if before is not None else {}
     tables: list[ScoreTable] = []
     comparisons: list[Comparison] = []
