@@ -9,9 +9,13 @@ from typing import Annotated
 import typer
 
 import testudo_client.deployment.cli as deployment_cli
+import testudo_client.exporting.cli as exporting_cli
+import testudo_client.judging.cli as judging_cli
 import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
+import testudo_client.reporting.cli as reporting_cli
+import testudo_client.serving.cli as serving_cli
 import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
@@ -285,7 +289,11 @@ audit_cli.add_to(app)
 provisioning_cli.add_to(app)
 deployment_cli.add_to(app)
 quality_cli.add_to(app)
+reporting_cli.add_to(app)
 watching_cli.add_to(app)
+judging_cli.add_to(app)
+exporting_cli.add_to(app)
+serving_cli.add_to(app)
 
 
 def main() -> None:

@@ -155,9 +155,7 @@ def _log(plan: FederationPlan, roster: Roster | None) -> dict[str, Any]:
 def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roster: Roster | None) -> dict[str, Any]:
     """Message by message, for the last round with scores and the last one without; and all rounds, at the most."""
     size, rounds = values_of(contract), plan.rounds
-    members = () if roster is None else tuple(roster.members)
-    names = sorted(members, key=lambda name: len(name.encode()))[-rounds.cohort_size :]  # the longest may be asked
-    names += [policy.client] * (rounds.cohort_size - len(names))
+    names = longest_cohort(plan, policy.client, roster)
     attempts = plan.secure_aggregation.max_attempts if plan.secure else 1
     often = rounds.max_participations or rounds.count
     kinds: dict[str, dict[str, Any]] = {}
@@ -194,6 +192,13 @@ def _leaves(plan: FederationPlan, policy: OwnerPolicy, contract: Contract, roste
         "bytes_up_at_most": total_up,
         "bytes_down_at_most": total_down,
     }
+
+
+def longest_cohort(plan: FederationPlan, client: str, roster: Roster | None) -> list[str]:
+    """A cohort whose names take the most bytes: the longest of the roster, filled up with ``client``."""
+    members = () if roster is None else tuple(roster.members)
+    names = sorted(members, key=lambda name: len(name.encode()))[-plan.rounds.cohort_size :]
+    return names + [client] * (plan.rounds.cohort_size - len(names))
 
 
 def _sum(legs: Sequence[Leg], *, up: bool) -> int:

@@ -14,6 +14,7 @@ import typer
 import testudo_simulations.benchmarks.cli as benchmarks_cli
 import testudo_simulations.deployment.cli as deployment_cli
 import testudo_simulations.examples.cli as examples_cli
+import testudo_simulations.judging.cli as judging_cli
 from testudo_common.commands import run_command
 from testudo_common.errors import UsageError
 from testudo_simulations import defences_cli
@@ -223,6 +224,7 @@ defences_cli.add_to(app)
 benchmarks_cli.add_to(app)
 deployment_cli.add_to(app)
 examples_cli.add_to(app)
+judging_cli.add_to(app)
 
 
 def main() -> None:

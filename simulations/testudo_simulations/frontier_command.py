@@ -101,7 +101,7 @@ def draw_frontier(wish: Wish, points: Sequence[Point], choice: Choice | None) ->
     """An SVG: poisoned clients that are outvoted, against the clients that a group hides a client among."""
     from matplotlib.figure import Figure
 
-    from testudo_simulations.report.drawing import BETTER, FAINT, WORSE, render, standing_alone, style
+    from testudo_common.reporting.drawing import BETTER, FAINT, WORSE, render, standing_alone, style
 
     with style("frontier"):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")

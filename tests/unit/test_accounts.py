@@ -11,6 +11,7 @@ from report_factory import arm, report, run, terminal, words
 from secure_federation import secure_plan
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import noise_multiplier_for
+from testudo_common.reporting import shown
 from testudo_server.exchange import GroupRecord
 from testudo_server.outer_step import OuterState
 from testudo_server.store import RoundRecord, RunState
@@ -89,7 +90,7 @@ def test_report_shows_the_account_of_a_whole_client() -> None:
     ]
     (setting,) = summarise(report(*runs))
     assert setting.privacy == accounts[1], "of the run that spent most"
-    epsilon = wording.epsilon(accounts[1].client.epsilon)  # type: ignore[union-attr]
+    epsilon = shown.epsilon(accounts[1].client.epsilon)  # type: ignore[union-attr]
     assert wording.place(setting) == f"At client-level epsilon {epsilon}"
     page = str(sections.privacy([setting]))
     assert "unit: one client, in secure sums" in page

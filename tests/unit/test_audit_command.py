@@ -15,18 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 from audit_logs import EXAMPLE_PRIVATE, SCORED, SECURE, AuditLogBuilder, audited_plan, digest_of, full_log, key_called
+from audited_folders import audited_folder
 from testudo_client.approvals import approve
 from testudo_client.audit_command import VerifyRequest, verify_logs
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
-from testudo_client.init_command import InitRequest, make_home
 from testudo_client.own_record import AuditFiles, OwnRecord
 from testudo_common.audit.extension import encode_extension
 from testudo_common.audit.log import AuditLog
 from testudo_common.audit.receipts import receipt_for
 from testudo_common.errors import AuditError, AuditFault, TestudoError, UsageError
-from testudo_common.key_files import create_key
-from watching import ME, Watching
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = audited_plan("rounds.cohort_size=5")
@@ -211,49 +209,13 @@ def test_key_that_is_not_named(exported: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Of an owner that took part in three rounds, the last of which no quorum has seen."""
-    return made_folder(tmp_path)
+    return audited_folder(PLAN, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same; never changed."""
-    return made_folder(tmp_path_factory.mktemp("sound"))
-
-
-def made_folder(tmp_path: Path) -> Path:
-    log = AuditLogBuilder(PLAN, 5, enrol=False)
-    folder = tmp_path / "mine"
-    log.keys[ME] = create_key(folder / "identity.pem")
-    log.charter()
-    log.enrol()
-    for owner in log.owners:
-        log.approve(owner)
-    make_home(
-        InitRequest(
-            folder,
-            client=ME,
-            epsilon_per_run=8.0,
-            epsilon_for_life=10.0,
-            delta=1e-5,
-            no_privacy=True,
-            min_cohort=4,
-            min_group=4,
-            max_participations=100,
-            models=["linear"],
-            max_bytes=1000,
-            federation_key=log.federation_public.hex(),
-            days=1,
-            anchors=[],
-        )
-    )
-    home = OwnerHome(folder)
-    (folder / "federation.pub").write_text(log.federation_public.hex())
-    ledger = home.ledger(home.policy())
-    approve(ledger, log.keys[ME], PLAN, home.policy())
-    watching = Watching(PLAN, folder, log=log, ledger=ledger)
-    for _ in range(3):
-        watching.round()
-    return folder
+    return audited_folder(PLAN, tmp_path_factory.mktemp("sound"))
 
 
 def mirror_in(folder: Path) -> Path:

@@ -14,10 +14,11 @@ from report_factory import (
     words,
 )
 
+from testudo_common.reporting.shown import epsilon, size
 from testudo_simulations.report.comparisons import before_after, best_baseline, compare
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.summaries import rows_by_shots, summarise, without_privacy
-from testudo_simulations.report.wording import epsilon, open_adaptation, place, secure_line, size
+from testudo_simulations.report.wording import open_adaptation, place, secure_line
 from testudo_simulations.results import Report, SecureSummary
 
 

@@ -17,7 +17,7 @@ from testudo_simulations.results import AuditSummary, Report
 
 def page_of(found: Report) -> str:
     """The section's text, tags away."""
-    (section,) = (part for part in to_html(found).split("<section>") if "<h2>The audit log</h2>" in part)
+    (section,) = (part for part in re.split(r"<section[^>]*>", to_html(found)) if "<h2>The audit log</h2>" in part)
     return words(html.unescape(re.sub(r"<[^>]+>", " ", section)))
 
 

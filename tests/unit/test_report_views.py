@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,11 @@ from report_factory import (
     words,
 )
 
+from page_outline import check_page, outline
+from testudo_common.markup import printable
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.html import to_html, write_html
 from testudo_simulations.report.summaries import summarise
-from testudo_simulations.report.wording import printable
 from testudo_simulations.results import (
     Report,
 )
@@ -86,63 +86,10 @@ def test_an_empty_report_says_so() -> None:
 # --- the page ---
 
 
-class Outline(HTMLParser):
-    """Tags left open, ids, and everything that could make a browser load or run something."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.tags: set[str] = set()
-        self.unlabelled: list[str] = []
-        self.handlers: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        if tag not in ("meta", "br", "hr"):
-            self.open.append(tag)
-        for key, value in attrs:
-            if key == "id":
-                self.ids.append(value or "")
-            if key in ("src", "href", "xlink:href", "data", "action", "srcset"):
-                self.references.append(value or "")
-            if key.startswith("on"):
-                self.handlers.append(key)
-            self.references += re.findall(r"url\(([^)]*)\)", value or "") if key in ("style", "clip-path") else []
-        if tag == "svg" and not dict(attrs).get("aria-label"):
-            self.unlabelled.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def outline(page: str) -> Outline:
-    parser = Outline()
-    parser.feed(page)
-    parser.close()
-    return parser
-
-
 @pytest.mark.parametrize("found", [two_seeds(), hostile()], ids=["plain", "hostile"])
 def test_the_page_loads_nothing_runs_nothing_and_is_well_formed(found: Report) -> None:
     page = to_html(found)
-    seen = outline(page)
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "<script" not in page.lower()
-    assert not seen.tags & {"script", "link", "iframe", "img", "image", "object", "embed", "base", "form"}
-    assert not seen.handlers
-    assert seen.references
-    assert all(reference.startswith("#") for reference in seen.references)
-    assert {reference[1:] for reference in seen.references} <= set(seen.ids)
-    assert len(seen.ids) == len(set(seen.ids))
-    assert not seen.open
-    assert not seen.unlabelled
+    check_page(page)
     assert page.count("<svg ") == 4
     assert '<html lang="en">' in page
 

@@ -30,6 +30,7 @@ from testudo_common.plan.sections import (
     RoundsPlan,
     Section,
     SecureAggregationPlan,
+    StudentPlan,
     TaskPlan,
 )
 
@@ -51,6 +52,7 @@ class FederationPlan(Section):
     robust_aggregation: RobustAggregationPlan = RobustAggregationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
     calibration: CalibrationPlan = CalibrationPlan()
+    student: StudentPlan = StudentPlan()
     audit: AuditPlan = AuditPlan()
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from testudo_common.plan.sections import (
     RoundsPlan,
     Section,
     SecureAggregationPlan,
+    StudentPlan,
     TableData,
     TaskPlan,
 )
@@ -155,6 +156,15 @@ def check_model(model: ModelPlan) -> Iterator[Fault]:
             )
         elif min(model.inputs[1:]) < 2 ** (model.blocks - 1):
             yield Fault("model.blocks", "every block halves the image, and it is too small", "Lower model.blocks")
+
+
+def check_student(student: StudentPlan, model: ModelPlan) -> Iterator[Fault]:
+    """A student reads what the model reads."""
+    if student.name == "conv" and model.inputs is not None:
+        if len(model.inputs) != 3:
+            yield Fault("student.name", "a conv net needs [channels, height, width]", 'Write "mlp" or "linear"')
+        elif min(model.inputs[1:]) < 2 ** (student.blocks - 1):
+            yield Fault("student.blocks", "every block halves the image, and it is too small", "Lower student.blocks")
 
 
 def check_secure_aggregation(secure: SecureAggregationPlan, rounds: RoundsPlan) -> Iterator[Fault]:
@@ -347,6 +357,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Fault]]], ...] = (
     (("task", "data"), check_task_fits_data),
     (("model", "task"), check_model_fits_task),
     (("model",), check_model),
+    (("student", "model"), check_student),
     (("evaluation",), check_evaluation),
     (("secure_aggregation", "rounds"), check_secure_aggregation),
     (("robust_aggregation",), check_rule),

@@ -321,6 +321,19 @@ class CalibrationPlan(Section):
     )
 
 
+class StudentPlan(Section):
+    """A smaller model that an owner may distil its own one into, for a small device; or none. It is never shared."""
+
+    name: Literal["mlp", "conv", "linear"] | None = Field(None, description="mlp, conv or linear; none: no student")
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((16,), description="mlp: widths of the student")
+    channels: int = Field(4, ge=1, le=4096, description="conv: channels a layer of the student")
+    blocks: int = Field(2, ge=1, le=8, description="conv: layers of the student")
+    temperature: PositiveFloat = Field(
+        2.0, le=100, description="classes: divides the logits that the student learns from (Hinton et al. 2015)"
+    )
+    steps: int = Field(500, ge=1, le=100_000, description="of distillation, on batches of 128 rows")
+
+
 class AuditPlan(Section):
     """Who can check afterwards what the server did: everybody, or nobody."""
 

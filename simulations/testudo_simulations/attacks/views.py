@@ -118,7 +118,7 @@ def heat_map(matrix: Matrix) -> str:
     """
     from matplotlib.figure import Figure
 
-    from testudo_simulations.report.drawing import INK, render, standing_alone, style
+    from testudo_common.reporting.drawing import INK, render, standing_alone, style
 
     rows, columns = len(matrix.defences), len(matrix.attacks)
     with style("attacks"):

@@ -59,6 +59,12 @@ def _deployment(repeats: int) -> list[Measurement]:
     return measure_deployment(repeats)
 
 
+def _serving(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.serving import measure_serving
+
+    return measure_serving(repeats)
+
+
 def _simulation(repeats: int) -> list[Measurement]:
     from testudo_simulations.benchmarks.simulation import measure_simulation
 
@@ -74,6 +80,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "ledger": _ledger,
     "audit": _audit,
     "deployment": _deployment,
+    "serving": _serving,
     "simulation": _simulation,
 }
 

@@ -13,12 +13,12 @@ from testudo_common.errors import UsageError
 from testudo_common.files import write_atomically
 from testudo_simulations.results import FORMAT_VERSION, Report
 
-JSON_NAME, HTML_NAME = "report.json", "report.html"
+JSON_NAME, HTML_NAME, CARD_NAME = "report.json", "report.html", "model-card.md"
 _AGAIN = "Run testudo-simulate again to make a new one"
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.html``, each in one step.
+    """Write ``report.json`` and ``report.html``, and ``model-card.md`` of a single run, each in one step.
 
     Args:
         report: Of one or several runs.
@@ -30,6 +30,8 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         UsageError: The folder cannot be written to.
     """
+    from testudo_common.reporting.cards import as_markdown
+    from testudo_simulations.report.accountability import card_of
     from testudo_simulations.report.html import write_html
 
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
@@ -37,6 +39,8 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(json_path, f"{report.model_dump_json(indent=2)}\n".encode())
         write_html(report, html_path)
+        if len(report.runs) == 1 and (card := card_of(report.runs[0])) is not None:
+            write_atomically(folder / CARD_NAME, as_markdown(card).encode())
     except OSError as error:
         raise UsageError(
             f"the report cannot be written: {error.strerror or 'no reason given'}",

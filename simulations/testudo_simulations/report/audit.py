@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from testudo_common.audit.checkpoints import colluders_found
 from testudo_common.markup import Markup, block, table, tag
+from testudo_common.reporting import shown
+from testudo_common.reporting.page import details, section
 from testudo_simulations.report import wording
-from testudo_simulations.report.sections import details, section
 from testudo_simulations.report.summaries import SettingSummary
 from testudo_simulations.results import AuditSummary
 
@@ -32,7 +33,7 @@ def audit(settings: Settings) -> Markup:
     """The section."""
     logged = [(setting, setting.audit) for setting in settings if setting.audit is not None]
     if not logged:
-        return section("The audit log", tag("p", NONE))
+        return section("The audit log", tag("p", NONE), anchor="audit")
     columns = [_facts(one) for _, one in logged]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     head = ["", *(wording.place(setting) for setting, _ in logged)]
@@ -47,7 +48,7 @@ def audit(settings: Settings) -> Markup:
             tag("p", "Each run has a log of its own; shown is that of one run of each setting.", class_="note")
         )
     parts += [_receipts(wording.place(setting), one) for setting, one in logged]
-    return section("The audit log", *parts)
+    return section("The audit log", *parts, anchor="audit")
 
 
 def _facts(audit: AuditSummary) -> dict[str, str]:
@@ -70,7 +71,7 @@ def _facts(audit: AuditSummary) -> dict[str, str]:
 
 
 def _epsilon(value: float | None) -> str:
-    return wording.MISSING if value is None else wording.epsilon(value)
+    return shown.MISSING if value is None else shown.epsilon(value)
 
 
 def _receipts(place: str, audit: AuditSummary) -> Markup:

@@ -9,21 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from testudo_simulations.report import drawing
+from testudo_common.reporting import drawing
+from testudo_common.reporting.drawing import BETTER, FAINT, INK, WORSE, Drawing
+from testudo_common.reporting.shown import is_percent, metric_name, metric_title, number, sentence_case
 from testudo_simulations.report.comparisons import BeforeAfter, before_after
-from testudo_simulations.report.drawing import BETTER, FAINT, INK, WORSE, Drawing, Look
+from testudo_simulations.report.looks import Look, looks
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary, without_privacy
-from testudo_simulations.report.wording import (
-    is_percent,
-    metric_name,
-    metric_title,
-    number,
-    open_adaptation,
-    place,
-    sentence_case,
-    support,
-    support_title,
-)
+from testudo_simulations.report.wording import open_adaptation, place, support, support_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +28,7 @@ def arms(settings: Settings, key: str) -> Drawing | None:
     shown = [setting for setting in settings if setting.at(setting.headline_shots)]
     if not shown:
         return None
-    look = drawing.looks(shown)
+    look = looks(shown)
     names = list(dict.fromkeys(arm.name for setting in shown for arm in setting.at(setting.headline_shots)))
     with drawing.style(key):
         figure, axes = drawing.panels(len(shown), 0.75 + 0.27 * len(names), sharex=True)
@@ -92,7 +84,7 @@ def few_shot(settings: Settings, key: str) -> Drawing | None:
     shown = [setting for setting in settings if len(setting.shot_sizes) > 1]
     if not shown:
         return None
-    look = drawing.looks(shown)
+    look = looks(shown)
     with drawing.style(key):
         columns = 4 if max(len(one.label) for one in look.values()) <= 28 else 3
         rows_of_legend = math.ceil(len(look) / columns)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from testudo_common.markup import printable
+from testudo_common.reporting.shown import DIVERGED, is_percent, metric_name, with_unit
 from testudo_simulations.report.comparisons import (
     Comparison,
     Verdict,
@@ -18,14 +19,7 @@ from testudo_simulations.report.comparisons import (
     compare,
 )
 from testudo_simulations.report.summaries import ArmSummary, SettingSummary
-from testudo_simulations.report.wording import (
-    DIVERGED,
-    gain,
-    is_percent,
-    metric_name,
-    number,
-    place,
-)
+from testudo_simulations.report.wording import gain, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +100,7 @@ def _against_unadapted(setting: SettingSummary, ours: ArmSummary) -> tuple[Findi
 
 
 def _value(setting: SettingSummary, arm: ArmSummary) -> str:
-    shown = number(setting.metric, arm.score.mean)
-    return f"{shown} %" if is_percent(setting.metric) and shown != DIVERGED else shown
+    return with_unit(setting.metric, arm.score.mean)
 
 
 def _reaches(setting: SettingSummary, arm: ArmSummary) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testudo_common.markup import Markup, join, table, tag
+from testudo_common.reporting import shown
 from testudo_simulations.report import wording
 from testudo_simulations.results import RoundRecord, RunResult
 
@@ -27,7 +28,7 @@ def federated_scores(run: RunResult, name: str) -> Markup:
         for record in measured
     ]
     caption = f"Training clients' own scores, summed securely, before → after adaptation: {name}"
-    head = ["Round", *map(wording.metric_title, names), *(["Not reported"] if withheld else [])]
+    head = ["Round", *map(shown.metric_title, names), *(["Not reported"] if withheld else [])]
     parts = [table(head, rows, caption=caption, numbers=range(1, 1 + len(names)))]
     if any(record.metric_noise for record in measured):
         parts.append(tag("p", wording.SCORE_NOISE))
@@ -39,7 +40,7 @@ def federated_scores(run: RunResult, name: str) -> Markup:
 def _score(record: RoundRecord, when: str, name: str) -> str:
     value = record.metrics.get(when, {}).get(name)
     if value is None:
-        return wording.MISSING
+        return shown.MISSING
     return wording.with_noise(name, value, record.metric_noise.get(when, {}).get(name))
 
 

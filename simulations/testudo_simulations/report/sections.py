@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from testudo_common.markup import Markup, block, join, table, tag, text
+from testudo_common.markup import Markup, block, join, table, tag
+from testudo_common.reporting import shown
+from testudo_common.reporting.page import details, section, unbroken
 from testudo_simulations.report import wording
 from testudo_simulations.report.comparisons import best
-from testudo_simulations.report.drawing import Drawing
 from testudo_simulations.report.headlines import headline
 from testudo_simulations.report.scores import federated_scores
 from testudo_simulations.report.statement import statements
@@ -45,29 +46,12 @@ def found(settings: Settings) -> Markup:
     items = []
     for setting in settings:
         lines = [
-            tag("p", tag("span", SIGNS[one.verdict], aria_hidden="true"), _unbroken(one.text),
+            tag("p", tag("span", SIGNS[one.verdict], aria_hidden="true"), unbroken(one.text),
                 class_=" ".join(filter(None, ["main" if i == 0 else "", one.verdict or ""])))
             for i, one in enumerate(headline(setting).findings)
         ]  # fmt: skip
         items.append(tag("li", *lines))
     return section("What was found", tag("ul", *items, class_="found"))
-
-
-def _unbroken(sentence: str) -> Markup:
-    """Escaped, and no line ends between a number and its percent sign."""
-    return Markup(text(sentence).replace(" %", "&nbsp;%"))
-
-
-def section(title: str, *content: str) -> Markup:
-    """One section with its title."""
-    return tag("section", tag("h2", title), *content)
-
-
-def figure(drawing: Drawing | None) -> Markup:
-    """A figure with its caption; nothing where there is nothing to draw."""
-    if drawing is None:
-        return Markup("")
-    return tag("figure", tag("div", drawing.svg, tabindex="0"), tag("figcaption", drawing.caption))
 
 
 def arm_table(setting: SettingSummary) -> Markup:
@@ -78,7 +62,7 @@ def arm_table(setting: SettingSummary) -> Markup:
     head = [
         "",
         *(["Adapted"] if private else []),
-        wording.metric_title(setting.metric),
+        shown.metric_title(setting.metric),
         "p10",
         "p50",
         "p90",
@@ -93,8 +77,8 @@ def arm_table(setting: SettingSummary) -> Markup:
                 label,
                 *([wording.adaptation(arm)] if private else []),
                 tag("strong", value) if arm is winner else value,
-                *(wording.number(setting.metric, one) for one in arm.percentiles),
-                wording.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
+                *(shown.number(setting.metric, one) for one in arm.percentiles),
+                shown.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
             ]
         )
     title = f"{wording.place(setting)}: {wording.support_title(setting.headline_shots).lower()}"
@@ -117,13 +101,13 @@ def _shots_table(setting: SettingSummary) -> Markup:
     for row in rows_by_shots(setting):
         first = next(arm for arm in row if arm is not None)
         rows.append([first.label, *(_shots_cell(setting, arm, won) for arm, won in zip(row, winners, strict=True))])
-    title = f"{wording.place(setting)}: {wording.metric_title(setting.metric)}, by number of support examples"
+    title = f"{wording.place(setting)}: {shown.metric_title(setting.metric)}, by number of support examples"
     return table(["", *map(wording.support, sizes)], rows, caption=title)
 
 
 def _shots_cell(setting: SettingSummary, arm: ArmSummary | None, won: ArmSummary | None) -> str:
     if arm is None:
-        return wording.MISSING
+        return shown.MISSING
     value = wording.with_spread(setting.metric, arm.score)
     return tag("strong", value) if arm is won else value
 
@@ -133,7 +117,7 @@ def privacy(settings: Settings) -> Markup:
     whole = [_client_sentence(setting) for setting in settings if setting.privacy.client is not None]
     protected = [setting for setting in settings if setting.privacy.unit != "none"]
     if not protected:
-        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]), statements(settings))
+        return section("Privacy", *(whole or [tag("p", UNPROTECTED)]), statements(settings), anchor="privacy")
     columns = [_account(setting) for setting in settings]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     accounts = table(["", *map(wording.place, settings)], rows, caption="The largest account of any client")
@@ -145,6 +129,7 @@ def privacy(settings: Settings) -> Markup:
         tag("h3", "What is not covered"),
         tag("ul", *(tag("li", sentence) for sentence in NOT_COVERED)),
         statements(settings),
+        anchor="privacy",
     )
 
 
@@ -156,21 +141,21 @@ def _client_sentence(setting: SettingSummary) -> Markup:
 
 def _account(setting: SettingSummary) -> dict[str, str]:
     """What one setting's account says, by name, in the order of the table."""
-    account, nothing = setting.privacy, wording.MISSING
+    account, nothing = setting.privacy, shown.MISSING
     private = account.unit != "none"
 
-    def shown(value: float | None) -> str:
+    def rounded(value: float | None) -> str:
         return nothing if value is None else f"{value:.3g}"
 
     return {
         "Unit": f"one {account.unit} of one client" if private else "none",
-        "Epsilon spent": wording.epsilon(account.epsilon) if private else "without bound",
+        "Epsilon spent": shown.epsilon(account.epsilon) if private else "without bound",
         "Epsilon allowed": nothing if account.target_epsilon is None else f"{account.target_epsilon:g}",
-        "Delta": nothing if account.delta is None else wording.delta(account.delta),
+        "Delta": nothing if account.delta is None else shown.delta(account.delta),
         "Accountant": (account.accountant or nothing).upper(),
-        "Noise multiplier": shown(account.noise_multiplier),
-        "Gradient of an example clipped at": shown(account.max_grad_norm),
-        "Share of examples drawn a step": shown(account.sample_rate),
+        "Noise multiplier": rounded(account.noise_multiplier),
+        "Gradient of an example clipped at": rounded(account.max_grad_norm),
+        "Share of examples drawn a step": rounded(account.sample_rate),
         "Steps a client": str(account.steps_per_client),
     }
 
@@ -191,7 +176,7 @@ def secure(settings: Settings) -> Markup:
     caption = "How many poisoned clients are outvoted; no rule by itself stops a backdoor"
     parts.append(table(["", "Poisoning"], robust_rows, caption=caption, numbers=range(0)))
     parts += [federated_scores(run, run_name(run)) for one in settings for run in one.runs]
-    return section("What the server saw", *parts)
+    return section("What the server saw", *parts, anchor="seen")
 
 
 def left_out(settings: Settings) -> Markup:
@@ -204,7 +189,8 @@ def left_out(settings: Settings) -> Markup:
         for one in setting.refused:
             refused.setdefault((one.client, one.reason), []).append(f"{wording.place(setting)}: {one.times}")
     if not never and not refused:
-        return section("Clients left out", tag("p", "None: every client took part, and every reply was used."))
+        return section("Clients left out", tag("p", "None: every client took part, and every reply was used."),
+                       anchor="left-out")  # fmt: skip
     everywhere = len(settings)
     parts = []
     if never:
@@ -213,7 +199,7 @@ def left_out(settings: Settings) -> Markup:
     if refused:
         rows = [[*who, "; ".join(at)] for who, at in refused.items()]
         parts.append(table(["Client", "Reason", "Rounds"], rows, caption="Replies not used", numbers=range(0)))
-    return section("Clients left out", *parts)
+    return section("Clients left out", *parts, anchor="left-out")
 
 
 def cost(settings: Settings) -> Markup:
@@ -222,17 +208,17 @@ def cost(settings: Settings) -> Markup:
         [
             wording.place(setting),
             str(len(setting.runs)),
-            wording.seconds(setting.cost.cpu_seconds),
-            wording.seconds(setting.cost.training_cpu_seconds),
-            wording.seconds(setting.cost.wall_seconds),
-            wording.size(setting.cost.bytes_down),
-            wording.size(setting.cost.bytes_up),
-            wording.size(setting.cost.peak_memory_bytes),
+            shown.seconds(setting.cost.cpu_seconds),
+            shown.seconds(setting.cost.training_cpu_seconds),
+            shown.seconds(setting.cost.wall_seconds),
+            shown.size(setting.cost.bytes_down),
+            shown.size(setting.cost.bytes_up),
+            shown.size(setting.cost.peak_memory_bytes),
         ]
         for setting in settings
     ]
     head = ["", "Runs", "CPU", "of it training", "Wall", "To clients", "From clients", "Peak memory"]
-    return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"))
+    return section("Cost", table(head, rows, caption="All runs of a setting together; payloads only"), anchor="cost")
 
 
 def small_print(report: Report, settings: Settings) -> Markup:
@@ -248,12 +234,7 @@ def small_print(report: Report, settings: Settings) -> Markup:
     parts.append(details("Digests", table(head, digests, caption="Digests of plans and models", numbers=range(0))))
     versions = [[name, version] for name, version in report.versions.items()]
     parts.append(details("Versions", table(["", "Version"], versions, caption="Versions it ran on", numbers=range(0))))
-    return section("In detail", *parts)
-
-
-def details(title: str, *content: str) -> Markup:
-    """A block that is closed until asked for."""
-    return tag("details", tag("summary", title), *content)
+    return section("In detail", *parts, anchor="detail")
 
 
 def run_name(run: RunResult) -> str:
@@ -268,12 +249,12 @@ def _metrics_details(settings: Settings) -> Markup:
         rows = [
             [
                 f"{arm.label} ({wording.support(arm.shots)})",
-                *(wording.with_spread(name, arm.metrics[name]) if name in arm.metrics else wording.MISSING
+                *(wording.with_spread(name, arm.metrics[name]) if name in arm.metrics else shown.MISSING
                   for name in names),
             ]
             for arm in setting.arms
         ]  # fmt: skip
-        head = ["Arm (support examples)", *map(wording.metric_title, names)]
+        head = ["Arm (support examples)", *map(shown.metric_title, names)]
         tables.append(table(head, rows, caption=wording.place(setting)))
     return details("Every metric of every arm", *tables)
 
@@ -285,7 +266,7 @@ def _rounds_details(run: RunResult) -> Markup:
             f"{len(record.survivors)} of {len(record.cohort)}",
             f"{record.mean_update_norm:.3g}",
             f"{record.seconds:.2f} s",
-            "; ".join(f"{client} ({reason})" for client, reason in record.excluded) or wording.MISSING,
+            "; ".join(f"{client} ({reason})" for client, reason in record.excluded) or shown.MISSING,
         ]
         for record in run.rounds
     ]
@@ -297,16 +278,3 @@ def _rounds_details(run: RunResult) -> Markup:
 def _plan_details(run: RunResult) -> Markup:
     plan = json.dumps(run.plan, indent=2, ensure_ascii=False, sort_keys=True)
     return details(f"Plan: {run_name(run)}", tag("pre", tag("code", block(plan)), tabindex="0"))
-
-
-def page(title: str, *body: str, css: str) -> str:
-    """The whole document. The policy forbids the browser to load or run anything, whatever the page holds."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = join(
-        Markup('<meta charset="utf-8">'),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        tag("title", title),
-        tag("style", Markup(css)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', tag('head', head), tag('body', *body), lang='en')}\n"

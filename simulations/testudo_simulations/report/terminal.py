@@ -6,16 +6,14 @@ as markup; where the terminal cannot show a character, it gets the nearest ASCII
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from testudo_common.markup import printable
+from testudo_common.reporting import shown
+from testudo_common.reporting.screen import Screen
 from testudo_simulations.report import wording
 from testudo_simulations.report.comparisons import best
 from testudo_simulations.report.headlines import headline
@@ -26,42 +24,6 @@ MARKS = {"better": "+", "worse": "-", "tie": "=", None: " "}
 STYLES = {"better": "green", "worse": "red", "tie": "yellow", None: ""}
 MOST_NAMES = 6
 WIDE_CELLS = 5
-_ASCII = str.maketrans({"±": "+/-", "−": "-", "–": "-", "·": "-", "…": "..."})
-
-
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """A console, and how text gets onto it unharmed."""
-
-    console: Console
-
-    @property
-    def ascii_only(self) -> bool:
-        """Whether the terminal's encoding lacks the characters that lines and signs are made of."""
-        return not self.console.encoding.lower().startswith("utf")
-
-    @property
-    def shape(self) -> box.Box:
-        """The lines of tables."""
-        return box.ASCII2 if self.ascii_only else box.SIMPLE_HEAD
-
-    def text(self, content: str, style: str = "") -> Text:
-        """Text that is never markup and has no control characters."""
-        clean = printable(content)
-        if self.ascii_only:
-            encoding = self.console.encoding
-            clean = clean.translate(_ASCII).encode(encoding, "replace").decode(encoding)
-        return Text(clean, style=style, overflow="fold")
-
-    def rule(self, title: str, *, heavy: bool = False) -> Rule:
-        """A line across the screen with a title in it, which is cut where it is too long."""
-        room = max(self.console.width - 8, 8)
-        cut = title if len(title) <= room else title[: room - 1] + "…"
-        drawn = ("=" if heavy else "-") if self.ascii_only else ("━" if heavy else "─")
-        return Rule(
-            self.text(cut, "bold"), characters=drawn, style="bold" if heavy else "dim",
-            align="center" if heavy else "left",
-        )  # fmt: skip
 
 
 def print_summary(report: Report, console: Console) -> None:
@@ -132,7 +94,7 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
     private = setting.privacy.unit != "none"
     if private:
         table.add_column("adapted")
-    table.add_column(screen.text(wording.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12)
+    table.add_column(screen.text(shown.metric_title(setting.metric)), justify="right", no_wrap=True, min_width=12)
     for column in ("p10", "p50", "p90", "hurt"):
         table.add_column(column, justify="right", no_wrap=True, min_width=6)
     arms = setting.at(shots)
@@ -142,8 +104,8 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
             arm.label,
             *([wording.adaptation(arm)] if private else []),
             wording.with_spread(setting.metric, arm.score),
-            *(wording.number(setting.metric, value) for value in arm.percentiles),
-            wording.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
+            *(shown.number(setting.metric, value) for value in arm.percentiles),
+            shown.MISSING if arm.share_hurt is None else f"{100 * arm.share_hurt:.0f} %",
         ]
         table.add_row(*(screen.text(cell, "bold" if arm is winner else "") for cell in cells))
     return table
@@ -152,7 +114,7 @@ def _arm_table(setting: SettingSummary, screen: Screen) -> Table:
 def _shots_table(setting: SettingSummary, screen: Screen) -> Table:
     """Arms by support size; the spread is left out where the columns would not fit."""
     sizes = setting.shot_sizes
-    name = wording.metric_title(setting.metric)
+    name = shown.metric_title(setting.metric)
     table = _table(screen.text(f"By number of support examples: {name}", "bold"), screen.shape)
     for shots in sizes:
         table.add_column(wording.support(shots), justify="right", no_wrap=True)
@@ -176,7 +138,7 @@ def _table(title: Text, shape: box.Box) -> Table:
 
 def _cell(setting: SettingSummary, arm: ArmSummary | None, *, wide: bool) -> str:
     if arm is None:
-        return wording.MISSING
+        return shown.MISSING
     if wide:
         return wording.with_spread(setting.metric, arm.score).replace(" ± ", "±")
-    return wording.number(setting.metric, arm.score.mean)
+    return shown.number(setting.metric, arm.score.mean)

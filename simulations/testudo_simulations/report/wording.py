@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_CEILING, Decimal
 
 from testudo_common.markup import printable
+from testudo_common.reporting.shown import (
+    DIVERGED,
+    MISSING,
+    delta,
+    epsilon,
+    is_percent,
+    metric_name,
+    number,
+    seconds,
+    size,
+)
 from testudo_simulations.report.summaries import (
     ArmSummary,
     Exclusion,
@@ -25,32 +35,6 @@ from testudo_simulations.results import (
     SecureSummary,
     TrainingSummary,
 )
-
-MISSING = "–"
-DIVERGED = "diverged"
-_PERCENT = frozenset({"accuracy", "balanced_accuracy", "precision", "recall", "f1"})
-_UPPER = frozenset({"rmse", "mse", "mae", "ece", "f1", "nll"})
-
-
-def is_percent(metric: str) -> bool:
-    """Whether a metric in 0..1 is shown in percent."""
-    return metric in _PERCENT
-
-
-def metric_name(metric: str) -> str:
-    """``balanced_accuracy`` -> ``balanced accuracy``; abbreviations in capitals."""
-    if metric == "brier":
-        return "Brier score"
-    return " ".join(word.upper() if word in _UPPER else word for word in printable(metric).split("_"))
-
-
-def number(metric: str, value: float) -> str:
-    """One value in the metric's own unit, without the unit sign."""
-    if not math.isfinite(value):
-        return DIVERGED
-    if is_percent(metric):
-        return f"{100 * value:.1f}"
-    return f"{value:.{1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3}f}"
 
 
 def with_spread(metric: str, spread: Spread) -> str:
@@ -73,8 +57,8 @@ SCORES_WITHHELD = (
 
 def with_noise(metric: str, value: float, noise: float | None) -> str:
     """``83.1 ± 0.9`` where noise has that standard deviation, or the value alone where the sums are exact."""
-    shown = number(metric, value)
-    return shown if noise is None else f"{shown} ± {number(metric, noise)}"
+    said = number(metric, value)
+    return said if noise is None else f"{said} ± {number(metric, noise)}"
 
 
 def withheld(counts: Mapping[str, int]) -> str:
@@ -113,16 +97,6 @@ def support_title(shots: int | None) -> str:
     return "All of the support set" if shots is None else f"{shots} support example{'s' if shots != 1 else ''}"
 
 
-def sentence_case(text: str) -> str:
-    """With a capital at the start, the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
-def metric_title(metric: str) -> str:
-    """A metric with its unit, as a column title or an axis label."""
-    return f"{metric_name(metric)}, %" if is_percent(metric) else metric_name(metric)
-
-
 def adaptation(arm: ArmSummary) -> str:
     """Whether the adaptation was differentially private; nothing for the arm that takes no step."""
     if arm.name == "meta":
@@ -137,19 +111,6 @@ def gain(metric: str, value: float, *, signed: bool = True) -> str:
     shown = number(metric, abs(value))
     sign = ("+" if value >= 0 else "−") if signed else ""
     return f"{sign}{shown} points" if is_percent(metric) else f"{sign}{shown}"
-
-
-def epsilon(value: float | None) -> str:
-    """Epsilon rounded up at two decimals, so that what is shown never understates what was spent."""
-    if value is None or not math.isfinite(value):
-        return "without bound"
-    rounded = Decimal(repr(value)).quantize(Decimal("0.01"), rounding=ROUND_CEILING)
-    return f"{rounded:f}"
-
-
-def delta(value: float) -> str:
-    """``1e-5`` rather than ``1e-05``."""
-    return f"{value:g}".replace("e-0", "e-")
 
 
 def privacy_line(privacy: PrivacySummary) -> str:
@@ -265,21 +226,6 @@ def audit_cost(audit: AuditSummary) -> list[str]:
 
 def _named_number(name: str, value: float | None) -> list[str]:
     return [] if value is None else [f"{name} {value:.3g}"]
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units, three digits."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"
-
-
-def seconds(value: float) -> str:
-    """Seconds; minutes and hours once they read better."""
-    if value < 120:
-        return f"{value:.3g} s"
-    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
 
 
 def training(found: TrainingSummary) -> str:

@@ -28,7 +28,7 @@ _MEMORY_TICKS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 def draw(found: Measured) -> str | None:
     """An SVG: a row for whole rounds, and one for secure rounds; None where neither was measured."""
-    from testudo_simulations.report.drawing import panels, render, standing_alone, style
+    from testudo_common.reporting.drawing import panels, render, standing_alone, style
 
     whole: dict[int, dict[str, Cell]] = {}
     for by_size in found.rounds.values():
@@ -54,7 +54,7 @@ def _draw_seconds(panel: Axes, title: str, by_size: Mapping[int, Mapping[str, Ce
 
 
 def _draw_memory(panel: Axes, by_size: Mapping[int, Mapping[str, Cell]]) -> None:
-    from testudo_simulations.report.drawing import FAINT
+    from testudo_common.reporting.drawing import FAINT
 
     costs = [cell for cells in by_size.values() for cell in cells.values() if isinstance(cell, Cost)]
     _draw(panel, by_size, _megabytes)

@@ -51,7 +51,43 @@ details > :not(summary) { margin-top: .75rem; }
 pre { background: var(--wash); padding: .75rem; overflow-x: auto; font-size: .8rem;
   border-radius: .25rem; margin: 0; }
 code { font-size: .85em; overflow-wrap: anywhere; }
+a { color: #005a92; }
+.headline { font-size: 1.3rem; font-weight: 650; line-height: 1.35; text-wrap: pretty; overflow-wrap: anywhere; }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; }
+.tile { flex: 1 1 8.5rem; display: flex; flex-direction: column-reverse; justify-content: flex-end;
+  background: var(--wash); border-radius: .35rem; padding: .6rem .8rem; }
+.tile dt { color: var(--faint); font-size: .85rem; line-height: 1.3; }
+.tile dd { margin: 0; font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums; }
+.bar { display: flex; height: 1.1rem; border-radius: .25rem; overflow: hidden; margin: 0 0 .6rem; }
+.sure { background: #0072b2; }
+.likely { background: #56b4e9; }
+.not-sure { background: #b8c0c8; }
+.keys { list-style: none; padding: 0; }
+.key { display: inline-block; width: .8rem; height: .8rem; border-radius: .15rem; margin-right: .5rem; }
+.empty { color: var(--faint); font-style: italic; }
+.bare { list-style: none; padding: 0; margin: 0; }
+.bad, .warning { color: var(--worse); }
+li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
-@media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } }
-@media print { body { background: none; } section { break-inside: avoid-page; border: 0; padding: 0; } }
+@media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; }
+  .number { white-space: normal; }
+  .narrow th, .narrow td { padding-right: .75rem; }
+  .wide table:not(.narrow) td:not(.number) { min-width: 8rem; } }
+@media print {
+  @page { size: A4; margin: 14mm; }
+  body { background: none; font-size: 10pt; }
+  main, header, footer { max-width: none; padding: 0; }
+  section { border: 0; padding: 0; }
+  h2, h3, summary, caption { break-after: avoid; }
+  figure, tr, li, .tiles, .bar { break-inside: avoid; }
+  figure > div, .wide, pre { overflow: visible; }
+  figure svg { min-width: 0; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  th, td { overflow-wrap: break-word; padding-right: .5rem; }
+  thead { break-inside: avoid; break-after: avoid; }
+  footer { break-before: avoid; padding-bottom: 0; }
+  .number { white-space: normal; }
+  details::details-content { content-visibility: visible; height: auto; }
+  .bar, .key, .tile { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
 """

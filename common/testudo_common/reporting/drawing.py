@@ -1,4 +1,4 @@
-"""The drawing surface of the report's figures: palette, panels, and SVG that may stand inline beside others.
+"""The drawing surface of reports' figures: palette, panels, and SVG that may stand inline beside others.
 
 The same report gives the same bytes: a fixed salt for ids, no date, no settings of the person's own.
 Palette: Okabe and Ito 2008, "Color Universal Design", readable with the common colour blindnesses.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from testudo_common.markup import Markup, printable
-from testudo_simulations.report.summaries import SettingSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,15 +26,6 @@ INK, FAINT, GRID = "#1f2933", "#52606d", "#d9dee3"
 BETTER, WORSE = "#0072B2", "#D55E00"
 WIDTH_INCHES = 9.6
 LONGEST_LABEL = 34
-_KNOWN = {"scratch": ("#595959", "s"), "meta": ("#56B4E9", "D"), "adapted": ("#0072B2", "o")}
-_OTHERS = (
-    ("#E69F00", "^"),
-    ("#009E73", "v"),
-    ("#CC79A7", "P"),
-    ("#D55E00", "X"),
-    ("#000000", "<"),
-    ("#7a5c00", ">"),
-)
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -68,23 +58,6 @@ class Drawing:
     caption: str
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Colour, marker and label of an arm in every figure."""
-
-    color: str
-    marker: str
-    label: str
-
-
-def looks(settings: Sequence[SettingSummary]) -> dict[str, Look]:
-    """The look of each arm by its name; ours have their own."""
-    arms = {arm.name: arm for setting in reversed(settings) for arm in reversed(setting.arms)}
-    ordered = dict.fromkeys(arm.name for setting in settings for arm in setting.arms)
-    others = iter(_OTHERS * len(ordered))
-    return {name: Look(*(_KNOWN.get(name) or next(others)), shorten(arms[name].label)) for name in ordered}
-
-
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
     """A label that leaves room for the drawing."""
     clean = printable(label)
@@ -93,7 +66,7 @@ def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
 
 @contextmanager
 def style(key: str) -> Iterator[None]:
-    """The report's own matplotlib style, whatever the person has set; ``key`` salts the ids."""
+    """The reports' own matplotlib style, whatever the person has set; ``key`` salts the ids."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -106,7 +79,7 @@ def style(key: str) -> Iterator[None]:
 def panels(
     count: int, height_inches: float, *, sharex: bool = False, sharey: bool = True, extra_inches: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel a setting, up to three in a row, none left empty.
+    """A figure with some panels, up to three in a row, none left empty.
 
     Args:
         count: Panels.

@@ -1,0 +1,1 @@
+"""The evaluation harness on all unseen clients of a federation, which only a simulation ever sees together."""
