@@ -167,7 +167,7 @@ def test_ten_rows_are_enough_to_try() -> None:
 def test_a_private_plan_is_charged_and_says_what_it_cost(tmp_path: Path) -> None:
     home = OwnerHome(tmp_path / "mine")
     home.folder.mkdir()
-    request = asked(tmp_path, CLINIC, clinic_table(), *PRIVATE, "privacy.noise_multiplier=0.8")
+    request = asked(tmp_path, CLINIC, clinic_table(), *PRIVATE, "privacy.noise_multiplier=1.2")
     _policy(home)
     record = adapt(request, NOON).record
     assert record.private and not record.stays and record.epsilon is not None and record.epsilon > 0

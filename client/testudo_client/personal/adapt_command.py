@@ -133,7 +133,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
             kind=kind,
             meta_model=published.digest,
             meta_round=published.round,
-            plan_digest=plan.digest,
+            plan_digest=published.plan_digest,
             contract_digest=contract.digest,
             rows=len(examples),
             steps=few.loop.steps if kind == "adapted" else 0,
@@ -146,7 +146,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
             rows_digest=keyed,
             losses=tuple(chosen.losses.tolist()),
         )
-        store.add(Version(record, chosen.own, contract))
+        record = store.add(Version(record, chosen.own, contract))
         keep_reference(request.folder, number, examples.inputs, chosen.outputs, examples.targets.astype(np.float64))
         if verdict.promoted:
             store.use(number, "promoted", now)
