@@ -68,11 +68,14 @@ def _headline(model: OwnModel | None, version: VersionLine | None, evaluation: E
 def _forecast(model: OwnModel) -> str:
     found = model.forecast
     assert found is not None
-    sentence = f"The last {found.answers} forecasts of {model.target}: {_figure(found.mean)}{_unit(model)} on average"
+    sentence = f"The last {found.answers} forecasts of {model.target} average {_figure(found.mean)}{_unit(model)}"
     if found.low is None or found.high is None:
         return f"{sentence}; how far off they may be is not known yet."
-    ends = f"{_figure(found.low)} and {_figure(found.high)}"
-    return f"{sentence}; {_of_hundred(model.level)} times of 100 the truth should lie between about {ends}."
+    often = f"{_of_hundred(model.level)} times of 100"
+    return (
+        f"{sentence}; the ranges in which the truth should lie, {often}, average "
+        f"{_figure(found.low)} to {_figure(found.high)}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
