@@ -241,6 +241,7 @@ def test_what_a_damaged_file_would_have_shown_is_no_evidence(copy: Path) -> None
     assert parts == ["evaluation", "the model in use", "data card", "ledger"]
     after = evidence_in(found)
     assert not any(after[line] for line in ("MEASURE 2.1", "MEASURE 2.9", "MEASURE 2.10", "MAP 4.1"))
+    assert found.glance.headline == "Version 2 of your own model is in use, and cannot be read."
     assert found.glance.left.startswith("Not known")
     assert found.glance.advice[-1] == f"Parts of the folder could not be read: {', '.join(parts)}."
 

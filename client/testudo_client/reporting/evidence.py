@@ -84,7 +84,8 @@ def of_logs(logs: Sequence[LogTold], refused: Sequence[Refusal], log_file: Path)
         said = f"{log.entries} entries, {verdict}; its root"
         yield Evidence(kind=Kind.AUDIT_LOG, says=said, file=log.file, digest=log.root or None, anchor="audit")
         if log.receipts:
-            yield Evidence(kind=Kind.RECEIPTS, says=f"{log.receipts}, checked with the log", anchor="audit")
+            says = f"{log.receipts}, {'checked with the log' if log.holds else 'of a log that does not hold'}"
+            yield Evidence(kind=Kind.RECEIPTS, says=says, anchor="audit")
     if refused:
         times = sum(one.times for one in refused)
         digest = digest_of(log_file)

@@ -50,8 +50,10 @@ def glance_of(
 
 
 def _headline(model: OwnModel | None, version: VersionLine | None, evaluation: Evaluation | None) -> str:
-    if model is None or version is None:
+    if version is None:
         return "No model of your own is in use yet."
+    if model is None:
+        return f"Version {version.id} of your own model is in use, and cannot be read."
     if model.forecast is not None:
         return _forecast(model)
     measured = _measured(model, version, evaluation)
@@ -192,9 +194,9 @@ def _advice(
     problems: Sequence[Problem],
 ) -> list[str]:
     said = []
-    if model is None or version is None:
+    if version is None:
         said.append("Make a model of your own: testudo-client adapt.")
-    elif model.sure is not None and model.outcomes is None:
+    elif model is not None and model.sure is not None and model.outcomes is None:
         said.append("Tell it what turned out to be true, so that its answers can be checked.")
     if any(not log.holds for log in logs):
         said.append("An audit log does not hold: find out what the federation did before you take further part.")

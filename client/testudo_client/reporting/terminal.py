@@ -82,7 +82,10 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
             yield "Epsilon" if place == 0 else "", spent
     for log in report.logs:
         holds = "holds" if log.holds else "DOES NOT HOLD"
-        yield "Audit log", f"{log.plan or log.origin}: {log.entries} entries, {log.receipts} receipts, {holds}"
+        yield (
+            "Audit log",
+            f"{log.plan or log.origin or log.file}: {log.entries} entries, {log.receipts} receipts, {holds}",
+        )
     refused = "; ".join(f"{one.reason.replace('_', ' ')} ({one.times})" for one in report.refused)
     yield "Refused", refused or "nothing"
     empty = [line.id for line in report.rmf if not line.evidence]
