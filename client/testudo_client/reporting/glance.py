@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from testudo_client.judging.results import Evaluation
 from testudo_client.reporting.model_values import OwnModel, VersionLine
 from testudo_client.reporting.values import MOST_NUMBERS, Glance, LogTold, Number, PlanLeft, Problem, Spent
+from testudo_common.audit.wording import counted
 from testudo_common.reporting import shown
 
 NOTHING_LEFT = "Nothing: no round of a federation was taken part in from this folder, and no row of your data was sent."
@@ -164,8 +165,8 @@ def left_in_words(left: Sequence[PlanLeft], *, known: bool) -> str:
     if not known:
         return NOT_KNOWN
     trained, scored = sum(one.trained for one in left), sum(one.scored for one in left)
-    what = [f"updates of a shared model in {_rounds(trained)}"] if trained else []
-    what += [f"scores of it in {_rounds(scored)}"] if scored else []
+    what = [f"updates of a shared model in {counted(trained, 'round')}"] if trained else []
+    what += [f"scores of it in {counted(scored, 'round')}"] if scored else []
     if not what:
         return NOTHING_LEFT
     sizes = [one.bytes_up for one in left if one.bytes_up is not None]
@@ -180,10 +181,6 @@ def _seen(left: Sequence[PlanLeft]) -> str:
         return "what the server saw of them is not known, since no copy of the plan is kept"
     hidden = all(one.seen.startswith("sums") for one in left)
     return f"the server saw them {'only inside sums over groups of owners' if hidden else 'each by itself'}"
-
-
-def _rounds(count: int) -> str:
-    return f"{count} round{'' if count == 1 else 's'}"
 
 
 def _advice(

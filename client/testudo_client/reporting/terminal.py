@@ -15,6 +15,7 @@ from testudo_client.judging.results import Evaluation
 from testudo_client.reporting.card import metrics_line, scores_line
 from testudo_client.reporting.values import OwnerReport
 from testudo_client.reporting.watched import MEANINGS
+from testudo_common.audit.wording import counted
 from testudo_common.reporting import shown
 from testudo_common.reporting.screen import Screen
 
@@ -67,7 +68,7 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
         found = report.model.outcomes
         yield "In use", f"{metrics_line(found.metrics)}, of {found.answers} outcomes"
     if report.watch is not None:
-        checks = f"{report.watch.checks} check{'s' if report.watch.checks != 1 else ''}"
+        checks = counted(report.watch.checks, "check")
         yield "Watch", f"{report.watch.state}, after {checks}: {MEANINGS.get(report.watch.state, report.watch.state)}"
     if report.evaluation is not None:
         other = ", of another model" if report.evaluation_of_other else ""
