@@ -15,6 +15,7 @@ import testudo_client.personal.cli as personal_cli
 import testudo_client.provisioning.cli as provisioning_cli
 import testudo_client.quality.cli as quality_cli
 import testudo_client.reporting.cli as reporting_cli
+import testudo_client.serving.cli as serving_cli
 import testudo_client.watching.cli as watching_cli
 from testudo_client import audit_cli
 from testudo_common.commands import EXIT_FAILED, at_a_terminal, run_command
@@ -292,6 +293,7 @@ reporting_cli.add_to(app)
 watching_cli.add_to(app)
 judging_cli.add_to(app)
 exporting_cli.add_to(app)
+serving_cli.add_to(app)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 By example, the file's metadata::
 
-    {"format": "testudo-meta-model-1", "plan": "{\\"name\\":\\"shops\\",...}", "round": "50", "prior": "[...]"}
+    {"format": "testudo-meta-model-1", "plan": "{\\"name\\":\\"shops\\",...}", "plan_digest": "9f86...",
+     "round": "50", "prior": "[...]"}
 
 and one tensor, ``model``: ``float32[d]``. The digest of the model is what a federation's audit log names when it is
 released; this file proves nothing by itself.
@@ -39,12 +40,19 @@ class PublishedModel:
         model: ``float32[d]``.
         priors: What the federation found out together about how sure adapted models should be, one a support size;
             none where its plan did not ask.
+        logged_plan: Digest of the plan when the file was written, hex; empty: the plan's own.
     """
 
     plan: FederationPlan
     round: int
     model: Vector = field(repr=False, compare=False)
     priors: tuple[CalibrationPrior, ...] = ()
+    logged_plan: str = ""
+
+    @property
+    def plan_digest(self) -> str:
+        """Of the plan as it was when the file was written, hex: later versions of this program add keys to plans."""
+        return self.logged_plan or self.plan.digest
 
     @property
     def digest(self) -> str:
@@ -61,6 +69,7 @@ def write_published(path: Path, published: PublishedModel) -> None:
     metadata = {
         "format": FORMAT,
         "plan": rfc8785.dumps(published.plan.model_dump(mode="json")).decode(),
+        "plan_digest": published.plan_digest,
         "round": str(published.round),
         "prior": _PRIORS.dump_json(published.priors).decode(),
     }
@@ -90,7 +99,8 @@ def read_published(path: Path) -> PublishedModel:
                 raise UsageError("not a published meta-model", where=str(path), remedy=remedy)
             model = file.get_tensor("model")
         plan = FederationPlan.model_validate(json.loads(metadata["plan"]))
-        published = PublishedModel(plan, int(metadata["round"]), model, _PRIORS.validate_json(metadata["prior"]))
+        priors = _PRIORS.validate_json(metadata["prior"])
+        published = PublishedModel(plan, int(metadata["round"]), model, priors, metadata["plan_digest"])
     except (SafetensorError, OSError, KeyError, ValueError, ValidationError, PlanError) as error:
         raise UsageError("the meta-model is damaged", where=str(path), remedy=remedy) from error
     if fault := fault_of_vector(published.model, published.model.size):

@@ -170,7 +170,7 @@ def publish(
     published = done.published
     if as_json:
         sizes = [prior.shots for prior in published.priors]
-        found = {"file": str(to), "round": published.round, "model": published.digest, "plan": published.plan.digest}
+        found = {"file": str(to), "round": published.round, "model": published.digest, "plan": published.plan_digest}
         typer.echo(json.dumps({**found, "calibrated_for_shots": sizes, "log_entry": done.entry}, indent=2))
         return
     typer.echo(f"{to}: the model after round {published.round}, digest {published.digest}")

@@ -79,6 +79,7 @@ LIGHT: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "the owner's policy": (["testudo_client.policy.check", "testudo_client.policy.load"], SLOW),
     "the owner's consent": (["testudo_client.consent", "testudo_client.preview", "testudo_client.init_command"], SLOW),
+    "the owner's table": (["testudo_client.quality.inspection", "testudo_client.watching.drift"], (*SLOW, "scipy")),
     "the audit log": (["testudo_common.audit.verify", "testudo_common.audit.receipts"], (*SLOW, "scipy")),
     "the audit of a log": (["testudo_client.audit_command"], (*SLOW, "scipy")),
     "the owner's witness": (["testudo_client.witness", "testudo_client.observer"], SLOW),

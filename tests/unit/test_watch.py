@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import stat
-import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +17,25 @@ import pytest
 from prometheus_client import generate_latest
 from typer.testing import CliRunner
 
-from own_models import NOON, clinic_table, make_version, store_with, write_csv
+from own_models import CLINIC, NOON, clinic_table, make_version, plan_of, store_with, write_csv
 from testudo_client.cli import app
 from testudo_client.home import OwnerHome
+from testudo_client.personal.adapt_command import AdaptRequest, adapt, row_digests
 from testudo_client.personal.versions import VersionStore
+from testudo_client.reference import keep_reference, read_reference
 from testudo_client.table import Table
+from testudo_client.watching.command import keep_watching
 from testudo_client.watching.metrics import WatchMetrics, loopback
+from testudo_client.watching.outcomes import outcomes_of
 from testudo_client.watching.policy import Due, Proposed, Steady, Step, Warned
 from testudo_client.watching.proposals import read_proposals
-from testudo_client.watching.reference import keep_reference, read_reference
 from testudo_client.watching.state import read_state
 from testudo_client.watching.text import as_dict, line_of
 from testudo_client.watching.watch import WatchRequest, answer_proposal, watch_once
 from testudo_common.errors import DataError, UsageError
-from watched_models import DRIFT, checked, serve, watched_home
+from testudo_common.learning.learner import initial_vector
+from testudo_common.publication import PublishedModel, write_published
+from watched_models import DRIFT, checked, encoded, serve, watched_home
 
 
 @pytest.fixture
@@ -131,6 +138,28 @@ def test_adapting_by_itself_is_told_what_became_of_it(home: Path) -> None:
     assert (report.version, report.remembered.state) == (2, Steady())
 
 
+def test_adapt_keeps_a_reference_and_watching_adapts_again_without_spending(tmp_path: Path) -> None:
+    home, meta_model = tmp_path / "home", tmp_path / "meta.safetensors"
+    plan = plan_of(CLINIC)
+    write_published(meta_model, PublishedModel(plan, 4, initial_vector(plan)))
+    mine = write_csv(tmp_path / "mine.csv", clinic_table(60, seed=1))
+    made = adapt(AdaptRequest(meta_model, home, mine), NOON).record
+    kept = read_reference(home, made.id)
+    assert kept.outputs is not None
+    assert kept.targets is not None
+    assert np.allclose(outcomes_of(kept.outputs, kept.targets, regression=False).losses, made.losses, atol=1e-5)
+    serve(home, 200, seed=3, shift=DRIFT, wrong=True, version=made.id)
+    with pytest.raises(UsageError, match="give both, or neither"):
+        run(home, "--once", "--readapt", meta_model)
+    with pytest.raises(UsageError, match="there is no such file"):
+        run(home, "--once", "--readapt", meta_model, "--rows", tmp_path / "none.csv")
+    code, _ = run(home, "--once", "--readapt", meta_model, "--rows", mine)
+    assert code == 12, "the same rows make no better model, so the gate refuses it"
+    assert VersionStore(home).ids() == [1, 2]
+    assert [one.reason for one in read_proposals(home / "state")] == ["gate"]
+    assert not (home / "state/ledger.db").exists()
+
+
 def test_many_flags_propose_once_and_a_new_version_overtakes(home: Path) -> None:
     for seed in range(4):
         serve(home, 60, seed=seed, shift=DRIFT)
@@ -189,19 +218,25 @@ def test_without_a_reference_or_a_model_it_says_what_to_do(tmp_path: Path) -> No
         run(tmp_path / "none")
 
 
-def test_answers_to_rows_it_was_trained_on_are_not_compared_with(tmp_path: Path) -> None:
+def test_rows_that_it_was_made_from_are_not_compared_with(tmp_path: Path) -> None:
+    """A model is surer of them: its answers to them would make all others look like drift."""
     home = tmp_path / "home"
-    store_with(home, make_version())
+    version = make_version()
+    made_from = row_digests(home, encoded(100, seed=1))
+    record = version.record.model_copy(update={"rows_digest": made_from})
+    store_with(home, replace(version, record=record))
     path = write_csv(tmp_path / "mine.csv", clinic_table(100, seed=1))
     assert run(home, "--reference", path)[0] == 0
-    assert read_reference(home, 1).outputs is None
+    kept = read_reference(home, 1)
+    assert (len(kept.inputs), len(kept.outputs)) == (100, 0)  # type: ignore[arg-type]
     serve(home, 60, seed=2)
     report = checked(home)
     assert {test.family for test in report.found.tests} == {"inputs"}  # type: ignore[union-attr]
     assert "Not tested: answers: there are none to rows that it was not trained on" in line_of(report)
-    assert run(home, "--reference", path, "--fresh")[0] == 0
-    kept = read_reference(home, 1)
-    assert (len(kept.outputs), len(kept.targets)) == (100, 100)  # type: ignore[arg-type]
+    code, text = run(home, "--data", path)
+    assert (code, "0 rows (100 more were adapted on" in text) == (0, True)
+    write_csv(path, clinic_table(130, seed=6))
+    assert "130 rows, of which 130 have an outcome and were not adapted on" in run(home, "--reference", path)[1]
 
 
 def test_losses_out_of_fold_stand_in_for_a_reference_without_outcomes(tmp_path: Path) -> None:
@@ -210,7 +245,7 @@ def test_losses_out_of_fold_stand_in_for_a_reference_without_outcomes(tmp_path: 
     losses = tuple(np.random.default_rng(0).exponential(0.1, 60).tolist())
     store_with(home, replace(version, record=version.record.model_copy(update={"losses": losses})))
     serve(home, 60, seed=2, wrong=True)
-    run(home, "--reference", write_csv(tmp_path / "mine.csv", clinic_table(100, seed=1)))
+    keep_reference(home, 1, encoded(100, seed=1).inputs)
     report = checked(home)
     assert report.found is not None
     assert [test.name for test in report.found.tests if test.family == "outcomes"] == ["loss"]
@@ -255,7 +290,7 @@ def test_metrics_tell_of_the_last_check_and_of_no_column(home: Path) -> None:
     metrics.show(report)
     shown = generate_latest(metrics.registry).decode()
     assert 'testudo_watch_state{state="warned"} 1.0' in shown
-    assert 'testudo_watch_flagged_tests{family="inputs"} 1.0' in shown
+    assert 'testudo_watch_flagged_tests{family="inputs"} 2.0' in shown
     assert "testudo_watch_rows 60.0" in shown
     assert "age" not in shown
     assert as_dict(report)["exit_code"] == 10
@@ -271,22 +306,32 @@ def test_metrics_are_shown_to_this_machine_alone(address: str) -> None:
 
 @pytest.mark.network
 def test_it_watches_until_it_is_asked_to_stop(home: Path) -> None:
-    import urllib.request
-
     serve(home, 60, seed=2, shift=DRIFT)
-    command = [sys.executable, "-m", "testudo_client.cli", "watch", str(home), "--every", "0.1", "--json"]
-    with subprocess.Popen(
-        [*command, "--metrics", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stderr is not None
-        port = process.stderr.readline().split("port ")[1].split(",")[0]
-        assert json.loads(process.stdout.readline())["next"] == "warn"
+    reading, writing = os.pipe()
+    if (
+        child := os.fork()
+    ) == 0:  # another process, since it is told by a signal; not a new one, which would load torch
+        sys.stderr = os.fdopen(writing, "w", buffering=1)
+        try:
+            keep_watching(
+                WatchRequest(home),
+                lambda line: print(line, file=sys.stderr),
+                every_seconds=0.1,
+                metrics="127.0.0.1:0",
+                as_json=True,
+            )
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        port = re.search(r"port (\d+)", said.readline())
+        assert port is not None
+        assert json.loads(said.readline())["next"] == "warn"
         serve(home, 60, seed=3)
-        assert json.loads(process.stdout.readline())["next"] == "nothing"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-            assert b"testudo_watch_checks 2.0" in answer.read()
-        process.terminate()
-        assert process.wait(30) == 0
-        assert process.stderr.read() == ""
+        assert json.loads(said.readline())["next"] == "nothing"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=30) as answer:
+            assert b"testudo_watch_state" in answer.read()
+        os.kill(child, signal.SIGTERM)
+        assert os.waitpid(child, 0)[1] == 0
+        assert said.read() == "", "it ends in order"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from testudo_client.watching.drift import (
     holm,
     input_tests,
     output_tests,
+    range_test,
     shares_test,
 )
 from testudo_client.watching.outcomes import Outcomes, outcome_tests, outcomes_of
@@ -78,6 +80,24 @@ def test_known_answers_of_the_tests_beneath() -> None:
     assert shares_test("inputs", "one", np.array([[5, 0], [7, 0]])).p == 1.0
 
 
+def test_how_many_values_chance_puts_outside_a_range_is_counted_over_all_orders() -> None:
+    """Three old and three new values in all 20 orders: the new ones outside, against the formula."""
+    old_places = list(combinations(range(6), 3))
+    outside = [sum(place < min(old) or place > max(old) for place in range(6)) for old in old_places]
+    for count in range(4):
+        new = np.concatenate([np.full(count, 99.0), np.full(3 - count, 1.5)])
+        found = range_test("inputs", "x", np.arange(3.0), new)
+        assert found.p == pytest.approx(sum(each >= count for each in outside) / len(outside))
+        assert found.difference == count / 3
+
+
+def test_a_wider_spread_is_found_by_its_range() -> None:
+    rng = np.random.default_rng(0)
+    old, new = rows(200, rng), rows(50, rng)
+    new[:, 0] *= 3
+    assert "age (range)" in flagged(input_tests(old, new, COLUMNS))
+
+
 def test_shares_of_small_counts_are_drawn_and_the_same_each_time() -> None:
     counts = np.array([[20, 3, 1], [2, 9, 1]])
     first, again = shares_test("inputs", "w", counts), shares_test("inputs", "w", counts)
@@ -103,7 +123,8 @@ def test_what_drifts_is_named() -> None:
     old, new = rows(300, rng), rows(150, rng)
     moved = new.copy()
     moved[:, 0] += 1.0
-    assert flagged(input_tests(old, moved, COLUMNS)) == {"age"}
+    assert flagged(input_tests(old, moved, COLUMNS)) <= {"age", "age (range)"}
+    assert "age" in flagged(input_tests(old, moved, COLUMNS))
     assert flagged(input_tests(old, rows(150, rng, empty=0.7), COLUMNS)) == {"lab (empty)"}
     other = new.copy()
     other[:, 3:] = [0.0, 0.0, 1.0]

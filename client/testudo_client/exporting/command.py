@@ -94,8 +94,8 @@ def print_report(report: ExportReport, folder: Path, console: Console) -> None:
         table.add_row(*map(escape, _row(one)))
     console.print(table)
     for one in report.files:
-        if not one.kept:
-            console.print(escape(f"Refused: {one.file}, {one.reason}."), soft_wrap=True)
+        if not one.kept or one.model == "student":
+            console.print(escape(f"{'Kept' if one.kept else 'Refused'}: {one.file}, {one.reason}."), soft_wrap=True)
     best = report.recommendation
     console.print(
         "No file was kept." if best is None else f"Recommended: {best.file}, on {_WHERE[best.where]}. {best.reason}.",

@@ -120,6 +120,14 @@ class _Judge:
             mae = float(np.abs(answers.astype(np.float64) - self.rows.targets).mean())
         return {"agreement": agreement(answers, self.expected), "accuracy": accuracy, "mae": mae}
 
+    @property
+    def told(self) -> str:
+        """The version's own figure, in words."""
+        figures = self.figures(self.expected)
+        if figures["accuracy"] is not None:
+            return f"an accuracy of {figures['accuracy']:.4g}"
+        return "an agreement of 1" if figures["mae"] is None else f"an error of {figures['mae']:.4g}"
+
     def itself(self) -> ExportedFile:
         """The version in use, as a file would be judged."""
         return ExportedFile(file="", format="torch", kept=True, reason="", **self.figures(self.expected))
@@ -199,8 +207,11 @@ def _tried(
         method=method,
         model="student" if student else "own",
         kept=True,
-        reason="answers as the version in use does" if not student else "smaller, and answers well enough",
+        reason=f"smaller; on the same {len(judge.rows.inputs)} rows the version in use has {judge.told}"
+        if student
+        else "answers as the version in use does",
         bytes=path.stat().st_size,
+        rows=len(judge.rows.inputs),
         difference=gap if np.isfinite(gap) else None,
         **judge.figures(answers.astype(np.float64)),
     )

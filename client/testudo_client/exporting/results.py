@@ -43,6 +43,7 @@ class ExportedFile(Exported):
         sha256: Of the file, hex; empty where there is none.
         bytes: On disk.
         memory_bytes: Peak of a fresh process that loads the file and answers 64 rows; None where it was not measured.
+        rows: It was tried on; a student only on those that it was not distilled on.
         difference: Largest from the version in use over the rows it was tried on: of a probability, or of a value over
             the larger of its size and 1.
         agreement: Share of those rows that get the same class; for numbers, one minus the mean difference over the
@@ -61,6 +62,7 @@ class ExportedFile(Exported):
     sha256: str = ""
     bytes: int = 0
     memory_bytes: int | None = None
+    rows: int = 0
     difference: float | None = None
     agreement: float | None = None
     accuracy: float | None = None

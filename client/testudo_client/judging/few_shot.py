@@ -114,6 +114,8 @@ def sureness(
         return 1.0, conformal_of_errors(errors, prior)
     logits = np.empty((0, plan.model.outputs or 0), dtype=np.float32) if raw is None else raw
     targets = support.targets[: len(logits)].astype(np.int64)
+    seen = np.flatnonzero(np.bincount(targets)[targets] > 1)  # a class's only example was met by a stranger to it
+    logits, targets = logits[seen], targets[seen]
     temperature = temperature_of(logits, targets, prior)
     scores = 1.0 - true_probability(logits, targets, temperature)
     return temperature, conformal_of_classes(scores, prior)

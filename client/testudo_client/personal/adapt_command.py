@@ -29,6 +29,7 @@ from testudo_client.personal.logged import Logged, logged_in
 from testudo_client.personal.promotion import Numbers, Verdict, judge
 from testudo_client.personal.versions import Contender, Version, VersionRecord, VersionStore
 from testudo_client.policy.ceilings import policy_ceilings
+from testudo_client.reference import keep_reference
 from testudo_client.train import Mechanism
 from testudo_common.errors import DataError, UsageError
 from testudo_common.learning.tasks import Examples
@@ -132,7 +133,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
             kind=kind,
             meta_model=published.digest,
             meta_round=published.round,
-            plan_digest=plan.digest,
+            plan_digest=published.plan_digest,
             contract_digest=contract.digest,
             rows=len(examples),
             steps=few.loop.steps if kind == "adapted" else 0,
@@ -145,7 +146,8 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
             rows_digest=keyed,
             losses=tuple(chosen.losses.tolist()),
         )
-        store.add(Version(record, chosen.own, contract))
+        record = store.add(Version(record, chosen.own, contract))
+        keep_reference(request.folder, number, examples.inputs, chosen.outputs, examples.targets.astype(np.float64))
         if verdict.promoted:
             store.use(number, "promoted", now)
     return Adapted(record, log, bool(published.priors))

@@ -38,7 +38,7 @@ def logged_in(
         UsageError: It names another model for that round; or the exported log does not hold, or is of another plan.
         AuditError: The log cannot be used.
     """
-    mirror = home.audit(published.plan.digest).mirror
+    mirror = home.audit(published.plan_digest).mirror
     if log is not None:
         entries = _verified(log, federation_key, published)
     elif mirror.exists():
@@ -70,7 +70,7 @@ def _verified(log: Path, federation_key: Path | None, published: PublishedModel)
         raise UsageError(
             f"the log does not hold: {failed.detail}", where=str(log), remedy="trust nothing that it names"
         )
-    if verdict.plan_digest != published.plan.digest:
+    if verdict.plan_digest != published.plan_digest:
         raise UsageError(
             "the log is of another plan than the meta-model", where=str(log), remedy="ask for the right one"
         )

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from testudo_client.personal.contract import Value
 from testudo_client.personal.own_model import LEVEL, Answerer, Classes, Intervals
 from testudo_client.personal.versions import Version
+from testudo_common.errors import ModelError
+from testudo_common.learning.tasks import Inputs
 
 LIKELY = 0.5  # probability above which one class among several that cannot be excluded is called likely
 
@@ -43,6 +48,15 @@ class Prediction:
     high: float | None
     sure: str
 
+    def as_json(self) -> dict[str, Any]:
+        """What a caller is told: ``label``, ``probabilities`` and ``possible`` of a class, or ``value``, ``low`` and
+        ``high`` of a number; and ``sure``.
+        """
+        if self.label is None:
+            return {"value": self.value, "low": self.low, "high": self.high, "sure": self.sure}
+        shares, possible = dict(self.probabilities), list(self.possible)
+        return {"label": self.label, "probabilities": shares, "possible": possible, "sure": self.sure}
+
 
 class Personalizer:
     """Answers from one version.
@@ -61,10 +75,33 @@ class Personalizer:
 
         Raises:
             ContractError: A row breaks the contract; none is answered.
+            ModelError: The model gives no finite number for a row.
         """
-        if not rows:
-            return []
-        return self.predictions(self.answerer.answer(self.version.contract.encode(rows), self.level))
+        return self.answer(self.version.contract.encode(rows))[0]
+
+    def answer(self, inputs: Inputs, level: float | None = None) -> tuple[list[Prediction], npt.NDArray[np.float32]]:
+        """What :meth:`predict` answers, and the outputs that are kept for watching.
+
+        Args:
+            inputs: ``float32[n, width]``, as the contract encodes rows.
+            level: Nominal coverage, in (0, 1); None: this object's.
+
+        Returns:
+            An answer a row; and ``float32[n, C]`` calibrated probabilities, or ``float32[n, 1]`` predictions in the
+            plan's scaled target.
+
+        Raises:
+            ModelError: The model gives no finite number for a row.
+        """
+        if not len(inputs):
+            return [], np.empty((0, 0), dtype=np.float32)
+        raw = self.answerer.raw(inputs)
+        answers = self.answerer.read(raw, self.level if level is None else level)
+        outputs = raw[:, None] if isinstance(answers, Intervals) else answers.probabilities
+        told = answers.values if isinstance(answers, Intervals) else answers.probabilities
+        if not (np.isfinite(raw).all() and np.isfinite(told).all()):
+            raise ModelError("the model gives no finite number", remedy="Look at the row, or adapt the model again")
+        return self.predictions(answers), outputs
 
     def predictions(self, answers: Classes | Intervals) -> list[Prediction]:
         """What a caller is told."""
@@ -72,15 +109,16 @@ class Personalizer:
         if isinstance(answers, Intervals):
             ends = zip(answers.values.tolist(), answers.low.tolist(), answers.high.tolist(), strict=True)
             return [_of_number(number, *one) for one in ends]
-        return [self._of_class(number, *one) for one in zip(answers.probabilities, answers.sets, strict=True)]
-
-    def _of_class(self, number: int, probabilities: np.ndarray, possible: np.ndarray) -> Prediction:
         labels = self.version.own.labels
-        best = int(probabilities.argmax())
-        kept = tuple(label for label, one in zip(labels, possible.tolist(), strict=True) if one)
-        sure = "sure" if kept == (labels[best],) else "likely" if probabilities[best] > LIKELY else "not sure"
-        told = dict(zip(labels, probabilities.astype(float).tolist(), strict=True))
-        return Prediction(number, labels[best], None, told, kept, None, None, sure)
+        best = answers.probabilities.argmax(axis=1).tolist()
+        each = zip(best, answers.probabilities.tolist(), answers.sets.tolist(), strict=True)
+        return [_of_class(number, labels, *one) for one in each]
+
+
+def _of_class(number: int, labels: tuple[str, ...], best: int, shares: list[float], possible: list[bool]) -> Prediction:
+    kept = tuple(compress(labels, possible))
+    sure = "sure" if kept == (labels[best],) else "likely" if shares[best] > LIKELY else "not sure"
+    return Prediction(number, labels[best], None, dict(zip(labels, shares, strict=True)), kept, None, None, sure)
 
 
 def _of_number(number: int, value: float, low: float, high: float) -> Prediction:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +80,8 @@ class VersionRecord(Frozen):
         contenders: What the gate compared.
         promoted: Whether it was put in use then.
         reason: Why, or why not, in a sentence.
+        files: Name -> SHA-256 of what was written beside the record. Not the digests of plan and contract: those change
+            with what later versions of this program add to them.
         rows_digest: Keyed digests of the rows it was made from, one each, so that it is never scored on those.
         losses: Out-of-fold loss of each of those rows.
     """
@@ -98,6 +101,7 @@ class VersionRecord(Frozen):
     contenders: tuple[Contender, ...]
     promoted: bool
     reason: str
+    files: dict[str, str] = {}
     rows_digest: tuple[str, ...] = Field((), repr=False)
     losses: tuple[float, ...] = Field((), repr=False)
 
@@ -186,12 +190,13 @@ class VersionStore:
         record = self.record(number)
         place = self.models / str(number)
         try:
-            contract = FeatureContract.model_validate_json((place / _CONTRACT).read_bytes())
+            written = {name: (place / name).read_bytes() for name in (_CONTRACT, _MODEL)}
+            if {name: sha256(data).hexdigest() for name, data in written.items()} != record.files:
+                raise _damaged(place)
+            contract = FeatureContract.model_validate_json(written[_CONTRACT])
             own = _read_model(place / _MODEL)
         except (SafetensorError, OSError, KeyError, ValueError, ValidationError, PlanError) as error:
             raise _damaged(place) from error
-        if contract.digest != record.contract_digest or own.plan.digest != record.plan_digest:
-            raise _damaged(place)
         return Version(record, own, contract)
 
     @contextmanager
@@ -215,22 +220,26 @@ class VersionStore:
         """The number of the next version."""
         return max(self.ids(), default=0) + 1
 
-    def add(self, version: Version) -> None:
-        """Write a version; under :meth:`changing`.
+    def add(self, version: Version) -> VersionRecord:
+        """Write a version; under :meth:`changing`. Returns its record as it was written, with the files' digests.
 
         Raises:
             UsageError: It cannot be written.
         """
         place = self.models / str(version.record.id)
+        files = {_CONTRACT: version.contract.model_dump_json(indent=2).encode(), _MODEL: _model_bytes(version.own)}
+        digests = {name: sha256(data).hexdigest() for name, data in files.items()}
+        record = version.record.model_copy(update={"files": digests})
         try:
             make_private(place)
-            write_atomically(place / _CONTRACT, version.contract.model_dump_json(indent=2).encode())
-            write_atomically(place / _MODEL, _model_bytes(version.own))
-            write_atomically(place / _RECORD, version.record.model_dump_json(indent=2).encode())  # last: it is whole
+            for name, data in files.items():
+                write_atomically(place / name, data)
+            write_atomically(place / _RECORD, record.model_dump_json(indent=2).encode())  # last: then it is whole
             sync_folder(self.models)
         except OSError as error:
             problem = f"the version cannot be written: {error.strerror or 'no reason given'}"
             raise UsageError(problem, where=str(place), remedy="make room, or let this user write there") from error
+        return record
 
     def use(self, number: int, action: Literal["promoted", "rolled back"], now: datetime) -> None:
         """Put version ``number`` in use; under :meth:`changing`.

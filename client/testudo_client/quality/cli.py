@@ -36,8 +36,10 @@ def _inspect(
     Ends with 1 where the table cannot be used. No message holds what a cell holds.
     """
     from testudo_client.quality.inspection import InspectRequest, inspect
+    from testudo_common.console import working
 
-    found = inspect(InspectRequest(data, folder, plan, meta_model, client, shots))
+    with working("looking at the table"):
+        found = inspect(InspectRequest(data, folder, plan, meta_model, client, shots))
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
     if found.stops:
         raise typer.Exit(EXIT_FAILED)

@@ -5,7 +5,7 @@ Pure functions of a table's text; what a cell holds is never told.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,7 +17,7 @@ from testudo_common.plan.sections import Column
 MOST_MISSING = 0.5
 NEARLY_ALL = 0.99
 FAR_FROM_PLAN = 20.0  # scales from the plan's centre: more than any standardised number of a like population
-FAR_FROM_OWN = 10.0  # interquartile ranges beyond the quartiles
+FAR_FROM_OWN = 30.0  # interquartile ranges beyond the quartiles: more than a long tail of a few hundred rows
 ENOUGH = 8  # rows below which an order says nothing
 
 
@@ -57,7 +57,7 @@ def constant(column: Column, table: Table) -> Iterator[Finding]:
     cells = [cell for cell in table.cells(column.name) if not is_absent(cell)]
     if len(cells) < ENOUGH:
         return
-    most = max(map(cells.count, set(cells))) / len(cells)
+    most = Counter(cells).most_common(1)[0][1] / len(cells)
     if most == 1.0:
         problem = "holds one and the same value in every row"
     elif most >= NEARLY_ALL:

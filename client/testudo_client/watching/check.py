@@ -1,6 +1,6 @@
 """One check: questions and answers since the last one, and outcomes, against a version's reference. Pure.
 
-At most one check in twenty (at the default level) flags anything while nothing drifts, whatever it tests.
+At the default level at most 4 checks of 100 flag anything while nothing drifts, whatever they test.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from testudo_client.reference import Reference
 from testudo_client.watching.drift import LEAST, Compared, corrected, input_tests, output_tests
 from testudo_client.watching.outcomes import Outcomes, outcome_tests, outcomes_of
 from testudo_client.watching.policy import Checked
-from testudo_client.watching.reference import Reference
 from testudo_client.watching.streams import Change, Stream, changed
 from testudo_common.learning.columns import InputColumn
 

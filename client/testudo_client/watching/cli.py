@@ -33,15 +33,12 @@ def _watch(
     reference: Annotated[
         Path | None, typer.Option(help="Make the rows of this CSV file what is compared with.", show_default=False)
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="The model was not trained on the reference: answers to it count too.")
-    ] = False,
     once: Annotated[bool, typer.Option("--once", help="One check of what was served, and end.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between checks.")] = 60.0,
     level: Annotated[
         float | None,
         typer.Option(
-            help="How often a check may flag something while nothing drifts; 0.05 at first.", min=1e-6, max=0.49
+            help="How often a check may flag something while nothing drifts; 0.04 at first.", min=1e-6, max=0.49
         ),
     ] = None,
     least: Annotated[
@@ -52,6 +49,13 @@ def _watch(
     ] = None,
     stream: Annotated[
         StreamName | None, typer.Option(help="A detector on losses besides the tests.", show_default=False)
+    ] = None,
+    readapt: Annotated[
+        Path | None,
+        typer.Option(help="Where it is due, adapt this meta-model again, on --rows.", show_default=False),
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Your table, all of it, to adapt again on.", show_default=False)
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Show the last check to Prometheus at this loopback address.", show_default=False)
@@ -82,8 +86,8 @@ def _watch(
         command.answer(folder, number, typer.echo, accepted=accept is not None, as_json=as_json)
         return
     if reference is not None:
-        made = command.take_reference(command.ReferenceRequest(folder, reference, client, fresh))
-        typer.echo(json.dumps(made, indent=2) if as_json else _made(made), err=not as_json)
+        made = command.take_reference(command.ReferenceRequest(folder, reference, client))
+        typer.echo(json.dumps(made) if as_json else _made(made))
         if data is None and not once:
             return
     chosen = {
@@ -91,14 +95,19 @@ def _watch(
         "stream": None if stream is None else stream.value,
     }  # fmt: skip
     settings = {name: None if value == "none" else value for name, value in chosen.items() if value is not None}
-    request = WatchRequest(folder, data, client, settings)
+    if (readapt is None) != (rows is None):
+        raise UsageError("--readapt names the meta-model and --rows the table", remedy="give both, or neither")
+    again = None if readapt is None or rows is None else command.adapting_again(folder, readapt, rows, client)
+    request = WatchRequest(folder, data, client, settings, again)
     if data is not None or once:
+        if metrics is not None:
+            raise UsageError("--metrics needs somebody who goes on watching", remedy="leave --once and --data out")
         raise typer.Exit(command.check_once(request, typer.echo, as_json=as_json))
     command.keep_watching(request, typer.echo, every_seconds=every, metrics=metrics, as_json=as_json)
 
 
 def _made(made: dict[str, object]) -> str:
     return (
-        f"Reference of version {made['version']}: {made['rows']} rows, {made['answers']} answers, {made['outcomes']}"
-        " outcomes. It stays here."
+        f"Reference of version {made['version']}: {made['rows']} rows, of which {made['outcomes']} have an outcome and"
+        " were not adapted on. It stays here."
     )

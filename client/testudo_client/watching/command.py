@@ -14,17 +14,16 @@ from types import FrameType
 
 from rich.console import Console
 
-from testudo_client.data import rows_of_owner
 from testudo_client.home import STATE_FOLDER
 from testudo_client.personal.own_model import Answerer
 from testudo_client.personal.versions import VersionStore
-from testudo_client.table import read_table
+from testudo_client.reference import keep_reference
 from testudo_client.watching.metrics import WatchMetrics
 from testudo_client.watching.proposals import read_proposals
-from testudo_client.watching.reference import keep_reference
-from testudo_client.watching.sources import answers, inputs_of, table_of, targets_of
+from testudo_client.watching.sources import answers, rows_of_file
 from testudo_client.watching.text import EXIT_CODES, as_dict, line_of
 from testudo_client.watching.watch import Report, WatchRequest, answer_proposal, watch_once
+from testudo_common.console import working
 from testudo_common.errors import UsageError
 
 Say = Callable[[str], None]
@@ -41,7 +40,8 @@ def check_once(request: WatchRequest, say: Say, *, as_json: bool) -> int:
     Raises:
         TestudoError: As :func:`watch_once` does.
     """
-    report = watch_once(request, utc_now())
+    with working("checking"):
+        report = watch_once(request, utc_now())
     say(_said(report, as_json))
     return EXIT_CODES[report.step]
 
@@ -75,6 +75,33 @@ def keep_watching(request: WatchRequest, say: Say, *, every_seconds: float, metr
             stop.wait(every_seconds)
 
 
+def adapting_again(folder: Path, meta_model: Path, rows: Path, client: str | None) -> Callable[[], bool]:
+    """What adapts again and says whether the gate let the new version through.
+
+    Never privately: that would spend epsilon, which a person decides. So under a private plan the new version has to
+    stay with its owner, as ``adapt --stays-here`` has it.
+
+    Args:
+        folder: The owner's.
+        meta_model: The published file.
+        rows: The owner's table.
+        client: Only this client's rows.
+
+    Raises:
+        UsageError: A file is not there.
+    """
+    from testudo_client.personal.adapt_command import AdaptRequest, adapt
+
+    for path, option in ((meta_model, "--readapt"), (rows, "--rows")):
+        if not path.is_file():
+            raise UsageError("there is no such file", where=f"{option} {path}", remedy="check the path")
+
+    def again() -> bool:
+        return adapt(AdaptRequest(meta_model, folder, rows, client, stays_here=True), utc_now()).record.promoted
+
+    return again
+
+
 @dataclass(frozen=True, slots=True)
 class ReferenceRequest:
     """Rows to compare with.
@@ -83,38 +110,32 @@ class ReferenceRequest:
         folder: The owner's.
         data: A CSV file.
         client: Only this client's rows of it.
-        fresh: The version in use was not trained on them, so its answers to them and their outcomes count too.
     """
 
     folder: Path
     data: Path
     client: str | None
-    fresh: bool
 
 
 def take_reference(request: ReferenceRequest) -> dict[str, object]:
     """Make the reference of the version in use; what was made, for JSON.
+
+    Of all rows the inputs; answers and outcomes of those whose outcome is there and that the version was not made from.
 
     Raises:
         UsageError: No own model is in use, or it cannot be written.
         DataError: The file cannot be used; the old reference stays.
     """
     version = VersionStore(request.folder).current()
-    data = table_of(version.own.plan)
-    table = rows_of_owner(read_table(request.data), data.client, request.client)
-    inputs = inputs_of(data, table)
-    outputs = targets = None
-    if request.fresh:
-        outputs = answers(Answerer(version.own), inputs)
-        rows, known = targets_of(data, version.own.plan.task.kind, table)
-        outputs, targets = (outputs[rows], known) if len(rows) else (outputs, None)
-    path = keep_reference(request.folder, version.record.id, inputs, outputs, targets)
+    rows = rows_of_file(request.folder, version, request.data, request.client)
+    chosen = rows.known & rows.fresh
+    outputs = answers(Answerer(version.own), rows.inputs[chosen])
+    path = keep_reference(request.folder, version.record.id, rows.inputs, outputs, rows.targets[chosen])
     return {
         "version": version.record.id,
         "reference": str(path),
-        "rows": len(inputs),
-        "answers": 0 if outputs is None else len(outputs),
-        "outcomes": 0 if targets is None else len(targets),
+        "rows": len(rows.inputs),
+        "outcomes": len(outputs),
     }
 
 

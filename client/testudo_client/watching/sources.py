@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from testudo_client.data import encode_inputs, encode_targets, line_of, rows_of_owner
 from testudo_client.observations import FILE, Observations
+from testudo_client.personal.adapt_command import row_digests
 from testudo_client.personal.own_model import Answerer, Classes
 from testudo_client.personal.versions import Version
-from testudo_client.table import CellFault, Table, is_absent, read_table, refuse
+from testudo_client.table import CellFault, is_absent, read_table, refuse
 from testudo_client.watching.check import Asked
 from testudo_common.errors import Fault as PlanFault
 from testudo_common.errors import PlanError
+from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import TableData
 
@@ -32,11 +34,13 @@ class Batch:
         asked: The rows.
         last: Number of the newest observation among them; 0 for a file.
         digest: SHA-256 of a file's rows, hex; empty for what was served.
+        left_out: Rows of a file that the version was made from, and that say nothing of others.
     """
 
     asked: Asked
     last: int
     digest: str
+    left_out: int = 0
 
 
 def served(state: Path, version: int, seen: int) -> Batch:
@@ -60,47 +64,60 @@ def served(state: Path, version: int, seen: int) -> Batch:
     return Batch(asked, newest, "")
 
 
-def of_file(version: Version, path: Path, client: str | None) -> Batch:
+def of_file(folder: Path, version: Version, path: Path, client: str | None) -> Batch:
     """Rows of a CSV file, answered by ``version``; outcomes are those whose target is there.
 
     Raises:
         DataError: The file cannot be used.
     """
-    data = table_of(version.own.plan)
-    table = rows_of_owner(read_table(path), data.client, client)
-    inputs = inputs_of(data, table)
+    rows = rows_of_file(folder, version, path, client)
+    inputs, known = rows.inputs[rows.fresh], rows.known[rows.fresh]
     outputs = answers(Answerer(version.own), inputs)
-    rows, targets = targets_of(data, version.own.plan.task.kind, table)
-    return Batch(Asked(inputs, outputs, outputs[rows], targets), 0, hashlib.sha256(inputs.tobytes()).hexdigest())
+    asked = Asked(inputs, outputs, outputs[known], rows.targets[rows.fresh][known])
+    left_out = int((~rows.fresh).sum())
+    return Batch(asked, 0, hashlib.sha256(rows.inputs.tobytes()).hexdigest(), left_out)
 
 
-def inputs_of(data: TableData, table: Table) -> npt.NDArray[np.float32]:
-    """``float32[n, d]``.
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """Rows of a file, encoded; never printed.
+
+    Attributes:
+        inputs: ``float32[n, d]``.
+        targets: ``float64[n]``; 0 where it is not known.
+        known: ``bool[n]``: whether the target is there.
+        fresh: ``bool[n]``: whether the version was not made from it, as far as can be told: of a row without its
+            target that cannot, and it counts as fresh.
+    """
+
+    inputs: npt.NDArray[np.float32] = field(repr=False)
+    targets: npt.NDArray[np.float64] = field(repr=False)
+    known: npt.NDArray[np.bool_]
+    fresh: npt.NDArray[np.bool_]
+
+
+def rows_of_file(folder: Path, version: Version, path: Path, client: str | None) -> FileRows:
+    """Read a file as the version's plan does.
 
     Raises:
-        DataError: A column is missing, or a cell cannot be used.
+        DataError: The file cannot be used.
     """
-    columns = data.columns or ()
+    data, kind = table_of(version.own.plan), version.own.plan.task.kind
+    table = rows_of_owner(read_table(path), data.client, client)
+    columns, faults = data.columns or (), list[CellFault]()
     table.require(column.name for column in columns)
-    faults: list[CellFault] = []
     inputs = encode_inputs(columns, table, faults)
+    known = np.zeros(len(table), dtype=np.bool_)
+    targets, fresh = np.zeros(len(table)), ~known
+    if data.target in table.columns:
+        known = np.array([not is_absent(cell) for cell in table.cells(data.target)])
+        places = np.flatnonzero(known)
+        told = Examples(inputs[places], encode_targets(data, kind, table.take(places.tolist()), faults))
+        targets[places] = told.targets
+        made_from = set(version.record.rows_digest)
+        fresh[places] = [digest not in made_from for digest in row_digests(folder, told)] if made_from else True
     refuse(sorted(faults, key=line_of), table.source)
-    return inputs
-
-
-def targets_of(data: TableData, task_kind: str, table: Table) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Rows whose target is there, ``intp[k]``, and it, ``float64[k]``; none where there is no such column.
-
-    Raises:
-        DataError: A target is there and cannot be used.
-    """
-    if data.target not in table.columns:
-        return np.empty(0, dtype=np.intp), np.empty(0)
-    rows = [row for row, cell in enumerate(table.cells(data.target)) if not is_absent(cell)]
-    faults: list[CellFault] = []
-    targets = encode_targets(data, task_kind, table.take(rows), faults) if rows else np.empty(0)
-    refuse(faults, table.source)
-    return np.array(rows, dtype=np.intp), targets.astype(np.float64)
+    return FileRows(inputs, targets, known, fresh)
 
 
 def answers(answerer: Answerer, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

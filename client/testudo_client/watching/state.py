@@ -2,7 +2,7 @@
 
 By example::
 
-    {"version": 3, "newest": 3, "seen": 412, "checks": 8, "proposals": 0, "settings": {"level": 0.05, ...},
+    {"version": 3, "newest": 3, "seen": 412, "checks": 8, "proposals": 0, "settings": {"level": 0.04, ...},
      "state": {"state": "warned", "flags": 1}}
 
 A process that is killed before the file is replaced makes the same check again, of the same rows.

@@ -16,6 +16,8 @@ _SHOWN = 5
 def line_of(report: Report) -> str:
     """One line."""
     begin = f"{report.time}  version {report.version}: {report.rows} rows"
+    if report.left_out:
+        begin += f" ({report.left_out} more were adapted on, and say nothing of others)"
     if report.found is None:
         return f"{begin}, and a check takes {report.needed}: not checked. {_next(report)}"
     found = report.found
@@ -30,6 +32,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "time": report.time,
         "version": report.version,
         "rows": report.rows,
+        "left_out": report.left_out,
         "needed": report.needed,
         "checked": report.found is not None,
         "counted": report.counted,
@@ -67,9 +70,9 @@ def _next(report: Report) -> str:
         case Step.NOTHING:
             return "Fine."
         case Step.WARN:
-            return (
-                f"Warned, {flags} in a row: look at what drifts, and tell outcomes, to know whether answers are worse."
-            )
+            known = report.found is not None and report.found.worse is False
+            so_far = "answers are not worse so far" if known else "tell outcomes, to know whether answers are worse"
+            return f"Warned, {flags} in a row: look at what drifts; {so_far}."
         case Step.READAPT:
             return "Answers are worse: adapt again with recent rows, by testudo-client adapt."
         case Step.PROPOSE:

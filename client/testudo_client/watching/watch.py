@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ import numpy as np
 
 from testudo_client.home import STATE_FOLDER, OwnerHome
 from testudo_client.personal.versions import Version, VersionStore
+from testudo_client.reference import read_reference
 from testudo_client.watching.check import Against, Found, check
 from testudo_client.watching.drift import LEAST
 from testudo_client.watching.policy import Adapted, Answered, Event, Proposed, Step, after
 from testudo_client.watching.proposals import Answer, Flagged, Proposal, answered, read_proposals, write_proposal
-from testudo_client.watching.reference import read_reference
 from testudo_client.watching.sources import Batch, of_file, served, table_of
 from testudo_client.watching.state import Settings, WatchState, read_state, write_state
 from testudo_common.files import create_private
 from testudo_common.learning.columns import columns_of_table
 
 _LOCK = ".watch.lock"
+_STEPS = {"steady": Step.NOTHING, "warned": Step.WARN, "due": Step.READAPT, "proposed": Step.PROPOSE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +63,32 @@ class Report:
     Attributes:
         folder: The owner's.
         time: UTC, ISO 8601.
-        version: In use.
         found: By the check; None where there were too few rows for one.
         rows: There were.
+        left_out: Rows of a file that the version was made from.
         needed: It takes for a check.
         counted: Whether the policy took note of it; not of rows that it has seen.
         remembered: After it.
-        step: What to do now.
     """
 
     folder: Path
     time: str
-    version: int
     found: Found | None
     rows: int
+    left_out: int
     needed: int
     counted: bool
     remembered: WatchState
-    step: Step
+
+    @property
+    def version(self) -> int:
+        """In use."""
+        return self.remembered.version
+
+    @property
+    def step(self) -> Step:
+        """What to do now."""
+        return _STEPS[self.remembered.state.state]
 
 
 def watch_once(request: WatchRequest, now: datetime) -> Report:
@@ -95,25 +104,26 @@ def watch_once(request: WatchRequest, now: datetime) -> Report:
         remembered = _caught_up(request, store, now)
         batch = _batch(request, version, remembered)
         needed = LEAST if request.data is not None else remembered.settings.least
-        rows = len(batch.asked.inputs)
+        rows, time = len(batch.asked.inputs), now.isoformat(timespec="seconds")
         if rows < needed:
             write_state(request.state, remembered)
-            return _report(request.folder, now, remembered, None, rows, needed, counted=False)
+            return Report(request.folder, time, None, rows, batch.left_out, needed, False, remembered)
         found = check(batch.asked, _against(request.folder, version, remembered.settings))
         counted = not batch.digest or batch.digest != remembered.table
         if counted:
-            changes = {"seen": batch.last or remembered.seen, "table": batch.digest, "checks": remembered.checks + 1}
+            table = batch.digest or remembered.table
+            changes = {"seen": batch.last or remembered.seen, "table": table, "checks": remembered.checks + 1}
             remembered = remembered.model_copy(update=changes)
             remembered = _stepped(request, remembered, found.event, now, found)
         write_state(request.state, remembered)
-    report = _report(request.folder, now, remembered, found, rows, needed, counted=counted)
-    if counted and report.step is Step.READAPT and request.readapt is not None:
-        promoted = request.readapt()  # takes the versions' own lock
-        with _alone(request.state):
-            remembered = _caught_up(request, store, now, found, refused=not promoted)
-            write_state(request.state, remembered)
-        return _report(request.folder, now, remembered, found, rows, needed, counted=True)
-    return report
+    report = Report(request.folder, time, found, rows, batch.left_out, needed, counted, remembered)
+    if not counted or report.step is not Step.READAPT or request.readapt is None:
+        return report
+    promoted = request.readapt()  # takes the versions' own lock
+    with _alone(request.state):
+        remembered = _caught_up(request, store, now, found, refused=not promoted)
+        write_state(request.state, remembered)
+    return replace(report, remembered=remembered)
 
 
 def answer_proposal(folder: Path, number: int, answer: Answer, now: datetime) -> Proposal:
@@ -196,7 +206,7 @@ def _propose(request: WatchRequest, state: Proposed, event: Event, now: datetime
 
 def _batch(request: WatchRequest, version: Version, remembered: WatchState) -> Batch:
     if request.data is not None:
-        return of_file(version, request.data, request.client)
+        return of_file(request.folder, version, request.data, request.client)
     return served(request.state, version.record.id, remembered.seen)
 
 
@@ -209,17 +219,6 @@ def _against(folder: Path, version: Version, settings: Settings) -> Against:
         level=settings.level,
         stream=settings.stream,
     )
-
-
-_STEPS = {"steady": Step.NOTHING, "warned": Step.WARN, "due": Step.READAPT, "proposed": Step.PROPOSE}
-
-
-def _report(
-    folder: Path, now: datetime, remembered: WatchState, found: Found | None, rows: int, needed: int, *, counted: bool
-) -> Report:
-    step = _STEPS[remembered.state.state]
-    time = now.isoformat(timespec="seconds")
-    return Report(folder, time, remembered.version, found, rows, needed, counted, remembered, step)
 
 
 @contextmanager

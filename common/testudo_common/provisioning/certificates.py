@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
@@ -70,8 +71,8 @@ def server_certificate(
     Raises:
         ProvisionError: A host is neither a DNS name nor an IP address, or the CA has run out.
     """
-    alternatives = [_general_name(host) for host in dict.fromkeys((*hosts, *LOOPBACK))]
-    return _leaf(authority, key, _subject(hosts[0]), alternatives, ExtendedKeyUsageOID.SERVER_AUTH, now)
+    names = alternative_names((*hosts, *LOOPBACK))
+    return _leaf(authority, key, _subject(hosts[0]), names, ExtendedKeyUsageOID.SERVER_AUTH, now)
 
 
 def client_certificate(
@@ -83,7 +84,8 @@ def client_certificate(
         ProvisionError: The CA has run out.
     """
     uri = x509.UniformResourceIdentifier(_CLIENT_URI + quote(client, safe=""))
-    return _leaf(authority, key, _subject(client), [uri], ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    names = x509.SubjectAlternativeName([uri])
+    return _leaf(authority, key, _subject(client), names, ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
 
 def client_in(certificate: x509.Certificate) -> str:
@@ -206,6 +208,15 @@ def _bad_key(problem: str, source: str, fault: ProvisionFault = ProvisionFault.K
     return ProvisionError(fault, problem, where=source, remedy="let the owner make its request again")
 
 
+def alternative_names(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
+    """What a certificate says it is for.
+
+    Raises:
+        ProvisionError: A host is neither a DNS name nor an IP address.
+    """
+    return x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+
+
 def _general_name(host: str) -> x509.GeneralName:
     if not is_host(host):
         raise ProvisionError(
@@ -241,7 +252,7 @@ def _leaf(
     authority: Authority,
     key: ec.EllipticCurvePublicKey,
     subject: x509.Name,
-    alternatives: list[x509.GeneralName],
+    names: x509.SubjectAlternativeName,
     purpose: x509.ObjectIdentifier,
     now: datetime,
 ) -> x509.Certificate:
@@ -259,7 +270,7 @@ def _leaf(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(names, critical=False)
         .sign(authority.key, hashes.SHA256())
     )
 

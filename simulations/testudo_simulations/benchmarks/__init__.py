@@ -59,6 +59,12 @@ def _deployment(repeats: int) -> list[Measurement]:
     return measure_deployment(repeats)
 
 
+def _serving(repeats: int) -> list[Measurement]:
+    from testudo_simulations.benchmarks.serving import measure_serving
+
+    return measure_serving(repeats)
+
+
 def _simulation(repeats: int) -> list[Measurement]:
     from testudo_simulations.benchmarks.simulation import measure_simulation
 
@@ -74,6 +80,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measurement]]] = {
     "ledger": _ledger,
     "audit": _audit,
     "deployment": _deployment,
+    "serving": _serving,
     "simulation": _simulation,
 }
 
@@ -84,8 +91,14 @@ def _adaptation(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
     return measure_adaptation(repeats, data)
 
 
+def _drift(repeats: int, data: Mapping[str, Path]) -> list[Measurement]:
+    from testudo_simulations.benchmarks.drift import measure_drift
+
+    return measure_drift(repeats, data)
+
+
 OnData = Callable[[int, Mapping[str, Path]], list[Measurement]]
-ON_DATA: dict[str, OnData] = {"adaptation": _adaptation}
+ON_DATA: dict[str, OnData] = {"adaptation": _adaptation, "drift": _drift}
 """Those that also measure on real data, where a file of some federation is given by its name."""
 
 

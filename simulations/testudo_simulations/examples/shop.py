@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-SHOPS, WEEKS, OWN_WEEKS, COMING = 30, 52, 16, 4
+SHOPS, WEEKS, OWN_WEEKS, COMING = 30, 52, 26, 4
 _NOISE = 0.2
 _COLUMNS = ("shop", "week", "price", "display", "sold")
 
 
 def tables(seed: int) -> dict[str, str]:
-    """File name -> CSV: ``shops.csv`` of all that train, one more's ``mine.csv``, and ``next.csv`` without its sales."""
+    """File name -> CSV: ``shops.csv`` of all that train; of one more ``mine.csv``, and ``next.csv`` without sales."""
     together = [row for shop in range(SHOPS) for row in _weeks(shop, WEEKS, seed)]
     mine = list(_weeks(SHOPS, OWN_WEEKS + COMING, seed))
     coming = [row[1:4] for row in mine[OWN_WEEKS:]]
@@ -31,7 +31,7 @@ def tables(seed: int) -> dict[str, str]:
 
 def _weeks(shop: int, weeks: int, seed: int) -> Iterable[tuple[str, ...]]:
     rng = np.random.default_rng([seed, shop])
-    level, elasticity, lift = rng.normal(6.0, 0.7), rng.normal(-1.8, 0.5), rng.normal(0.6, 0.25)
+    level, elasticity, lift = rng.normal(6.0, 0.7), rng.normal(-1.8, 0.9), rng.normal(0.6, 0.4)
     price = rng.choice([2.19, 2.49, 2.79, 2.99, 3.29], weeks)
     display = np.where(rng.random(weeks) < 0.3, rng.uniform(0.2, 1.0, weeks), 0.0)
     sold = np.exp(level + elasticity * np.log(price / 2.7) + lift * display + rng.normal(0.0, _NOISE, weeks))

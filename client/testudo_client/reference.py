@@ -87,7 +87,7 @@ def read_reference(folder: Path, version: int) -> Reference:
         UsageError: There is none, or it is damaged.
     """
     path = _path(folder, version)
-    remedy = f"testudo-client watch {folder} --reference mine.csv makes one from rows that it was trained on"
+    remedy = f"testudo-client watch {folder} --reference mine.csv makes one of your table"
     if not path.is_file():
         raise UsageError(f"version {version} has nothing to compare with", where=str(path), remedy=remedy)
     try:
