@@ -65,7 +65,7 @@ a { color: #005a92; }
 .keys { list-style: none; padding: 0; }
 .key { display: inline-block; width: .8rem; height: .8rem; border-radius: .15rem; margin-right: .5rem; }
 .empty { color: var(--faint); font-style: italic; }
-.bare { list-style: none; padding: 0; margin: 0; }
+.bare { list-style: none; padding: 0; margin: 0; min-width: 13rem; }
 .bad, .warning { color: var(--worse); }
 li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
