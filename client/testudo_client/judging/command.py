@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from testudo_client.data import examples_of_rows, load_owner_table
 from testudo_client.judging.few_shot import table_data_of
@@ -17,6 +16,7 @@ from testudo_client.judging.results import EVALUATION_FILE, Evaluation
 from testudo_client.judging.terminal import print_evaluation
 from testudo_client.personal.adapt_command import row_digests
 from testudo_client.personal.versions import VersionStore
+from testudo_common.console import working
 from testudo_common.errors import UsageError
 from testudo_common.files import make_private, write_atomically
 from testudo_common.publication import read_published
@@ -142,12 +142,10 @@ def _published(asked: Asked, path: Path, request: Request) -> Evaluation:
     published = read_published(path)
     before = None if asked.before is None else read_published(asked.before)
     table = load_owner_table(published.plan, asked.data, asked.client)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
+    with working("reading") as working_on:
 
         def told(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
+            working_on(f"{what} ({done + 1} of {total})")
 
         return judge_published(published, table, request, before=before, progress=told)
 

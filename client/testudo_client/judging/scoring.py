@@ -1,12 +1,13 @@
 """Metrics with intervals: of one client's rows, or as means over clients.
 
 Pure functions; the generator is an argument. Sources: Wilson 1927 (proportions); Efron 1979 (bootstrap), of rows for
-one client and of whole clients for several, its percentiles moved by the bias that it shows: the calibration error of a
-resample is larger than that of the rows.
+one client and of whole clients for several, its percentiles moved by the bias that it shows (the calibration error of a
+resample is larger than that of the rows) and spread as Student's t is for so few: Hesterberg 2015, arXiv:1411.5279.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,9 @@ def _of_rows(parts: Parts, rng: np.random.Generator) -> dict[str, Score]:
         weights = _resampled(count, min(at_once, RESAMPLES - first), rng)
         drawn.append(parts.metrics(np.asarray((parts.rows.T @ weights.T).T)))
     return {
-        name: _wilson(value, count) if name in _PROPORTIONS else _score(value, np.concatenate([d[name] for d in drawn]))
+        name: _wilson(value, count)
+        if name in _PROPORTIONS
+        else _score(value, np.concatenate([d[name] for d in drawn]), count)
         for name, value in found.items()
     }
 
@@ -133,9 +136,9 @@ def _of_clients(parts: Parts, sums: Numbers, rng: np.random.Generator) -> dict[s
     together = parts.metrics(sums.sum(axis=0, keepdims=True))
     pooled = parts.metrics(weights @ sums)
     return {
-        name: _score(float(together[name][0]), pooled[name])
+        name: _score(float(together[name][0]), pooled[name], count)
         if name in POOLED
-        else _score(float(own[name].mean()), weights @ own[name] / count)
+        else _score(float(own[name].mean()), weights @ own[name] / count, count)
         for name in own
     }
 
@@ -146,13 +149,17 @@ def _resampled(count: int, times: int, rng: np.random.Generator) -> Numbers:
     return np.bincount(drawn.ravel(), minlength=times * count).reshape(times, count).astype(np.float64)
 
 
-def _score(value: float, drawn: Numbers) -> Score:
+def _score(value: float, drawn: Numbers, count: int) -> Score:
+    """From the metric of each resample of ``count`` rows or clients."""
+    from scipy.stats import norm, t
+
     usable = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or len(usable) < len(drawn) // 2:
+    if not np.isfinite(value) or count < 2 or len(usable) < len(drawn) // 2:
         return Score(value=value if np.isfinite(value) else None)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(usable, [tail, 100 - tail]) - (usable.mean() - value)
-    return Score(value=value, low=max(0.0, float(low)), high=float(high))  # no metric is below 0
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.percentile(usable, [100 * tail, 100 - 100 * tail]) - usable.mean()
+    wider = math.sqrt(count / (count - 1)) * float(t.ppf(1 - tail, count - 1) / norm.ppf(1 - tail))
+    return Score(value=value, low=max(0.0, value + wider * float(low)), high=value + wider * float(high))
 
 
 def _wilson(share: float, count: int) -> Score:

@@ -148,6 +148,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
         )
         record = store.add(Version(record, chosen.own, contract))
         keep_reference(request.folder, number, examples.inputs, chosen.outputs, examples.targets.astype(np.float64))
+        keep_reference(request.folder, number, examples.inputs, chosen.outputs, examples.targets.astype(np.float64))
         if verdict.promoted:
             store.use(number, "promoted", now)
     return Adapted(record, log, bool(published.priors))
