@@ -69,6 +69,7 @@ a { color: #005a92; }
 .bad, .warning { color: var(--worse); }
 li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
+@media (min-width: 40.01rem) { .narrow caption { white-space: nowrap; } }
 @media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; }
   .number { white-space: normal; }
   .narrow th, .narrow td { padding-right: .75rem; }
