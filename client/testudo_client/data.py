@@ -215,7 +215,7 @@ def rows_of_owner(table: Table, column: str, client: str | None) -> Table:
             raise DataError(
                 f"column {column!r} names several clients",
                 where=table.source,
-                remedy="Keep the rows of one data owner in the file",
+                remedy="Name one with --client, or keep the rows of one data owner in the file",
             )
         return table
     rows = table.take([row for row, cell in enumerate(table.cells(column)) if cell == client])

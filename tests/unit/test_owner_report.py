@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from audit_logs import audited_plan
 from audited_folders import audited_folder
-from own_models import CLINIC, NOON, clinic_table, make_version, plan_of, store_with
+from own_models import CLINIC, NOON, SHOP, clinic_table, make_version, plan_of, store_with
 from owner_folders import SECRET_ROW, clinic_versions, observe, shop, whole_clinic
 from policies import make_home, private_plan, write_policy
 from testudo_client.cli import app
@@ -27,7 +27,7 @@ from testudo_client.preview import preview
 from testudo_client.quality.card import FILE as CARD_FILE
 from testudo_client.quality.profile import profile_of, write_profile
 from testudo_client.reporting.gather import gather
-from testudo_client.reporting.own_model import FEWEST
+from testudo_client.reporting.own_model import FEWEST, FEWEST_FORECASTS
 from testudo_client.reporting.values import OwnerReport
 from testudo_common.errors import UsageError
 from testudo_common.learning.calibration import tempered
@@ -144,8 +144,8 @@ def test_same_folder_same_moment_same_bytes_and_json_reads_back(clinic: Path, fo
 def test_a_business_reads_a_forecast_with_its_interval(tmp_path: Path) -> None:
     shop(tmp_path)
     told = report_on(tmp_path).glance
-    assert told.headline.startswith("The last 12 forecasts of sold: ")
-    assert "90 times of 100 the truth should lie between about" in told.headline
+    assert told.headline.startswith("The last 12 forecasts of sold average ")
+    assert "the ranges in which the truth should lie, 90 times of 100, average" in told.headline
     assert len(told.numbers) <= 5
     assert told.left.startswith("Nothing: no round of a federation was taken part in")
 
@@ -165,10 +165,23 @@ def test_of_a_few_answers_nothing_is_said(tmp_path: Path) -> None:
     make_home(tmp_path)
     version = make_version(1)
     store_with(tmp_path, version)
-    observe(tmp_path, version, FEWEST - 1, told=FEWEST - 1)
+    observe(tmp_path, version, FEWEST - 1, told=FEWEST - 1)  # of classes
     model = report_on(tmp_path).model
     assert model is not None
     assert (model.sure, model.outcomes, model.forecast) == (None, None, None)
+
+
+def test_two_forecasts_are_not_taken_together_and_three_are(tmp_path: Path) -> None:
+    make_home(tmp_path)
+    version = make_version(1, SHOP)
+    store_with(tmp_path, version)
+    observe(tmp_path, version, FEWEST_FORECASTS - 1, told=0)
+    assert report_on(tmp_path).glance.headline.endswith("how well has not been measured.")
+    observe(tmp_path, version, 1, told=0, seed=1)
+    model = report_on(tmp_path).model
+    assert model is not None
+    assert model.forecast is not None
+    assert (model.forecast.answers, model.sure) == (3, None)
 
 
 def test_an_owner_without_anything_yet(tmp_path: Path) -> None:
@@ -228,6 +241,7 @@ def test_what_a_damaged_file_would_have_shown_is_no_evidence(copy: Path) -> None
     assert parts == ["evaluation", "the model in use", "data card", "ledger"]
     after = evidence_in(found)
     assert not any(after[line] for line in ("MEASURE 2.1", "MEASURE 2.9", "MEASURE 2.10", "MAP 4.1"))
+    assert found.glance.headline == "Version 2 of your own model is in use, and cannot be read."
     assert found.glance.left.startswith("Not known")
     assert found.glance.advice[-1] == f"Parts of the folder could not be read: {', '.join(parts)}."
 

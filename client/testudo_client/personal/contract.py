@@ -22,6 +22,8 @@ from testudo_common.errors import ContractError, Fault
 from testudo_common.learning.tasks import Inputs
 from testudo_common.plan.sections import Column, TableData
 
+_SCALES = 6.0  # around the centre, which the federation takes for possible
+_LARGEST_LOG = 80.0
 Value = float | int | str | None
 FEW = 8  # rows that are read faster cell by cell
 SHOWN = 64  # characters of an unknown field's name
@@ -58,6 +60,9 @@ class FeatureContract(BaseModel):
     @classmethod
     def of(cls, data: TableData, table: Table) -> FeatureContract:
         """Of the plan's columns, with ranges from the owner's rows: as far again as they spread, on either side.
+
+        A range is never narrower than six of the plan's scales around its centre: an owner of few rows has not seen all
+        that the federation has.
 
         Args:
             data: With columns stated.
@@ -128,7 +133,14 @@ def _field_of(column: Column, table: Table) -> ContractField:
     low, high = min(values), max(values)
     room = (high - low) or abs(high) or 1.0
     least = math.ulp(0.0) if column.transform == "log" else -math.inf
-    return ContractField(column=column, low=max(low - room, least), high=high + room)
+    usual = [_value_at(column, end) for end in (-_SCALES, _SCALES)]
+    return ContractField(column=column, low=max(min(low - room, usual[0]), least), high=max(high + room, usual[1]))
+
+
+def _value_at(column: Column, scaled: float) -> float:
+    """The number that the model reads as ``scaled``."""
+    value = column.center + scaled * column.scale
+    return math.exp(min(value, _LARGEST_LOG)) if column.transform == "log" else value
 
 
 def _width_of(field: ContractField) -> int:

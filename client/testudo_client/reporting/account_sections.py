@@ -124,7 +124,7 @@ def audit(report: OwnerReport) -> Markup:
         said = "There is no mirror of an audit log: nobody can check here what the server did."
         return section("Audit log and receipts", tag("p", said), anchor="audit")
     rows = [
-        [one.plan or one.origin, str(one.entries), str(one.rounds), str(one.receipts),
+        [one.plan or one.origin or one.file, str(one.entries), str(one.rounds), str(one.receipts),
          "holds" if one.holds else tag("strong", "DOES NOT HOLD", class_="bad")]
         for one in report.logs
     ]  # fmt: skip
@@ -137,7 +137,7 @@ def audit(report: OwnerReport) -> Markup:
     for one in report.logs:
         checks = [[outcome, name, detail] for outcome, name, detail in one.checks]
         made = table(["Outcome", "Check", "Detail"], checks, caption=f"Root {one.root}", numbers=range(0))
-        parts.append(details(f"Checks: {one.plan or one.origin}", made))
+        parts.append(details(f"Checks: {one.plan or one.origin or one.file}", made))
     return section("Audit log and receipts", *parts, anchor="audit")
 
 

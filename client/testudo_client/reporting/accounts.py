@@ -67,7 +67,7 @@ def _room(room: Room) -> AccountTold:
 def _account(line: AccountLine) -> AccountTold:
     prv, rdp = line.epsilons.prv, line.epsilons.rdp
     return AccountTold(
-        name=line.plan_name or "spent elsewhere",
+        name=line.plan_name if line.plan_digest else "outside of any round",
         unit=line.unit.value,
         spent=_bounded(rdp if prv is None else prv),
         allowed=None,

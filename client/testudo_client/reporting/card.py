@@ -35,17 +35,12 @@ def own_card(plan: FederationPlan, model: OwnModel, version: VersionLine, evalua
 
 def facts_of_version(model: OwnModel, version: VersionLine) -> Facts:
     """How it came about, and what is known of it from that."""
-    private = (
-        f"adapted with differential privacy, epsilon {shown.epsilon(version.epsilon)} by itself"
-        if version.private
-        else "adapted without differential privacy: its parameters and answers give away rows it was made from"
-    )
     details: list[Fact] = [
         ("Model", f"own version {version.id} of {model.plan}, made {shown.moment(version.created)}, {version.kind}"),
         ("Made from", f"the meta-model after round {version.meta_round}, digest {version.meta_model}"),
         ("Feature contract", f"digest {model.columns_digest}"),
     ]
-    ethics: list[Fact] = [("Privacy of your rows", private)]
+    ethics: list[Fact] = [("Privacy of your rows", _privacy(version))]
     if version.stays:
         ethics.append(("", "Model, answers and scores stay with their owner."))
     scaled = ", in the model's scaled target" if model.task == "regression" else ""
@@ -65,6 +60,14 @@ def facts_of_version(model: OwnModel, version: VersionLine) -> Facts:
         Part.ETHICS: ethics,
         Part.CAVEATS: caveats,
     }  # fmt: skip
+
+
+def _privacy(version: VersionLine) -> str:
+    if version.private:
+        return f"adapted with differential privacy, epsilon {shown.epsilon(version.epsilon)} by itself"
+    if version.kind == "initialisation":
+        return "its parameters hold none; its centre and how sure it is were made from your rows, without privacy"
+    return "adapted without differential privacy: its parameters and answers give away rows it was made from"
 
 
 def facts_of_evaluation(evaluation: Evaluation) -> Facts:

@@ -16,6 +16,7 @@ from testudo_client.personal.versions import HISTORY, MODELS
 from testudo_client.policy.sections import OwnerPolicy
 from testudo_client.reporting.model_values import Change, OwnModel, VersionLine
 from testudo_client.reporting.values import Costs, LogTold, Refusal, Spent
+from testudo_common.audit.wording import counted
 from testudo_common.plan import FederationPlan
 from testudo_common.reporting import shown
 from testudo_common.reporting.rmf import Evidence, Kind
@@ -55,10 +56,10 @@ def of_ledger(home: OwnerHome, entries: Sequence[Entry], spent: Spent | None) ->
     if withdrawn:
         yield Evidence(kind=Kind.WITHDRAWAL, says=f"{withdrawn} in the ledger", file=name, digest=head)
     if spent is not None:
-        said = f"{spent.entries} entries, hash of the last"
+        said = f"{counted(spent.entries, 'entry', 'entries')}, hash of the last"
         yield Evidence(kind=Kind.LEDGER, says=said, file=name, digest=head, anchor="ledger")
         if spent.statements:
-            says = f"of {len(spent.statements)} plan{'s' * (len(spent.statements) != 1)}, with what is not covered"
+            says = f"of {counted(len(spent.statements), 'plan')}, with what is not covered"
             yield Evidence(kind=Kind.STATEMENT, says=says, anchor="statements")
 
 
@@ -81,10 +82,11 @@ def of_logs(logs: Sequence[LogTold], refused: Sequence[Refusal], log_file: Path)
     """What the server said it did, and what this owner refused."""
     for log in logs:
         verdict = "verified, nothing wrong" if log.holds else "DOES NOT HOLD"
-        said = f"{log.entries} entries, {verdict}; its root"
+        said = f"{counted(log.entries, 'entry', 'entries')}, {verdict}; its root"
         yield Evidence(kind=Kind.AUDIT_LOG, says=said, file=log.file, digest=log.root or None, anchor="audit")
         if log.receipts:
-            yield Evidence(kind=Kind.RECEIPTS, says=f"{log.receipts}, checked with the log", anchor="audit")
+            says = f"{log.receipts}, {'checked with the log' if log.holds else 'of a log that does not hold'}"
+            yield Evidence(kind=Kind.RECEIPTS, says=says, anchor="audit")
     if refused:
         times = sum(one.times for one in refused)
         digest = digest_of(log_file)
@@ -107,7 +109,7 @@ def of_models(
     if changes:
         name = f"{MODELS}/{HISTORY}"
         back = sum(one.action == "rolled back" for one in changes)
-        says = f"{len(changes) - back} promotions, {back} rollbacks"
+        says = f"{counted(len(changes) - back, 'promotion')}, {counted(back, 'rollback')}"
         yield Evidence(kind=Kind.PROMOTIONS, says=says, file=name, digest=digest_of(home.folder / name),
                        anchor="versions")  # fmt: skip
     if model is None:
@@ -148,5 +150,5 @@ def of_evaluation(evaluation: Evaluation, path: Path) -> Iterator[Evidence]:
 def of_costs(costs: Costs) -> Iterator[Evidence]:
     """What it took here: bytes and trainings; energy is not measured."""
     if costs.attempts:
-        says = f"{costs.attempts} attempts at rounds, bytes and disk; energy is not measured"
+        says = f"{counted(costs.attempts, 'attempt')} at rounds, bytes and disk; energy is not measured"
         yield Evidence(kind=Kind.COST, says=says, anchor="cost")

@@ -25,8 +25,8 @@ def reliability(model: OwnModel | None) -> Drawing | None:
             panel.annotate(str(one.answers), (100 * one.stated, 100 * one.right), xytext=(7, -3),
                            textcoords="offset points", color=FAINT)  # fmt: skip
         low = 100 * min(min(one.stated, one.right) for one in bins)
-        panel.set_xlim(max(0.0, low - 8), 103)
-        panel.set_ylim(max(0.0, low - 8), 103)
+        panel.set_xlim(max(0.0, low - 8), 101)
+        panel.set_ylim(max(0.0, low - 8), 101)
         panel.set_xlabel("stated probability of the answer, %")
         panel.set_ylabel("answers that were right, %")
         words = ". ".join(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from testudo_client.judging.results import Evaluation
 from testudo_client.reporting.model_values import OwnModel, VersionLine
 from testudo_client.reporting.values import MOST_NUMBERS, Glance, LogTold, Number, PlanLeft, Problem, Spent
+from testudo_common.audit.wording import counted
 from testudo_common.reporting import shown
 
 NOTHING_LEFT = "Nothing: no round of a federation was taken part in from this folder, and no row of your data was sent."
@@ -50,8 +51,10 @@ def glance_of(
 
 
 def _headline(model: OwnModel | None, version: VersionLine | None, evaluation: Evaluation | None) -> str:
-    if model is None or version is None:
+    if version is None:
         return "No model of your own is in use yet."
+    if model is None:
+        return f"Version {version.id} of your own model is in use, and cannot be read."
     if model.forecast is not None:
         return _forecast(model)
     measured = _measured(model, version, evaluation)
@@ -68,11 +71,14 @@ def _headline(model: OwnModel | None, version: VersionLine | None, evaluation: E
 def _forecast(model: OwnModel) -> str:
     found = model.forecast
     assert found is not None
-    sentence = f"The last {found.answers} forecasts of {model.target}: {_figure(found.mean)}{_unit(model)} on average"
+    sentence = f"The last {found.answers} forecasts of {model.target} average {_figure(found.mean)}{_unit(model)}"
     if found.low is None or found.high is None:
         return f"{sentence}; how far off they may be is not known yet."
-    ends = f"{_figure(found.low)} and {_figure(found.high)}"
-    return f"{sentence}; {_of_hundred(model.level)} times of 100 the truth should lie between about {ends}."
+    often = f"{_of_hundred(model.level)} times of 100"
+    return (
+        f"{sentence}; the ranges in which the truth should lie, {often}, average "
+        f"{_figure(found.low)} to {_figure(found.high)}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +165,8 @@ def left_in_words(left: Sequence[PlanLeft], *, known: bool) -> str:
     if not known:
         return NOT_KNOWN
     trained, scored = sum(one.trained for one in left), sum(one.scored for one in left)
-    what = [f"updates of a shared model in {_rounds(trained)}"] if trained else []
-    what += [f"scores of it in {_rounds(scored)}"] if scored else []
+    what = [f"updates of a shared model in {counted(trained, 'round')}"] if trained else []
+    what += [f"scores of it in {counted(scored, 'round')}"] if scored else []
     if not what:
         return NOTHING_LEFT
     sizes = [one.bytes_up for one in left if one.bytes_up is not None]
@@ -177,10 +183,6 @@ def _seen(left: Sequence[PlanLeft]) -> str:
     return f"the server saw them {'only inside sums over groups of owners' if hidden else 'each by itself'}"
 
 
-def _rounds(count: int) -> str:
-    return f"{count} round{'' if count == 1 else 's'}"
-
-
 def _advice(
     model: OwnModel | None,
     version: VersionLine | None,
@@ -189,9 +191,9 @@ def _advice(
     problems: Sequence[Problem],
 ) -> list[str]:
     said = []
-    if model is None or version is None:
+    if version is None:
         said.append("Make a model of your own: testudo-client adapt.")
-    elif model.sure is not None and model.outcomes is None:
+    elif model is not None and model.sure is not None and model.outcomes is None:
         said.append("Tell it what turned out to be true, so that its answers can be checked.")
     if any(not log.holds for log in logs):
         said.append("An audit log does not hold: find out what the federation did before you take further part.")

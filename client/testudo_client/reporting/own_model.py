@@ -1,6 +1,6 @@
 """The own model and its versions, as the report has them: records, and what became of the answers. Adapts nothing.
 
-Answers are taken together from FEWEST on: fewer would be values of single rows.
+Outcomes, and how sure it was, are taken together from FEWEST on: fewer would tell of single rows.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from testudo_common.plan.sections import TableData
 
 FEWEST: Final = 10
 """Answers, or answers of one bin, that are taken together; of fewer nothing is said."""
+FEWEST_FORECASTS: Final = 3
+"""Predictions that are taken together: no outcome is in them, and a shop may plan four weeks."""
 _NEWEST: Final = 12
 
 
@@ -179,7 +181,7 @@ def _bins(sums: ClassificationSums) -> tuple[Bin, ...]:
 def _forecast(answers: Intervals, targets: npt.NDArray[np.float64]) -> Forecast | None:
     """The newest answers whose truth is not known, together."""
     open_ones = np.flatnonzero(np.isnan(targets))[-_NEWEST:]
-    if len(open_ones) < FEWEST:
+    if len(open_ones) < FEWEST_FORECASTS:
         return None
     known = np.isfinite(answers.low[open_ones]).all() and np.isfinite(answers.high[open_ones]).all()
     return Forecast(

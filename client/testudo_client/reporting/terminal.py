@@ -15,6 +15,7 @@ from testudo_client.judging.results import Evaluation
 from testudo_client.reporting.card import metrics_line, scores_line
 from testudo_client.reporting.values import OwnerReport
 from testudo_client.reporting.watched import MEANINGS
+from testudo_common.audit.wording import counted
 from testudo_common.reporting import shown
 from testudo_common.reporting.screen import Screen
 
@@ -67,7 +68,7 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
         found = report.model.outcomes
         yield "In use", f"{metrics_line(found.metrics)}, of {found.answers} outcomes"
     if report.watch is not None:
-        checks = f"{report.watch.checks} check{'s' if report.watch.checks != 1 else ''}"
+        checks = counted(report.watch.checks, "check")
         yield "Watch", f"{report.watch.state}, after {checks}: {MEANINGS.get(report.watch.state, report.watch.state)}"
     if report.evaluation is not None:
         other = ", of another model" if report.evaluation_of_other else ""
@@ -82,7 +83,10 @@ def _rest(report: OwnerReport) -> Iterator[tuple[str, str]]:
             yield "Epsilon" if place == 0 else "", spent
     for log in report.logs:
         holds = "holds" if log.holds else "DOES NOT HOLD"
-        yield "Audit log", f"{log.plan or log.origin}: {log.entries} entries, {log.receipts} receipts, {holds}"
+        yield (
+            "Audit log",
+            f"{log.plan or log.origin or log.file}: {log.entries} entries, {log.receipts} receipts, {holds}",
+        )
     refused = "; ".join(f"{one.reason.replace('_', ' ')} ({one.times})" for one in report.refused)
     yield "Refused", refused or "nothing"
     empty = [line.id for line in report.rmf if not line.evidence]

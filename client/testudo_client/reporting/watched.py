@@ -9,6 +9,7 @@ from testudo_client.reporting.evidence import digest_of
 from testudo_client.reporting.values import WatchTold
 from testudo_client.watching.proposals import read_proposals
 from testudo_client.watching.state import FILE, read_state
+from testudo_common.audit.wording import counted
 from testudo_common.reporting.rmf import Evidence, Kind
 
 MEANINGS = {
@@ -51,6 +52,6 @@ def advice_of(watch: WatchTold | None) -> tuple[str, ...]:
 def of_watch(state: Path, watch: WatchTold | None) -> Iterator[Evidence]:
     """Evidence only where a check was made."""
     if watch is not None and watch.checks:
-        says = f"{watch.checks} checks; {watch.state}"
+        says = f"{counted(watch.checks, 'check')}; {watch.state}"
         digest = digest_of(state / FILE)
         yield Evidence(kind=Kind.WATCH, says=says, file=f"{state.name}/{FILE}", digest=digest, anchor="watch")

@@ -130,7 +130,10 @@ def check(asked: Asked, against: Against) -> Found:
         UsageError: A stream was asked for, and River is not installed.
     """
     reference, tests, untested = against.reference, [], []
-    tests += input_tests(reference.inputs, asked.inputs, against.columns)
+    if len(reference.inputs) >= LEAST:
+        tests += input_tests(reference.inputs, asked.inputs, against.columns)
+    else:
+        untested.append(f"inputs: the reference has {len(reference.inputs)} rows, and it takes {LEAST}")
     if reference.outputs is not None and len(reference.outputs) >= LEAST:
         tests += output_tests(reference.outputs, asked.outputs, against.labels)
     else:

@@ -42,7 +42,7 @@ def _watch(
         ),
     ] = None,
     least: Annotated[
-        int | None, typer.Option(min=20, help="New answers that a check of what was served takes; 50 at first.")
+        int | None, typer.Option(min=8, help="New answers that a check of what was served takes; 50 at first.")
     ] = None,
     many: Annotated[
         int | None, typer.Option(min=1, help="Flagged checks in a row after which a round is proposed; 5 at first.")

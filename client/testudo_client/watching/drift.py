@@ -20,7 +20,7 @@ import numpy.typing as npt
 from testudo_common.learning.columns import InputColumn
 
 LEVEL = 0.04  # of a check; below 5 %, so that a count of false alarms stays below it in spite of chance
-LEAST = 20  # rows on either side: below, no test finds anything that matters
+LEAST = 8  # rows on either side: tests would keep their level with fewer, and find nothing
 EXPECTED = 5.0  # cells of a table under which the chi-square approximation is not used
 TABLES = 9999  # drawn under the hypothesis instead
 

@@ -19,7 +19,8 @@ def line_of(report: Report) -> str:
     if report.left_out:
         begin += f" ({report.left_out} more were adapted on, and say nothing of others)"
     if report.found is None:
-        return f"{begin}, and a check takes {report.needed}: not checked. {_next(report)}"
+        before = "Nothing is flagged so far." if report.step is Step.NOTHING else _next(report)
+        return f"{begin}, and a check takes {report.needed}: not checked. {before}"
     found = report.found
     again = "" if report.counted else " The same rows as at the last check: not counted again."
     untested = f" Not tested: {'; '.join(found.untested)}." if found.untested else ""

@@ -65,10 +65,11 @@ a { color: #005a92; }
 .keys { list-style: none; padding: 0; }
 .key { display: inline-block; width: .8rem; height: .8rem; border-radius: .15rem; margin-right: .5rem; }
 .empty { color: var(--faint); font-style: italic; }
-.bare { list-style: none; padding: 0; margin: 0; }
+.bare { list-style: none; padding: 0; margin: 0; min-width: 13rem; }
 .bad, .warning { color: var(--worse); }
 li { overflow-wrap: anywhere; }
 footer { padding-bottom: 2.5rem; }
+@media (min-width: 40.01rem) { .narrow caption { white-space: nowrap; } }
 @media (max-width: 40rem) { section { padding: 1rem; } h1 { font-size: 1.5rem; } .tile { flex-basis: 40%; }
   .number { white-space: normal; }
   .narrow th, .narrow td { padding-right: .75rem; }

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-SHOPS, WEEKS, OWN_WEEKS, COMING = 30, 52, 26, 4
+SHOPS, WEEKS, OWN_WEEKS, COMING = 30, 52, 40, 4
 _NOISE = 0.2
 _COLUMNS = ("shop", "week", "price", "display", "sold")
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from testudo_common.audit.wording import counted
 from testudo_common.errors import PlanError
 from testudo_common.markup import Markup, table, tag
 from testudo_common.plan import FederationPlan
@@ -84,7 +85,7 @@ def _found(run: RunResult) -> Facts:
             mean = sum(values) / len(values)
             said = f"{shown.metric_name(run.metric)} {shown.with_unit(run.metric, mean)}"
             of = f"{arm.label}, support {wording.support(arm.shots)}"
-            analyses.append((of, f"{said}, mean of {len(values)} client{'s' * (len(values) != 1)}"))
+            analyses.append((of, f"{said}, mean of {counted(len(values), 'client')}"))
     return {
         Part.EVALUATION: [("Clients", f"{run.unseen_clients} that never trained; {run.federation}")],
         Part.TRAINING: [("Clients", f"{run.training_clients} trained; {len(run.excluded_clients)} left out")],
