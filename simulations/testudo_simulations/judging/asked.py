@@ -7,7 +7,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from testudo_client.judging.answered import Answered
 from testudo_client.judging.few_shot import sureness
 from testudo_client.judging.robustness import Change, unchanged
+from testudo_client.personal.adapting import support_size
 from testudo_client.personal.few_shot import FewShot, folds_of
 from testudo_client.personal.own_model import LEVEL, Classes, Intervals
 from testudo_common.learning.calibration import tempered
 from testudo_common.learning.conformal import Conformal
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre
-from testudo_common.learning.tasks import Examples
+from testudo_common.learning.tasks import Examples, Targets
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import TableData
 from testudo_common.publication import PublishedModel
@@ -29,6 +30,7 @@ from testudo_simulations.adaptation import Adaptation, Adapter, Outputs
 from testudo_simulations.evaluation import Pairs, make_splits
 from testudo_simulations.federations.base import Federation
 
+_PAIRS_AT_ONCE = 32  # whose changed queries are held at once
 _SMALLEST = np.finfo(np.float32).tiny
 
 
@@ -97,6 +99,25 @@ class _Job:
         return np.split(found, np.cumsum([len(one) for one in self.asked])[:-1])
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one model answered.
+
+    Attributes:
+        place: Of its client.
+        targets: What was true, after each change.
+        raw: Logits, or predictions in the scaled target, after each change; None where its training diverged.
+        temperature: Of its probabilities.
+        conformal: Of its sets or intervals.
+    """
+
+    place: int
+    targets: tuple[Targets, ...] = field(repr=False)
+    raw: tuple[Outputs, ...] | None = field(repr=False)
+    temperature: float
+    conformal: Conformal = field(repr=False)
+
+
 class AskedClients:
     """All unseen clients at one support size.
 
@@ -113,29 +134,40 @@ class AskedClients:
 
     def as_published(self, published: PublishedModel) -> Outcome:
         """What the model itself answers, around each client's means where the plan centres."""
-        jobs = [_Job(support, (query,)) for _, support, query in self._pairs]
         plan, nobody = published.plan, Conformal.of(np.empty(0))
-        outputs = list(self._outputs(published, jobs, FewShot.of(plan, steps=0).loop))
-        return self._outcomes(plan, jobs, outputs, [(1.0, nobody) for _ in jobs])[0]
+        jobs = [_Job(support, (query,)) for _, support, query in self._pairs]
+        outputs = self._outputs(published, jobs, FewShot.of(plan, steps=0).loop)
+        told = [
+            _told(place, job, plan, output, (1.0, nobody))
+            for (place, *_), job, output in zip(self._pairs, jobs, outputs, strict=True)
+        ]
+        return _outcomes(plan, told, self._level)[0]
 
     def adapted(self, published: PublishedModel, changes: Sequence[Change] = (unchanged,)) -> list[Outcome]:
         """What every client's own model answers, after each change of what it is asked; each is made once."""
+        told: list[_Told] = []
+        for first in range(0, len(self._pairs), _PAIRS_AT_ONCE):
+            told += self._adapted(published, changes, self._pairs[first : first + _PAIRS_AT_ONCE])
+        return _outcomes(published.plan, told, self._level)
+
+    def _adapted(
+        self, published: PublishedModel, changes: Sequence[Change], pairs: Sequence[tuple[int, Examples, Examples]]
+    ) -> Iterator[_Told]:
         plan = published.plan
-        jobs = [_Job(support, tuple(change(query) for change in changes)) for _, support, query in self._pairs]
-        folds = [_folds(support) for _, support, _ in self._pairs]
+        jobs = [_Job(support, tuple(change(query) for change in changes)) for _, support, query in pairs]
+        folds = [_folds(support) for _, support, _ in pairs]
         every = [job for own, parts in zip(jobs, folds, strict=True) for job in (own, *(part for _, part in parts))]
         outputs = self._outputs(published, every, FewShot.of(plan).loop)
-        own_outputs, sure = [], []
-        for job, parts in zip(jobs, folds, strict=True):
-            own_outputs.append(next(outputs))
+        for (place, *_), job, parts in zip(pairs, jobs, folds, strict=True):
+            output = next(outputs)
             raw: Outputs | None = None
             for rows, part in parts:
                 (answers,) = part.raw(plan, next(outputs))
                 raw = np.empty((len(job.support), *answers.shape[1:]), dtype=np.float32) if raw is None else raw
                 raw[rows] = answers
             usable = raw if raw is not None and np.isfinite(raw).all() else None
-            sure.append(sureness(plan, published.priors, self._prior_shots(plan, job.support), usable, job.support))
-        return self._outcomes(plan, jobs, own_outputs, sure)
+            sure = sureness(plan, published.priors, self._prior_shots(plan, job.support), usable, job.support)
+            yield _told(place, job, plan, output, sure)
 
     def _outputs(self, published: PublishedModel, jobs: Sequence[_Job], loop: InnerLoop) -> Iterator[Outputs]:
         plan = published.plan
@@ -144,29 +176,23 @@ class AskedClients:
     def _prior_shots(self, plan: FederationPlan, support: Examples) -> float:
         if self._shots is not None:
             return self._shots
-        return len(support) / (1 if plan.task.kind == "regression" else max(1, len(np.unique(support.targets))))
+        return support_size(support, regression=plan.task.kind == "regression")
 
-    def _outcomes(
-        self,
-        plan: FederationPlan,
-        jobs: Sequence[_Job],
-        outputs: Sequence[Outputs],
-        sure: Sequence[tuple[float, Conformal]],
-    ) -> list[Outcome]:
-        """One a change."""
-        diverged = {self._pairs[n][0] for n, own in enumerate(outputs) if not np.isfinite(own).all()}
-        kept = [n for n in range(len(jobs)) if self._pairs[n][0] not in diverged]
-        raw = {n: jobs[n].raw(plan, outputs[n]) for n in kept}
-        found = []
-        for turn in range(len(jobs[0].asked)):
-            parts = [(self._pairs[n][0], jobs[n].asked[turn], raw[n][turn], *sure[n]) for n in kept]
-            plain = [(place, queries, own, 1.0, conformal) for place, queries, own, _, conformal in parts]
-            found.append(
-                Outcome(
-                    _together(plan, parts, self._level), _together(plan, plain, self._level), tuple(sorted(diverged))
-                )
-            )
-        return found
+
+def _told(place: int, job: _Job, plan: FederationPlan, output: Outputs, sure: tuple[float, Conformal]) -> _Told:
+    targets = tuple(one.targets for one in job.asked)
+    return _Told(place, targets, tuple(job.raw(plan, output)) if np.isfinite(output).all() else None, *sure)
+
+
+def _outcomes(plan: FederationPlan, told: Sequence[_Told], level: float) -> list[Outcome]:
+    """One a change."""
+    diverged = {one.place for one in told if one.raw is None}
+    kept = [one for one in told if one.place not in diverged]
+    plain = [replace(one, temperature=1.0) for one in kept]
+    return [
+        Outcome(_together(plan, kept, turn, level), _together(plan, plain, turn, level), tuple(sorted(diverged)))
+        for turn in range(len(told[0].targets))
+    ]
 
 
 def _folds(support: Examples) -> list[tuple[npt.NDArray[np.intp], _Job]]:
@@ -178,23 +204,23 @@ def _folds(support: Examples) -> list[tuple[npt.NDArray[np.intp], _Job]]:
     return [(one, _Job(support.take(np.delete(np.arange(len(support)), one)), (support.take(one),))) for one in rows]
 
 
-def _together(
-    plan: FederationPlan, parts: Sequence[tuple[int, Examples, Outputs, float, Conformal]], level: float
-) -> Answered:
-    """Rows of all clients in one."""
-    clients = np.repeat([place for place, *_ in parts], [len(queries) for _, queries, *_ in parts]).astype(np.intp)
-    targets = [queries.targets for _, queries, *_ in parts]
-    sure = any(len(conformal.scores) > 0 for *_, conformal in parts)
+def _together(plan: FederationPlan, told: Sequence[_Told], turn: int, level: float) -> Answered:
+    """Rows of all clients in one, after one of the changes."""
+    raw = [one.raw[turn] for one in told if one.raw is not None]
+    targets = [one.targets[turn] for one in told]
+    clients = np.repeat([one.place for one in told], [len(own) for own in targets]).astype(np.intp)
+    sure = any(len(one.conformal.scores) > 0 for one in told)
     if plan.task.kind == "regression":
         none = np.empty(0)
-        exact = np.concatenate([none, *(raw.astype(np.float64) for _, _, raw, *_ in parts)])
-        half = np.concatenate([none, *(np.full(len(raw), own.threshold(level)) for _, _, raw, _, own in parts)])
+        exact = np.concatenate([none, *(own.astype(np.float64) for own in raw)])
+        ends = zip(raw, told, strict=True)
+        half = np.concatenate([none, *(np.full(len(own), one.conformal.threshold(level)) for own, one in ends)])
         answers: Classes | Intervals = Intervals(*(_unscaled(plan, one) for one in (exact, exact - half, exact + half)))
         return Answered(_unscaled(plan, np.concatenate([none, *targets])), answers, clients, sure)
     nothing: npt.NDArray[Any] = np.empty((0, plan.model.outputs or 0), dtype=np.float32)
-    told = [tempered(raw, temperature) for _, _, raw, temperature, _ in parts]
-    sets = [own.sets(probabilities, level) for probabilities, (*_, own) in zip(told, parts, strict=True)]
-    classes = Classes(np.concatenate([nothing, *told]), np.concatenate([nothing.astype(np.bool_), *sets]))
+    probabilities = [tempered(own, one.temperature) for own, one in zip(raw, told, strict=True)]
+    sets = [one.conformal.sets(own, level) for own, one in zip(probabilities, told, strict=True)]
+    classes = Classes(np.concatenate([nothing, *probabilities]), np.concatenate([nothing.astype(np.bool_), *sets]))
     return Answered(np.concatenate([np.empty(0, dtype=np.int64), *targets]).astype(np.int64), classes, clients, sure)
 
 
