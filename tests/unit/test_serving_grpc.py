@@ -43,12 +43,14 @@ def ask(work: Work, folder: Path | None = None, tables: Any = None, adapt: Any =
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         options = [("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-            await work(serve_pb2_grpc.OwnModelStub(channel), channel)
-        await server.stop(None)
-        if recorder is not None:
-            await recorder.close()
-        core.close()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+                await work(serve_pb2_grpc.OwnModelStub(channel), channel)
+        finally:
+            await server.stop(None)
+            if recorder is not None:
+                await recorder.close()
+            core.close()
 
     asyncio.run(run())
 

@@ -74,7 +74,10 @@ def first_shots(examples: Examples, shots: int, plan: FederationPlan) -> tuple[E
 
 
 def folds_of(examples: Examples, folds: int = FOLDS) -> npt.NDArray[np.intp]:
-    """``intp[n]``: the fold of each example; examples of a class in turn, so that each fold has some of each.
+    """``intp[n]``: the fold of each example: blocks that follow each other, so that neighbours are left out together.
+
+    Examples of one hour or one week are alike, and whoever has met one of them knows the others (Roberts et al. 2017,
+    Ecography 40). Of classes, each fold has a block of each.
 
     Args:
         examples: Two or more.
@@ -87,15 +90,18 @@ def folds_of(examples: Examples, folds: int = FOLDS) -> npt.NDArray[np.intp]:
         raise DataError("out-of-fold scores need two examples", remedy="bring more rows")
     places = np.zeros(len(examples), dtype=np.intp)
     if examples.targets.dtype == np.float32:
-        return np.arange(len(examples)) % min(folds, len(examples))
+        return _blocks(len(examples), min(folds, len(examples)))
     most = max(int((examples.targets == label).sum()) for label in np.unique(examples.targets))
     count = max(2, min(folds, most))
-    start = 0
-    for label in np.unique(examples.targets):
+    for place, label in enumerate(np.unique(examples.targets)):
         rows = np.flatnonzero(examples.targets == label)
-        places[rows] = (start + np.arange(len(rows))) % count
-        start += len(rows)  # so that the single examples of small classes are not all in one fold
+        blocks = _blocks(len(rows), min(count, len(rows)))
+        places[rows] = (blocks + place) % count  # so that the only examples of small classes are not all in one fold
     return places
+
+
+def _blocks(count: int, blocks: int) -> npt.NDArray[np.intp]:
+    return (np.arange(count) * blocks) // count
 
 
 def out_of_fold(learner: Learner, model: Vector, examples: Examples, few: FewShot) -> npt.NDArray[np.float32]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 Numbers = npt.NDArray[np.float64]
-MARGIN = 1.64  # standard errors that a mean difference has to exceed: by chance one in twenty does
+CHANCE = 0.05  # that a mean difference of nothing is taken for better
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ class Verdict:
     reason: str
 
 
-def judge(candidate: Numbers, others: Mapping[str, Numbers], margin: float = MARGIN) -> Verdict:
+def judge(candidate: Numbers, others: Mapping[str, Numbers], chance: float = CHANCE) -> Verdict:
     """Compare the losses of a candidate with those of each other way to answer.
 
     Args:
         candidate: ``float64[n]``, one an example.
         others: Name -> ``float64[n]`` of the same examples; NaN where one was not scored.
-        margin: Standard errors of the mean difference.
+        chance: Of being taken for better without being it: level of a one-sided paired t-test (Student 1908).
     """
     if not np.isfinite(candidate).all():
         return Verdict(False, "adapting diverged")
@@ -46,7 +47,7 @@ def judge(candidate: Numbers, others: Mapping[str, Numbers], margin: float = MAR
         if len(gain) < 2:
             return Verdict(False, f"too few examples to compare with {name}")
         error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
-        if not gain.mean() > margin * error:
+        if not gain.mean() > stdtrit(len(gain) - 1, 1 - chance) * error:
             how = "not better than" if gain.mean() <= 0 else "not clearly better than"
             return Verdict(False, f"{how} {name}, on {len(gain)} examples that neither was made from")
     return Verdict(True, f"better than {', '.join(others)}, on examples that none of them was made from")

@@ -8,7 +8,7 @@ from testudo_client.personal.contract import ContractField, FeatureContract
 from testudo_client.personal.personalizer import Personalizer
 from testudo_common.plan.sections import TableData
 
-_KEPT_BACK = {"rows_digest", "losses", "promoted"}
+_KEPT_BACK = {"rows_digest", "losses", "promoted", "files"}
 
 
 def model_card(own: Personalizer) -> dict[str, Any]:

@@ -166,38 +166,44 @@ def _coverage(own: OwnModel, query: Examples) -> tuple[float, int]:
 
 
 def _promotions(name: str, newcomers: list[_Newcomer], few: int, many: int) -> list[Measurement]:
-    """A version on few examples; then candidates on more, over-adapted, and on spoilt targets: who is harmed."""
-    offered = promoted = 0
-    worse, clearly_worse = np.zeros(2), np.zeros(2)  # of all candidates, and of those promoted
-    for place, one in enumerate(newcomers):
-        rng = np.random.default_rng(place)
-        plan = one.published.plan
-        first, _ = first_shots(one.examples, few, plan)
-        support, query = first_shots(one.examples, many, plan)
-        in_use = candidates_for(one.published, first, FewShot.of(plan))[0]
-        spoilt = Examples(support.inputs, support.targets[rng.permutation(len(support))])
-        for examples, steps in ((support, None), (support, OVER_ADAPTED), (spoilt, None)):
-            candidate, before, majority = candidates_for(one.published, examples, FewShot.of(plan, steps))
-            others = {
-                "majority": majority.losses,
-                "initialisation": before.losses,
-                "in_use": _unseen_by(in_use, first, examples),
-            }
-            passed = judge(candidate.losses, others).promoted
-            harm = _losses(candidate, query) - _losses(in_use, query)
-            offered, promoted = offered + 1, promoted + passed
-            worse += np.array([1, passed]) * (harm.mean() > 0)
-            error = harm.std(ddof=1) / np.sqrt(len(harm)) if len(harm) > 1 else np.inf
-            clearly_worse += np.array([1, passed]) * (harm.mean() > CLEAR * error)
-    case = f"{name}, {few} and then {many} shots, {offered} candidates"
-    shares = {"worse_of_promoted": worse, "clearly_worse_of_promoted": clearly_worse}
-    return [
-        *(
-            Measurement(case, metric, "share", by[1] / max(promoted, 1), by[0] / offered, "no gate")
-            for metric, by in shares.items()
-        ),
-        Measurement(case, "promoted", "share", promoted / offered, 1.0, "no gate"),
-    ]
+    """A version on few examples is in use; what the gate makes of three kinds of candidates, judged on later examples."""
+    found = []
+    for kind in ("more rows", "over-adapted", "spoilt targets"):
+        judged = [_judged(one, few, many, kind) for one in newcomers]
+        promoted, worse, clearly = (np.array(column) for column in zip(*judged, strict=True))
+        case = f"{name}, {few} and then {many} shots, {kind}, {len(judged)} candidates"
+        of = max(int(promoted.sum()), 1)
+        found += [
+            Measurement(case, "promoted", "share", float(promoted.mean()), 1.0, "no gate"),
+            Measurement(case, "worse", "share", float((promoted & worse).mean()), float(worse.mean()), "no gate"),
+            Measurement(
+                case, "clearly_worse", "share", float((promoted & clearly).mean()), float(clearly.mean()), "no gate"
+            ),
+            Measurement(
+                case, "clearly_worse_of_promoted", "share", float((promoted & clearly).sum() / of),
+                float(clearly.mean()), "no gate",
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def _judged(one: _Newcomer, few: int, many: int, kind: str) -> tuple[bool, bool, bool]:
+    """Whether a candidate is promoted; whether it is worse than the version in use on later examples, and clearly so."""
+    plan = one.published.plan
+    first, _ = first_shots(one.examples, few, plan)
+    support, query = first_shots(one.examples, many, plan)
+    if kind == "spoilt targets":
+        order = np.random.default_rng(len(support)).permutation(len(support))
+        support = Examples(support.inputs, support.targets[order])
+    in_use = candidates_for(one.published, first, FewShot.of(plan))[0]
+    few_shot = FewShot.of(plan, OVER_ADAPTED if kind == "over-adapted" else None)
+    candidate, before, majority = candidates_for(one.published, support, few_shot)
+    unseen = _unseen_by(in_use, first, support)
+    others = {"majority": majority.losses, "initialisation": before.losses, "in_use": unseen}
+    harm = _losses(candidate, query) - _losses(in_use, query)
+    error = harm.std(ddof=1) / np.sqrt(len(harm)) if len(harm) > 1 else np.inf
+    promoted = judge(candidate.losses, others).promoted
+    return promoted, bool(harm.mean() > 0), bool(harm.mean() > CLEAR * error)
 
 
 def _unseen_by(in_use: Candidate, made_from: Examples, examples: Examples) -> np.ndarray:
