@@ -166,7 +166,7 @@ def _coverage(own: OwnModel, query: Examples) -> tuple[float, int]:
 
 
 def _promotions(name: str, newcomers: list[_Newcomer], few: int, many: int) -> list[Measurement]:
-    """A version on few examples is in use; what the gate makes of three kinds of candidates, judged on later examples."""
+    """A version on few examples is in use: what the gate makes of three kinds of candidates, by later examples."""
     found = []
     for kind in ("more rows", "over-adapted", "spoilt targets"):
         judged = [_judged(one, few, many, kind) for one in newcomers]
@@ -188,7 +188,7 @@ def _promotions(name: str, newcomers: list[_Newcomer], few: int, many: int) -> l
 
 
 def _judged(one: _Newcomer, few: int, many: int, kind: str) -> tuple[bool, bool, bool]:
-    """Whether a candidate is promoted; whether it is worse than the version in use on later examples, and clearly so."""
+    """Whether a candidate is promoted; whether it is worse on later examples than what is in use, and clearly so."""
     plan = one.published.plan
     first, _ = first_shots(one.examples, few, plan)
     support, query = first_shots(one.examples, many, plan)
