@@ -163,7 +163,8 @@ def publish(
     keys: Keys = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's meta-model into a file that data owners adapt; its release goes into the audit log first."""
+    """Write a run's meta-model into a file that data owners adapt, with a model card; its release is logged first."""
+    from testudo_server.publish_command import card_beside
     from testudo_server.publish_command import publish as publish_model
 
     done = publish_model(out, keys, to, whom, unfinished=unfinished)
@@ -176,6 +177,7 @@ def publish(
     typer.echo(f"{to}: the model after round {published.round}, digest {published.digest}")
     if done.entry is not None:
         typer.echo(f"Entry {done.entry} of the audit log says so.")
+    typer.echo(f"Model card: {card_beside(to)}")
     if not published.priors:
         typer.echo("Without a calibration by newcomers: see calibration.held_back in docs/plan.md.")
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from testudo_common.audit.entries import ModelReleased
 from testudo_common.errors import UsageError
+from testudo_common.files import write_atomically
 from testudo_common.learning.calibration import CalibrationPrior
 from testudo_common.plan.load import load_plan
 from testudo_common.publication import PublishedModel, write_published
+from testudo_common.reporting.cards import as_markdown
+from testudo_common.reporting.plan_card import meta_model_card
 from testudo_server import audit_command
 from testudo_server.store import RunStore
 
@@ -58,7 +61,7 @@ def published_in(out: Path, *, unfinished: bool = False) -> PublishedModel:
 
 
 def publish(out: Path, keys: Path | None, to: Path, whom: str, *, unfinished: bool = False) -> Publication:
-    """Write the release into the run's log, and then the file.
+    """Write the release into the run's log, and then the file, and a model card beside it.
 
     Args:
         out: The run's folder.
@@ -78,7 +81,14 @@ def publish(out: Path, keys: Path | None, to: Path, whom: str, *, unfinished: bo
     if published.plan.audited:
         entry = _logged(out, keys, published, whom)
     write_published(to, published)
+    card = meta_model_card(published.plan, published.round, published.digest, {})
+    write_atomically(card_beside(to), as_markdown(card).encode())
     return Publication(published, entry)
+
+
+def card_beside(to: Path) -> Path:
+    """Where the model card of a published file lies."""
+    return to.with_suffix(".model-card.md")
 
 
 def _logged(out: Path, keys: Path | None, published: PublishedModel, whom: str) -> int:

@@ -56,6 +56,7 @@ def test_strangers_calibrate_in_the_last_round_and_the_model_is_published_with_i
     done = CliRunner().invoke(app, ["publish", str(out), "--to", str(file), "--for", "the hands"])
     assert done.exit_code == 0, done.exception
     published = read_published(file)
+    assert published.digest in file.with_suffix(".model-card.md").read_text(encoding="utf-8")
     assert published.priors == tuple(priors) and published.digest == records[-1].model_digest
     again = CliRunner().invoke(app, ["publish", str(out), "--to", str(file)])
     assert again.exit_code == 1 and "already" in str(again.exception)
