@@ -15,16 +15,11 @@ import numpy.typing as npt
 from testudo_client.judging.answered import Answered, Places
 from testudo_client.personal.few_shot import FewShot, first_shots, out_of_fold
 from testudo_client.personal.own_model import LEVEL, Answerer, OwnModel, in_target_unit
+from testudo_client.personal.sureness import sureness
 from testudo_common.errors import DataError, Fault, PlanError
 from testudo_common.learning.calibration import (
-    CalibrationPrior,
-    conformal_of_classes,
-    conformal_of_errors,
     nearest_prior,
-    temperature_of,
-    true_probability,
 )
-from testudo_common.learning.conformal import Conformal
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
 from testudo_common.plan import FederationPlan
@@ -83,42 +78,14 @@ def adapted(published: PublishedModel, support: Examples, shots: int) -> OwnMode
     few, learner = FewShot.of(plan), Learner(plan)
     own = few.adapted(learner, published.model, support).own
     raw = out_of_fold(learner, published.model, support, few) if len(support) > 1 else None
-    temperature, conformal = sureness(plan, published.priors, shots, raw, support)
+    seen = support.take(slice(0, 0)) if raw is None else support
+    temperature, conformal = sureness(plan, nearest_prior(published.priors, shots), raw, seen)
     return replace(own, temperature=temperature, conformal=conformal)
 
 
 def unadapted(published: PublishedModel, support: Examples) -> OwnModel:
     """The meta-model as it is, around the means of ``support`` where the plan centres; as sure as it is by itself."""
     return FewShot.of(published.plan, steps=0).adapted(Learner(published.plan), published.model, support).own
-
-
-def sureness(
-    plan: FederationPlan,
-    priors: Sequence[CalibrationPrior],
-    shots: float,
-    raw: npt.NDArray[np.float32] | None,
-    support: Examples,
-) -> tuple[float, Conformal]:
-    """Temperature, and scores for sets or intervals.
-
-    Args:
-        plan: Of the model.
-        priors: What the federation found out; may be none.
-        shots: Whose prior counts.
-        raw: Out-of-fold answers to the support set: logits, or predictions in the scaled target; None: there are none.
-        support: What they answer.
-    """
-    prior = nearest_prior(tuple(priors), shots)
-    if plan.task.kind == "regression":
-        errors = np.empty(0) if raw is None else np.abs(raw.astype(np.float64) - support.targets)
-        return 1.0, conformal_of_errors(errors, prior)
-    logits = np.empty((0, plan.model.outputs or 0), dtype=np.float32) if raw is None else raw
-    targets = support.targets[: len(logits)].astype(np.int64)
-    seen = np.flatnonzero(np.bincount(targets)[targets] > 1)  # a class's only example was met by a stranger to it
-    logits, targets = logits[seen], targets[seen]
-    temperature = temperature_of(logits, targets, prior)
-    scores = 1.0 - true_probability(logits, targets, temperature)
-    return temperature, conformal_of_classes(scores, prior)
 
 
 def answered(own: OwnModel, queries: Examples, client: int = 0, level: float = LEVEL) -> Answered:

@@ -25,6 +25,7 @@ POOLED = ("ece", "coverage")
 HIGHER = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
 """Metrics that are better when they are higher; of the others, all but coverage are better when they are lower."""
 _PROPORTIONS = ("accuracy", "coverage")
+_MOST = {**dict.fromkeys((*HIGHER, "coverage", "ece", "ece_raw"), 1.0), "brier": 2.0}
 
 
 def scores_of(judged: Answered, rng: np.random.Generator) -> dict[str, Score]:
@@ -124,7 +125,7 @@ def _of_rows(parts: Parts, rng: np.random.Generator) -> dict[str, Score]:
     return {
         name: _wilson(value, count)
         if name in _PROPORTIONS
-        else _score(value, np.concatenate([d[name] for d in drawn]), count)
+        else _score(name, value, np.concatenate([d[name] for d in drawn]), count)
         for name, value in found.items()
     }
 
@@ -136,9 +137,9 @@ def _of_clients(parts: Parts, sums: Numbers, rng: np.random.Generator) -> dict[s
     together = parts.metrics(sums.sum(axis=0, keepdims=True))
     pooled = parts.metrics(weights @ sums)
     return {
-        name: _score(float(together[name][0]), pooled[name], count)
+        name: _score(name, float(together[name][0]), pooled[name], count)
         if name in POOLED
-        else _score(float(own[name].mean()), weights @ own[name] / count, count)
+        else _score(name, float(own[name].mean()), weights @ own[name] / count, count)
         for name in own
     }
 
@@ -149,8 +150,8 @@ def _resampled(count: int, times: int, rng: np.random.Generator) -> Numbers:
     return np.bincount(drawn.ravel(), minlength=times * count).reshape(times, count).astype(np.float64)
 
 
-def _score(value: float, drawn: Numbers, count: int) -> Score:
-    """From the metric of each resample of ``count`` rows or clients."""
+def _score(name: str, value: float, drawn: Numbers, count: int) -> Score:
+    """From the metric of each resample of ``count`` rows or clients; no end lies where the metric cannot."""
     from scipy.stats import norm, t
 
     usable = drawn[np.isfinite(drawn)]
@@ -159,7 +160,8 @@ def _score(value: float, drawn: Numbers, count: int) -> Score:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.percentile(usable, [100 * tail, 100 - 100 * tail]) - usable.mean()
     wider = math.sqrt(count / (count - 1)) * float(t.ppf(1 - tail, count - 1) / norm.ppf(1 - tail))
-    return Score(value=value, low=max(0.0, value + wider * float(low)), high=value + wider * float(high))
+    most = _MOST.get(name, math.inf)
+    return Score(value=value, low=max(0.0, value + wider * float(low)), high=min(most, value + wider * float(high)))
 
 
 def _wilson(share: float, count: int) -> Score:

@@ -14,16 +14,14 @@ import numpy.typing as npt
 
 from testudo_client.personal.few_shot import FewShot, folds_of, out_of_fold
 from testudo_client.personal.own_model import Answerer, OwnModel
+from testudo_client.personal.sureness import sureness
 from testudo_client.personal.versions import Contender
 from testudo_client.train import Mechanism, run_private_inner_loop
 from testudo_common.learning.calibration import (
     CalibrationPrior,
-    conformal_of_classes,
     conformal_of_errors,
     nearest_prior,
-    temperature_of,
     tempered,
-    true_probability,
 )
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre
 from testudo_common.learning.learner import Learner, read_parameters
@@ -121,23 +119,12 @@ def _candidate(
         own = few.adapted(learner, published.model, examples).own
     else:
         own = _privately(learner, published, examples, few, mechanism)
-    if learner.regression:
-        errors = np.abs(raw.astype(np.float64) - examples.targets)
-        own = replace(own, conformal=conformal_of_errors(errors if mechanism is None else errors[:0], prior))
-    else:
-        targets = examples.targets.astype(np.int64)
-        seen = _of_known_classes(targets) if mechanism is None else np.empty(0, dtype=np.intp)
-        own = replace(own, temperature=temperature_of(raw[seen], targets[seen], prior))
-        scores = 1.0 - true_probability(raw[seen], targets[seen], own.temperature)
-        own = replace(own, conformal=conformal_of_classes(scores, prior))
+    seen = slice(None) if mechanism is None else slice(0, 0)
+    temperature, conformal = sureness(published.plan, prior, raw[seen], examples.take(seen))
+    own = replace(own, temperature=temperature, conformal=conformal)
     outputs = _outputs(own, raw)
     losses = _losses(outputs, examples, regression=learner.regression)
     return Candidate(own, scored(name, losses, outputs, examples), losses, outputs)
-
-
-def _of_known_classes(targets: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Rows whose class has another example: out of fold, a class's only one was met by a model that never saw it."""
-    return np.flatnonzero(np.bincount(targets)[targets] > 1)
 
 
 def _privately(

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from testudo_client.judging.answered import Answered
-from testudo_client.judging.few_shot import sureness
 from testudo_client.judging.robustness import Change, unchanged
 from testudo_client.personal.adapting import support_size
 from testudo_client.personal.few_shot import FewShot, folds_of
 from testudo_client.personal.own_model import LEVEL, Classes, Intervals
-from testudo_common.learning.calibration import tempered
+from testudo_client.personal.sureness import sureness
+from testudo_common.learning.calibration import nearest_prior, tempered
 from testudo_common.learning.conformal import Conformal
 from testudo_common.learning.inner_loop import InnerLoop, LocalCentre
 from testudo_common.learning.tasks import Examples, Targets
@@ -166,7 +166,8 @@ class AskedClients:
                 raw = np.empty((len(job.support), *answers.shape[1:]), dtype=np.float32) if raw is None else raw
                 raw[rows] = answers
             usable = raw if raw is not None and np.isfinite(raw).all() else None
-            sure = sureness(plan, published.priors, self._prior_shots(plan, job.support), usable, job.support)
+            prior = nearest_prior(published.priors, self._prior_shots(plan, job.support))
+            sure = sureness(plan, prior, usable, job.support if usable is not None else job.support.take(slice(0, 0)))
             yield _told(place, job, plan, output, sure)
 
     def _outputs(self, published: PublishedModel, jobs: Sequence[_Job], loop: InnerLoop) -> Iterator[Outputs]:
