@@ -179,7 +179,7 @@ def test_a_private_plan_is_charged_and_says_what_it_cost(tmp_path: Path) -> None
     assert VersionStore(home.folder).next_id() < 22
 
 
-def test_a_private_adaptation_makes_nothing_but_the_model_and_its_centre_from_the_rows() -> None:
+def test_a_private_adaptation_makes_nothing_but_the_model_from_the_rows() -> None:
     model = published(CLINIC, *PRIVATE)
     examples = Examples(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32), np.arange(20) % 2)
     own = candidates_for(model, examples, FewShot.of(model.plan), Mechanism.from_os(1.0, 1.0))[0].own

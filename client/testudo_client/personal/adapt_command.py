@@ -139,7 +139,7 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
             steps=few.loop.steps if kind == "adapted" else 0,
             private=private,
             epsilon=None if cost is None else epsilon_of((cost,), plan.privacy.delta, plan.privacy.accountant),
-            stays=not private or plan.task.local_centring != "none",
+            stays=not private,
             contenders=tuple(contenders),
             promoted=verdict.promoted,
             reason=verdict.reason,

@@ -62,9 +62,9 @@ def candidates_for(
 ) -> tuple[Candidate, Candidate, Candidate]:
     """The adapted model, the meta-model as it is, and the majority guess.
 
-    With a ``mechanism`` the adapted model is made by DP-SGD, and nothing else in it is made from the examples but their
-    centre: temperature and scores are the federation's alone. How it did out of fold is without privacy, and has to
-    stay with the owner.
+    With a ``mechanism`` the adapted model is made by DP-SGD, and nothing else in it is made from the examples:
+    temperature and scores are the federation's alone, and plans that centre are never private. How it did out of fold
+    is without privacy, and has to stay with the owner.
 
     Args:
         published: The meta-model.
