@@ -102,7 +102,7 @@ def read_published(path: Path) -> PublishedModel:
         priors = _PRIORS.validate_json(metadata["prior"])
         published = PublishedModel(plan, int(metadata["round"]), model, priors, metadata["plan_digest"])
     except (SafetensorError, OSError, KeyError, ValueError, ValidationError, PlanError) as error:
-        raise UsageError("the meta-model is damaged", where=str(path), remedy=remedy) from error
+        raise UsageError("not a published meta-model, or damaged", where=str(path), remedy=remedy) from error
     if fault := fault_of_vector(published.model, published.model.size):
         raise UsageError(f"the meta-model is damaged: {fault}", where=str(path), remedy=remedy)
     return published
