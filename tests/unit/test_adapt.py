@@ -16,9 +16,10 @@ from policies import policy_tables
 from testudo_client.cli import app
 from testudo_client.data import load_owner_examples
 from testudo_client.home import OwnerHome
-from testudo_client.personal.adapt_command import AdaptRequest, adapt, roll_back, row_digests
+from testudo_client.personal.adapt_command import AdaptRequest, adapt, roll_back
 from testudo_client.personal.adapting import candidates_for
 from testudo_client.personal.few_shot import FewShot, first_shots, folds_of, out_of_fold
+from testudo_client.personal.in_use import row_digests
 from testudo_client.personal.personalizer import Personalizer
 from testudo_client.personal.versions import VersionStore
 from testudo_client.table import Table

@@ -14,7 +14,7 @@ from testudo_client.judging.few_shot import table_data_of
 from testudo_client.judging.judge import Request, judge_own, judge_published
 from testudo_client.judging.results import EVALUATION_FILE, Evaluation
 from testudo_client.judging.terminal import print_evaluation
-from testudo_client.personal.adapt_command import row_digests
+from testudo_client.personal.in_use import row_digests
 from testudo_client.personal.versions import VersionStore
 from testudo_common.console import working
 from testudo_common.errors import UsageError

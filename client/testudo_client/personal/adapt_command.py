@@ -5,11 +5,9 @@ Nothing is overwritten: a candidate that is refused is kept beside the others, a
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -22,12 +20,13 @@ from testudo_client.ledger import FINGERPRINT_KEY_FILE
 from testudo_client.ledger.account import Ceiling
 from testudo_client.ledger.entries import Occasion, Purpose
 from testudo_client.ledger.fingerprint import fingerprint_key, fingerprint_of
-from testudo_client.personal.adapting import Candidate, candidates_for, losses_of, outputs_of, scored
+from testudo_client.personal.adapting import Candidate, candidates_for
 from testudo_client.personal.contract import FeatureContract
 from testudo_client.personal.few_shot import FewShot
+from testudo_client.personal.in_use import losses_in_use, row_digests
 from testudo_client.personal.logged import Logged, logged_in
 from testudo_client.personal.promotion import Numbers, Verdict, judge
-from testudo_client.personal.versions import Contender, Version, VersionRecord, VersionStore
+from testudo_client.personal.versions import Version, VersionRecord, VersionStore
 from testudo_client.policy.ceilings import policy_ceilings
 from testudo_client.reference import keep_reference
 from testudo_client.train import Mechanism
@@ -39,7 +38,6 @@ from testudo_common.privacy.accountant import epsilon_of, noise_multiplier_for
 from testudo_common.privacy.events import SampledGaussian, Spending
 from testudo_common.publication import read_published
 
-_ENOUGH_FRESH = 8  # rows that the version in use was not made from
 OnStep = Callable[[str], None]
 """Told what is being done."""
 
@@ -121,7 +119,11 @@ def adapt(request: AdaptRequest, now: datetime, on_step: OnStep = lambda _: None
         on_step("comparing")
         others = {"majority": majority.losses, "initialisation": before.losses}
         contenders = [adapted.contender, before.contender, majority.contender]
-        if (in_use := _in_use(store, request, plan, keyed)) is not None:
+
+        def reads(other: FederationPlan) -> Examples:
+            return load_owner_examples(other, request.data, request.client)
+
+        if (in_use := losses_in_use(store, plan, len(keyed), reads)) is not None:
             others["in_use"], contender = in_use
             contenders.append(contender)
         chosen, kind, verdict = _decide(adapted, before, others, first=store.current_id() is None)
@@ -173,13 +175,6 @@ def roll_back(folder: Path, to: int | None, now: datetime) -> VersionRecord:
         store.load(number)  # whole, or it is not put in use
         store.use(number, "rolled back", now)
     return store.record(number)
-
-
-def row_digests(folder: Path, examples: Examples) -> tuple[str, ...]:
-    """A keyed digest of each example: equal ones for equal examples; without the owner's key no guess can be tested."""
-    key = fingerprint_key(folder / FINGERPRINT_KEY_FILE)
-    rows = zip(examples.inputs, examples.targets, strict=True)
-    return tuple(hmac.new(key, b"row" + one.tobytes() + target.tobytes(), sha256).hexdigest() for one, target in rows)
 
 
 def _adaptable(plan: FederationPlan, request: AdaptRequest) -> FederationPlan:
@@ -240,54 +235,6 @@ def _charge(
         ceilings=ceilings,
     )
     return event
-
-
-def _target_of(plan: FederationPlan) -> tuple[object, ...]:
-    data = _table_data(plan)
-    return data.target, data.labels, data.target_transform, data.target_center, data.target_scale
-
-
-def _in_use(
-    store: VersionStore, request: AdaptRequest, plan: FederationPlan, keyed: tuple[str, ...]
-) -> tuple[Numbers, Contender] | None:
-    """Losses of the version in use on the same rows; NaN for those that it was made from, if enough others are there.
-
-    Else its own out-of-fold losses stand for them.
-
-    Raises:
-        UsageError: It predicts something else, or other rows; a person has to take it out of use.
-        DataError: It cannot read this table.
-    """
-    number = store.current_id()
-    if number is None:
-        return None
-    version = store.load(number)
-    own = version.own
-    if _target_of(own.plan) != _target_of(plan):
-        raise UsageError(
-            "the version in use predicts another target, or scales it otherwise, and cannot be compared",
-            where=str(store.models / str(number)),
-            remedy="start a new folder for this meta-model",
-        )
-    examples = load_owner_examples(own.plan, request.data, request.client)
-    known = dict(zip(version.record.rows_digest, version.record.losses, strict=True))
-    theirs = row_digests(request.folder, examples)
-    losses = losses_of(own, examples)
-    fresh = np.array([digest not in known for digest in theirs], dtype=np.bool_)
-    if fresh.sum() < _ENOUGH_FRESH:
-        losses = np.array([known.get(digest, loss) for digest, loss in zip(theirs, losses, strict=True)])
-    else:
-        losses = np.where(fresh, losses, np.nan)
-    if len(losses) != len(keyed):
-        raise UsageError(
-            "the version in use reads other rows of this table, and cannot be compared",
-            where=str(store.models / str(number)),
-            remedy="bring a table that fits both, or start a new folder",
-        )
-    there = losses[np.isfinite(losses)]
-    unseen = examples.take(np.flatnonzero(fresh))
-    metrics = scored("in_use", losses[fresh], outputs_of(own, unseen), unseen).metrics if len(unseen) else {}
-    return losses, Contender(name="in_use", metrics=metrics, loss=float(there.mean()), examples=len(there))
 
 
 def _decide(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from testudo_client.data import encode_inputs, encode_targets, line_of, rows_of_owner
 from testudo_client.observations import FILE, Observations
-from testudo_client.personal.adapt_command import row_digests
+from testudo_client.personal.in_use import row_digests
 from testudo_client.personal.own_model import Answerer, Classes
 from testudo_client.personal.versions import Version
 from testudo_client.table import CellFault, is_absent, read_table, refuse
