@@ -507,7 +507,7 @@ def rows_key(row: str) -> int:
     [
         (2, "nan", "the value of column 'age' is not a finite number"),
         (2, "inf", "the value of column 'age' is not a finite number"),
-        (2, "unknown", "the value of column 'age' is not a finite number"),
+        (2, "unknown", "the value of column 'age' is a word for no value: leave the cell empty"),
         (3, "nan", "the value of column 'ward' is not one of the plan's categories"),
         (6, "", "the value of column 'y' is empty"),
         (1, "Monday", "the value of column 'day' is neither a number nor an ISO date"),
