@@ -24,6 +24,7 @@ import numpy.typing as npt
 from testudo_common.errors import DataError
 
 FAULTS_SHOWN = 5
+NAMES_SHOWN = 12
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _NOT_A_NUMBER = "not a finite number"
@@ -121,7 +122,7 @@ class Table:
         """Check that the table has the columns ``names``.
 
         Raises:
-            DataError: With every one that is missing, the columns there are, and the likeliest slip.
+            DataError: With the first that are missing, the first columns there are, and the likeliest slip.
         """
         missing = [name for name in dict.fromkeys(names) if name not in self.columns]
         if not missing:
@@ -129,10 +130,16 @@ class Table:
         close = difflib.get_close_matches(missing[0], self.columns, n=1)
         guess = f"Did you mean {close[0]!r}? " if close else ""
         raise DataError(
-            f"there is no column {' and no column '.join(map(repr, missing))}",
+            f"there is no column {_some(missing, ' and no column ')}",
             where=self.source,
-            remedy=f"{guess}The columns are {', '.join(map(repr, self.columns))}",
+            remedy=f"{guess}The columns are {_some(self.columns, ', ')}",
         )
+
+
+def _some(names: Sequence[str], between: str) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return between.join(map(repr, names[:NAMES_SHOWN])) + more
 
 
 def read_table(path: Path) -> Table:

@@ -40,6 +40,13 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def test_a_table_of_something_else_does_not_fill_the_screen() -> None:
+    table = Table("t.csv", tuple(f"c{n}" for n in range(30)), (2,), (("1",) * 30,))
+    with pytest.raises(DataError, match="no column 'f11' and 18 more") as refused:
+        table.require(f"f{n}" for n in range(30))
+    assert "'c11' and 18 more" in refused.value.remedy
+
+
 def test_rows_become_scaled_and_one_hot_inputs() -> None:
     rows = table("y,ward,age,lab,ignored", "yes,south,50,1.5,a", "no,north,30,,b")
     examples = examples_of_rows(section(AGE, WARD, LAB), "classification", rows)
