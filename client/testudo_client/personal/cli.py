@@ -120,6 +120,8 @@ def _told(done: Adapted) -> list[str]:
     for one in record.contenders:
         values = "".join(f"{one.metrics[name]:>19.3f}" if name in one.metrics else f"{'':>19}" for name in names)
         lines.append(f"{one.name.replace('_', ' '):<16}{values}{one.loss:>9.3f}")
+    if "rmse" in names:
+        lines.append("Errors are of the target as the plan scales it, its logarithm where it takes one.")
     known = "the federation's calibration" if done.priors else "no calibration: the plan has no calibration.held_back"
     lines.append(f"{record.rows} rows; {known}; the federation's log: {_LOG[done.log.value]}.")
     if record.private:
