@@ -11,7 +11,7 @@ from testudo_common.plan.robust import bad_rows_of, rows_of
 from testudo_common.plan.sections import CalibrationPlan
 from testudo_common.plan.secure import parameters_for
 from testudo_common.privacy.accountant import epsilon_of
-from testudo_common.privacy.planned import participations_for, planned_noise_multiplier, run_spending
+from testudo_common.privacy.planned import check_held_back, participations_for, planned_noise_multiplier, run_spending
 from testudo_common.robustness import count_of_share, failure_of
 from testudo_common.secagg.graph import graph_of, log2_tails, share_of
 from testudo_common.traffic import LOG_LEGS, legs_of
@@ -152,12 +152,15 @@ def preview(plan: FederationPlan, clients: int | None) -> dict[str, str | int | 
 
     Raises:
         PlannerError: So many poisoned clients cannot be outvoted, or so many owners cannot cosign.
+        PlanError: Too few clients are left beside those held back.
         ModelError: The plan's model cannot be built.
         PrivacyError: No noise is enough for the plan's epsilon.
         ProtocolError: A client cannot draw its share of the noise, or a sum with it does not fit.
     """
     rounds = plan.rounds
     participations = rounds.max_participations
+    if clients is not None:
+        check_held_back(plan, clients)
     if participations is None and clients is not None:
         participations = participations_for(plan, clients)
         plan = plan.model_copy(update={"rounds": rounds.model_copy(update={"max_participations": participations})})

@@ -107,7 +107,6 @@ def test_every_example_is_scored_by_a_model_that_did_not_meet_it() -> None:
         inputs = examples.inputs.copy()
         same_class = np.flatnonzero(targets == targets[row])
         other = next(i for i in same_class if folds_of(examples)[i] != folds_of(examples)[row])
-        inputs[row] += 0.0
         inputs[other] += 1.0
         changed = out_of_fold(learner, model.model, Examples(inputs, targets), few)
         assert not np.array_equal(changed[row], raw[row]), "it is adapted on the others"

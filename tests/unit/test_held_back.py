@@ -13,10 +13,11 @@ from testudo_common.errors import ModelError, PlanError, PrivacyError
 from testudo_common.learning.calibration_counts import MAX_SCORED
 from testudo_common.learning.learner import Learner
 from testudo_common.learning.tasks import Examples
-from testudo_common.privacy.planned import held_back_of, participations_for, scored_participations
+from testudo_common.privacy.planned import check_held_back, held_back_of, participations_for, scored_participations
 from testudo_common.roster import Roster
 from testudo_common.secure_terms import Attempt, calibration_counts_of, terms_of
 from testudo_server.cohort import held_back, turn_of
+from testudo_server.preview import preview
 
 SECURE: dict[str, Any] = {
     **CLASSIFICATION,
@@ -34,6 +35,16 @@ def test_the_share_is_held_back_and_enough_for_a_sum() -> None:
     chosen = held_back(plan, CLIENTS)
     assert len(chosen) == 6 and chosen == held_back(plan, CLIENTS[::-1])
     assert chosen != held_back(make_plan("seed=1", tables=SECURE), CLIENTS), "another plan chooses others"
+
+
+def test_too_few_that_train_are_refused_before_a_run_begins() -> None:
+    plan = make_plan(tables=SECURE)
+    check_held_back(plan, 6)
+    check_held_back(make_plan("calibration.held_back=0.0", tables=SECURE), 5)
+    with pytest.raises(PlanError, match="of 5 clients 3 are held back, and a round needs 3"):
+        check_held_back(plan, 5)
+    with pytest.raises(PlanError, match="held back"):
+        preview(plan, 5)
 
 
 def test_they_are_drawn_in_the_last_round_only_and_then_alone() -> None:

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from testudo_common.errors import PrivacyError
+from testudo_common.errors import Fault, PlanError, PrivacyError
 from testudo_common.plan import FederationPlan
 from testudo_common.privacy.accountant import AccountantName, noise_multiplier_for
 from testudo_common.privacy.events import Events, SampledGaussian, Spending, compose
@@ -33,6 +33,19 @@ def held_back_of(plan: FederationPlan, clients: int) -> int:
     """How many of ``clients`` clients do not train before the last round: the plan's share, and enough for a sum."""
     share = plan.calibration.held_back
     return 0 if share == 0 else min(max(plan.fewest_asked, round(share * clients)), max(0, clients - 1))
+
+
+def check_held_back(plan: FederationPlan, clients: int) -> None:
+    """Check that of ``clients`` clients enough are left to train, beside those that are held back.
+
+    Raises:
+        PlanError: They are not.
+    """
+    held = held_back_of(plan, clients)
+    if held and clients - held < plan.fewest_asked:
+        problem = f"of {clients} clients {held} are held back, and a round needs {plan.fewest_asked} of the others"
+        remedy = "Bring more clients, lower secure_aggregation.min_cohort, or write 0"
+        raise PlanError([Fault("calibration.held_back", problem, remedy)], source=plan.name)
 
 
 def scored_participations(plan: FederationPlan) -> int:

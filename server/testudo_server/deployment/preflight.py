@@ -14,6 +14,7 @@ from testudo_common.audit.checkpoints import default_quorum
 from testudo_common.errors import CheckpointError, UsageError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.load import load_plan
+from testudo_common.privacy.planned import check_held_back
 from testudo_common.provisioning.expiry import expiry_warning
 from testudo_server.provisioning.folder import FederationFolder, FederationSettings, Member
 from testudo_server.roster import ServerKeys, keys_in
@@ -189,6 +190,7 @@ def _check_members(ready: Ready) -> None:
             f"{strangers[0]!r} is admitted and not on the roster", where="roster.json", remedy="admit it again"
         )
     plan.check_withstood(len(admitted))
+    check_held_back(plan, len(admitted))
 
 
 def _check_run_folder(plan: FederationPlan, out: Path, *, resume: bool) -> None:

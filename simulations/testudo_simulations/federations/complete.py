@@ -7,7 +7,7 @@ from dataclasses import replace
 from testudo_common.errors import Fault, PlanError
 from testudo_common.plan import FederationPlan
 from testudo_common.plan.sections import DataPlan
-from testudo_common.privacy.planned import participations_for
+from testudo_common.privacy.planned import check_held_back, participations_for
 from testudo_simulations.federations.base import Federation
 
 
@@ -49,11 +49,13 @@ def with_participations(federation: Federation) -> Federation:
     plan = federation.plan
     cohort_size = min(plan.rounds.cohort_size, len(federation.training))
     if plan.rounds.max_participations is not None and cohort_size == plan.rounds.cohort_size:
+        check_held_back(plan, len(federation.training))
         return federation
     participations = plan.rounds.max_participations or participations_for(plan, len(federation.training))
     rounds = plan.rounds.model_copy(update={"max_participations": participations, "cohort_size": cohort_size})
-    changed = plan.model_copy(update={"rounds": rounds})
-    return replace(federation, plan=FederationPlan.model_validate(changed.model_dump()))
+    changed = FederationPlan.model_validate(plan.model_copy(update={"rounds": rounds}).model_dump())
+    check_held_back(changed, len(federation.training))
+    return replace(federation, plan=changed)
 
 
 def _disagreement(key: str, stated: object, found: object) -> Fault:
